@@ -1,0 +1,74 @@
+# One line a target: `make help`.
+PYTHON ?= python3.11
+STACK ?= local
+VENV := .venv
+SUPERSET_VENV := .venv-superset
+RUN := $(VENV)/bin/superset-async
+UV := $(VENV)/bin/uv pip install --quiet --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help install up down status logs clean render test lint format lock image
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/uv: requirements/bootstrap.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/.program: $(VENV)/bin/uv requirements/program.txt requirements/local.txt pyproject.toml
+	@$(UV) --python $(VENV)/bin/python -r requirements/program.txt -r requirements/local.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.program requirements/dev.txt
+	@$(UV) --python $(VENV)/bin/python -r requirements/dev.txt
+	@touch $@
+
+$(SUPERSET_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt
+	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(SUPERSET_VENV)
+	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset.txt
+	@touch $@
+
+install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
+
+up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local]
+	@$(RUN) up --stack $(STACK)
+
+down: $(VENV)/.program ## stop it; data stays
+	@$(RUN) down --stack $(STACK)
+
+status: $(VENV)/.program ## what runs, where, and how to log in
+	@$(RUN) status --stack $(STACK)
+
+logs: $(VENV)/.program ## follow the logs
+	@$(RUN) logs --stack $(STACK) --follow
+
+clean: $(VENV)/.program ## stop it and delete its data (asks first)
+	@$(RUN) clean --stack $(STACK)
+
+render: $(VENV)/.program ## manifests of a stack into build/<stack>/
+	@$(RUN) render --stack $(STACK)
+
+test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test, with real services
+	@$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.dev ## format, lint and types
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/pyright
+
+format: $(VENV)/.dev ## write the format
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
+	@for set in bootstrap program local superset dev; do \
+	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
+	done
+
+image: ## build the image that the stacks name (docker, podman or buildah)
+	@sh runtime/image.sh

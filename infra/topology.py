@@ -1,0 +1,285 @@
+"""From settings to the topology: every instance, database, queue, pool, limit and size decided, once, purely.
+
+`plan` is the one way in: it refuses a stack with every problem at once (unknown keys, wrong values, broken invariants) and
+otherwise returns a topology that holds all invariants. No Pulumi, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from infra import invariants
+from infra import settings as stack_settings
+from infra.connections import connections_needed
+from infra.problems import StackError
+from infra.settings import PoolSettings, RedisSettings, ResourceSettings, Settings, WorkerOverrides
+from runtime.model import (
+    AnalyticDatabase,
+    Beat,
+    Caching,
+    Celery,
+    ConnectionPool,
+    Images,
+    Job,
+    Pool,
+    Postgres,
+    Purpose,
+    RedisDatabase,
+    RedisInstance,
+    Resources,
+    Scaling,
+    Tenant,
+    Topology,
+    Web,
+)
+
+DAY = 86_400
+#: Redis database numbers. Everything that must not be lost comes first and lives with the broker.
+DATABASE_NUMBERS: dict[Purpose, int] = {
+    "broker": 0,
+    "celery_results": 1,
+    "async_events": 2,
+    "metadata_cache": 3,
+    "data_cache": 4,
+    "filter_state": 5,
+    "explore_form_data": 6,
+    "query_results": 7,
+    "rate_limits": 8,
+}
+LOOPBACK = "127.0.0.1"
+
+
+def plan(stack: str, config: Mapping[str, object]) -> Topology:
+    """The topology of `stack` from its `superset-async:` keys; StackError with every problem found."""
+    reading = stack_settings.read(config)
+    topology = build(stack, reading.settings)
+    broken = [
+        problem
+        for problem in invariants.check(reading.settings, topology)
+        if reading.repaired.isdisjoint({problem.key, *problem.also})
+    ]
+    if reading.problems or broken:
+        raise StackError(stack, [*reading.problems, *broken])
+    return topology
+
+
+def build(stack: str, settings: Settings) -> Topology:
+    """The topology that `settings` describe, whether or not it holds the invariants (`plan` checks them)."""
+    redis = _redis_instances(settings)
+    celery = _celery(settings)
+    pools = _pools(settings)
+    web = _web(settings)
+    beat = _beat(settings)
+    return Topology(
+        stack=stack,
+        name=settings.topology,
+        platform=settings.platform,
+        environment=settings.environment,
+        namespace=settings.namespace,
+        labels=settings.labels,
+        images=Images(**settings.images.model_dump()),
+        redis=redis,
+        redis_databases=_redis_databases(settings, redis),
+        postgres=_postgres(settings, connections_needed(celery, pools, web, beat)),
+        web=web,
+        celery=celery,
+        pools=pools,
+        beat=beat,
+        caching=Caching(
+            chart_data_ttl_seconds=settings.caching.chart_data_ttl,
+            query_results_ttl_seconds=settings.caching.query_results_ttl,
+        ),
+        tenants=tuple(
+            Tenant(id=tenant_id, queue=tenant_id, users=tenant.users) for tenant_id, tenant in settings.tenants.items()
+        ),
+        statement_timeout_seconds=settings.statement_timeout,
+        row_limit=settings.row_limit,
+        databases=_databases(settings),
+        admin_username=settings.admin_username,
+    )
+
+
+def _redis_instances(settings: Settings) -> tuple[RedisInstance, ...]:
+    tier = settings.redis
+    if tier.cache is None:
+        return (_redis_instance(settings, tier.broker, "redis", 0, broker=True, caches=True),)
+    return (
+        _redis_instance(settings, tier.broker, "redis-broker", 0, broker=True, caches=False),
+        _redis_instance(settings, tier.cache, "redis-cache", 1, broker=False, caches=True),
+    )
+
+
+def _redis_instance(
+    settings: Settings, redis: RedisSettings, name: str, index: int, *, broker: bool, caches: bool
+) -> RedisInstance:
+    local = settings.platform == "local"
+    return RedisInstance(
+        name=name,
+        host=LOOPBACK if local else name,
+        port=settings.local.redis_port + index if local else 6379,
+        password_env=f"{name.upper().replace('-', '_')}_PASSWORD",
+        carries_broker=broker,
+        carries_caches=caches,
+        maxmemory_bytes=redis.maxmemory,
+        maxmemory_policy=redis.maxmemory_policy,
+        persistence=redis.persistence,
+        # One machine has nothing to fail over to.
+        replicas=0 if local else redis.replicas,
+        sentinel=redis.sentinel and not local,
+        volume_bytes=redis.volume_size,
+        resources=_resources(redis.resources),
+    )
+
+
+def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tuple[RedisDatabase, ...]:
+    lifetimes: dict[Purpose, int | None] = {
+        "broker": None,
+        "celery_results": settings.celery.result_expires,
+        "async_events": None,
+        "metadata_cache": DAY,
+        "data_cache": settings.caching.chart_data_ttl,
+        "filter_state": 90 * DAY,
+        "explore_form_data": 7 * DAY,
+        "query_results": settings.caching.query_results_ttl,
+        "rate_limits": 60,
+    }
+    if settings.celery.result_backend != "redis":
+        del lifetimes["celery_results"]
+    broker = next(instance.name for instance in redis if instance.carries_broker)
+    cache = next(instance.name for instance in redis if instance.carries_caches)
+    return tuple(
+        RedisDatabase(
+            purpose=purpose,
+            instance=broker if number <= DATABASE_NUMBERS["async_events"] else cache,
+            number=number,
+            # Celery and Superset's event streams take no prefix from here.
+            prefix="" if number <= DATABASE_NUMBERS["async_events"] else f"{purpose}:",
+            default_ttl_seconds=lifetimes[purpose],
+        )
+        for purpose, number in DATABASE_NUMBERS.items()
+        if purpose in lifetimes
+    )
+
+
+def _postgres(settings: Settings, needed: int) -> Postgres:
+    postgres = settings.postgres
+    local = settings.platform == "local"
+    derived = max(100, -(-(needed + postgres.reserved_connections) // 10) * 10)
+    return Postgres(
+        kind=postgres.kind,
+        host=LOOPBACK if local else postgres.host or "postgres",
+        port=settings.local.postgres_port if local else postgres.port,
+        database=postgres.database,
+        user=postgres.user,
+        password_env="POSTGRES_PASSWORD",
+        max_connections=postgres.max_connections or derived,
+        reserved_connections=postgres.reserved_connections,
+        volume_bytes=postgres.volume_size,
+        resources=_resources(postgres.resources),
+    )
+
+
+def _web(settings: Settings) -> Web:
+    web = settings.web
+    local = settings.platform == "local"
+    return Web(
+        host=LOOPBACK if local else "web",
+        port=settings.local.web_port if local else 8088,
+        min_replicas=1 if local else web.min_replicas,
+        max_replicas=1 if local else web.max_replicas,
+        processes=web.processes,
+        threads=web.threads,
+        request_timeout_seconds=web.request_timeout,
+        # A browser does not send a secure cookie over the plain HTTP of the loopback address.
+        secure_cookies=web.secure_cookies and not local,
+        connections=_connections(web.connections),
+        cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas and not local else None,
+        resources=_resources(web.resources),
+    )
+
+
+def _celery(settings: Settings) -> Celery:
+    celery = settings.celery
+    return Celery(
+        result_backend=celery.result_backend,
+        default_queue=celery.default_queue,
+        queues=(*celery.queues, *(tenant for tenant in settings.tenants if tenant not in celery.queues)),
+        acks_late=celery.acks_late,
+        soft_time_limit_seconds=celery.soft_time_limit,
+        time_limit_seconds=celery.time_limit,
+        visibility_timeout_seconds=celery.visibility_timeout,
+        result_expires_seconds=celery.result_expires,
+        compression=celery.compression,
+        connections=_connections(celery.connections),
+    )
+
+
+def _pools(settings: Settings) -> tuple[Pool, ...]:
+    of_tenants = {
+        tenant_id: WorkerOverrides(
+            concurrency=tenant.concurrency, min_workers=tenant.min_workers, max_workers=tenant.max_workers
+        )
+        for tenant_id, tenant in settings.tenants.items()
+    }
+    return tuple(_pool(settings, name, overrides) for name, overrides in (of_tenants | settings.pools).items())
+
+
+def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
+    base = settings.workers
+    scaling = overrides.scaling or base.scaling
+    return Pool(
+        name=name,
+        queues=overrides.queues or (name,),
+        concurrency=overrides.concurrency or base.concurrency,
+        min_workers=overrides.min_workers or base.min_workers,
+        max_workers=overrides.max_workers or base.max_workers,
+        prefetch_multiplier=overrides.prefetch_multiplier or base.prefetch_multiplier,
+        max_tasks_per_child=overrides.max_tasks_per_child or base.max_tasks_per_child,
+        max_memory_per_child_bytes=overrides.max_memory_per_child or base.max_memory_per_child,
+        grace_period_seconds=overrides.grace_period or base.grace_period,
+        scaling=Scaling(cpu_target_percent=scaling.cpu_target, queued_per_worker=scaling.queued_per_worker)
+        if scaling and settings.platform != "local"
+        else None,
+        resources=_resources(overrides.resources or base.resources),
+    )
+
+
+def _beat(settings: Settings) -> Beat | None:
+    keep = settings.maintenance
+    jobs: list[Job] = []
+    if settings.celery.result_backend == "postgresql":
+        jobs.append(Job(name="celery-results", task="celery.backend_cleanup", cron="7 * * * *", kwargs={}))
+    for name, task, days in (
+        ("queries", "prune_query", keep.query_retention_days),
+        ("logs", "prune_logs", keep.log_retention_days),
+    ):
+        if days is not None:
+            jobs.append(Job(name=name, task=task, cron=keep.cron, kwargs={"retention_period_days": days}))
+    return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources)) if jobs else None
+
+
+def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:
+    return tuple(
+        AnalyticDatabase(
+            name=name,
+            uri=database.uri,
+            uri_env=None if database.uri or database.sample else f"DATABASE_URI_{name.upper().replace('-', '_')}",
+            statement_timeout_seconds=database.statement_timeout or settings.statement_timeout,
+            allow_dml=database.allow_dml,
+            sample=database.sample,
+        )
+        for name, database in settings.databases.items()
+    )
+
+
+def _resources(resources: ResourceSettings) -> Resources:
+    return Resources(
+        cpu_request_millis=resources.cpu_request,
+        cpu_limit_millis=resources.cpu_limit,
+        memory_request_bytes=resources.memory_request,
+        memory_limit_bytes=resources.memory_limit,
+    )
+
+
+def _connections(pool: PoolSettings) -> ConnectionPool:
+    return ConnectionPool(size=pool.size, max_overflow=pool.max_overflow, recycle_seconds=pool.recycle)

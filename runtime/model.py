@@ -1,0 +1,267 @@
+"""The shape of a topology: everything decided about one environment, as typed, frozen data.
+
+`infra.topology` builds it, `components` and `local` act on it, and every container and process gets it as JSON (the file
+named by `SUPERSET_ASYNC_TOPOLOGY`). It lives here because the image carries `runtime` and nothing else of this project.
+
+Units are in the names or in the docstring; sizes are bytes, times are seconds. No field holds a secret: a field that ends in
+`_env` names the environment variable that does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Platform = Literal["local", "kubernetes"]
+TopologyName = Literal["minimal", "enterprise", "high-throughput", "multi-tenant"]
+EvictionPolicy = Literal[
+    "noeviction",
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-ttl",
+    "volatile-random",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+]
+Persistence = Literal["aof", "rdb", "none"]
+ResultBackend = Literal["redis", "postgresql"]
+Compression = Literal["none", "gzip", "zstd"]
+PostgresKind = Literal["statefulset", "existing"]
+
+#: What each Redis database is for. The first three carry state that no one can compute again; the rest are caches.
+Purpose = Literal[
+    "broker",
+    "celery_results",
+    "async_events",
+    "metadata_cache",
+    "data_cache",
+    "filter_state",
+    "explore_form_data",
+    "query_results",
+    "rate_limits",
+]
+BROKER_PURPOSES: frozenset[Purpose] = frozenset({"broker", "celery_results", "async_events"})
+
+
+class Frozen(BaseModel):
+    """Base of every part: immutable, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Resources(Frozen):
+    """What a container asks for and may use: CPU in millicores, memory in bytes."""
+
+    cpu_request_millis: int
+    cpu_limit_millis: int
+    memory_request_bytes: int
+    memory_limit_bytes: int
+
+
+class RedisInstance(Frozen):
+    """One Redis (or Valkey) server, with its replicas, and the databases that live on it."""
+
+    name: str
+    host: str
+    port: int
+    password_env: str
+    carries_broker: bool
+    carries_caches: bool
+    maxmemory_bytes: int
+    maxmemory_policy: EvictionPolicy
+    persistence: Persistence
+    replicas: int
+    sentinel: bool
+    volume_bytes: int
+    resources: Resources
+
+
+class RedisDatabase(Frozen):
+    """One numbered database: `prefix` starts every key in it, `default_ttl_seconds` is None only where keys are not a cache."""
+
+    purpose: Purpose
+    instance: str
+    number: int
+    prefix: str
+    default_ttl_seconds: int | None
+
+
+class Postgres(Frozen):
+    """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so."""
+
+    kind: PostgresKind
+    host: str
+    port: int
+    database: str
+    user: str
+    password_env: str
+    max_connections: int
+    reserved_connections: int
+    volume_bytes: int
+    resources: Resources
+
+
+class ConnectionPool(Frozen):
+    """SQLAlchemy pool of one process on the metadata database: at most `size + max_overflow` connections."""
+
+    size: int
+    max_overflow: int
+    recycle_seconds: int
+
+    @property
+    def most(self) -> int:
+        """The most connections that one process opens through this pool."""
+        return self.size + self.max_overflow
+
+
+class Web(Frozen):
+    """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each."""
+
+    host: str
+    port: int
+    min_replicas: int
+    max_replicas: int
+    processes: int
+    threads: int
+    request_timeout_seconds: int
+    secure_cookies: bool
+    connections: ConnectionPool
+    cpu_target_percent: int | None
+    resources: Resources
+
+
+class Scaling(Frozen):
+    """What a worker pool is scaled on: CPU utilization of its request, and messages waiting per worker."""
+
+    cpu_target_percent: int
+    queued_per_worker: int
+
+
+class Pool(Frozen):
+    """One Celery worker pool: `min_workers..max_workers` workers of `concurrency` child processes on `queues`."""
+
+    name: str
+    queues: tuple[str, ...]
+    concurrency: int
+    min_workers: int
+    max_workers: int
+    prefetch_multiplier: int
+    max_tasks_per_child: int
+    max_memory_per_child_bytes: int | None
+    grace_period_seconds: int
+    scaling: Scaling | None
+    resources: Resources
+
+
+class Job(Frozen):
+    """One entry of Celery beat's schedule: `cron` is minute, hour, day of month, month, day of week (UTC)."""
+
+    name: str
+    task: str
+    cron: str
+    kwargs: dict[str, int]
+
+
+class Beat(Frozen):
+    """Celery beat: exactly one process, and only where there are jobs."""
+
+    jobs: tuple[Job, ...]
+    resources: Resources
+
+
+class Celery(Frozen):
+    """What every Celery process, web included, must agree on."""
+
+    result_backend: ResultBackend
+    default_queue: str
+    queues: tuple[str, ...]
+    acks_late: bool
+    soft_time_limit_seconds: int
+    time_limit_seconds: int
+    visibility_timeout_seconds: int
+    result_expires_seconds: int
+    compression: Compression
+    connections: ConnectionPool
+
+
+class Tenant(Frozen):
+    """Whose queries go to `queue`: those of the Superset users named here."""
+
+    id: str
+    queue: str
+    users: tuple[str, ...]
+
+
+class Caching(Frozen):
+    """Lifetimes of what is cached: of chart data and of SQL Lab's results."""
+
+    chart_data_ttl_seconds: int
+    query_results_ttl_seconds: int
+
+
+class AnalyticDatabase(Frozen):
+    """A database that users query. `uri` has no password; with `uri_env` the whole URI comes from the environment."""
+
+    name: str
+    uri: str | None
+    uri_env: str | None
+    statement_timeout_seconds: int
+    allow_dml: bool
+    sample: bool
+
+
+class Images(Frozen):
+    """Container images, each with a tag or digest."""
+
+    superset: str
+    redis: str
+    postgres: str
+    pull_policy: Literal["IfNotPresent", "Always", "Never"]
+
+
+class Topology(Frozen):
+    """Everything decided about one environment."""
+
+    stack: str
+    name: TopologyName
+    platform: Platform
+    environment: str
+    namespace: str
+    labels: dict[str, str]
+    images: Images
+    redis: tuple[RedisInstance, ...]
+    redis_databases: tuple[RedisDatabase, ...]
+    postgres: Postgres
+    web: Web
+    celery: Celery
+    pools: tuple[Pool, ...]
+    beat: Beat | None
+    caching: Caching
+    tenants: tuple[Tenant, ...]
+    statement_timeout_seconds: int
+    row_limit: int
+    databases: tuple[AnalyticDatabase, ...]
+    admin_username: str
+
+    def database(self, purpose: Purpose) -> RedisDatabase:
+        """The Redis database for `purpose`; KeyError where this topology has none (Celery's results on PostgreSQL)."""
+        for candidate in self.redis_databases:
+            if candidate.purpose == purpose:
+                return candidate
+        raise KeyError(purpose)
+
+    def instance(self, name: str) -> RedisInstance:
+        """The Redis instance called `name`; KeyError for an unknown one."""
+        for candidate in self.redis:
+            if candidate.name == name:
+                return candidate
+        raise KeyError(name)
+
+    def pool(self, name: str) -> Pool:
+        """The worker pool called `name`; KeyError for an unknown one."""
+        for candidate in self.pools:
+            if candidate.name == name:
+                return candidate
+        raise KeyError(name)
