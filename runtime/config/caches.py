@@ -1,0 +1,47 @@
+"""Superset's caches and the store of query results: one Redis database a purpose, each with its prefix and lifetime."""
+
+from __future__ import annotations
+
+from runtime.config import redis
+from runtime.config.objects import ResultStore
+from runtime.config.secrets import Secrets
+from runtime.model import Purpose, Topology
+
+#: Setting and purpose of each of flask-caching's caches.
+CACHES: dict[str, Purpose] = {
+    "CACHE_CONFIG": "metadata_cache",
+    "DATA_CACHE_CONFIG": "data_cache",
+    "FILTER_STATE_CACHE_CONFIG": "filter_state",
+    "EXPLORE_FORM_DATA_CACHE_CONFIG": "explore_form_data",
+}
+#: What a user does in Explore or a dashboard lives on while it is used.
+REFRESHED: frozenset[Purpose] = frozenset({"filter_state", "explore_form_data"})
+
+
+def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
+    """Superset's settings of caches and results."""
+    caches = {name: cache(redis.database(topology, secrets, purpose)) for name, purpose in CACHES.items()}
+    for name, purpose in CACHES.items():
+        if purpose in REFRESHED:
+            caches[name]["REFRESH_TIMEOUT_ON_RETRIEVAL"] = True
+    return {
+        **caches,
+        "RESULTS_BACKEND": ResultStore(redis.database(topology, secrets, "query_results")),
+        # SQL Lab stores rows with this lifetime (or the database's cache_timeout), whatever the store's own default is;
+        # chart data has DATA_CACHE_CONFIG's.
+        "CACHE_DEFAULT_TIMEOUT": topology.caching.query_results_ttl_seconds,
+    }
+
+
+def cache(database: redis.Database) -> dict[str, object]:
+    """flask-caching's settings for a Redis database."""
+    return {
+        "CACHE_TYPE": "RedisCache",
+        "CACHE_REDIS_HOST": database.host,
+        "CACHE_REDIS_PORT": database.port,
+        "CACHE_REDIS_DB": database.number,
+        "CACHE_REDIS_PASSWORD": database.password,
+        "CACHE_KEY_PREFIX": database.prefix,
+        "CACHE_DEFAULT_TIMEOUT": database.ttl_seconds,
+        "CACHE_OPTIONS": redis.client_options(),
+    }

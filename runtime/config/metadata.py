@@ -1,0 +1,64 @@
+"""The metadata database: its URL, and how many connections a process of each role may open to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import quote
+
+from runtime.config.secrets import Secrets
+from runtime.model import ConnectionPool, Topology
+
+Role = Literal["web", "worker", "beat", "init"]
+
+
+def uri(topology: Topology, secrets: Secrets) -> str:
+    """SQLAlchemy URL of the metadata database, its password quoted."""
+    server = topology.postgres
+    user, password = quote(server.user, safe=""), quote(secrets.postgres_password, safe="")
+    return f"postgresql+psycopg2://{user}:{password}@{server.host}:{server.port}/{server.database}"
+
+
+def pool(topology: Topology, role: Role) -> ConnectionPool:
+    """The pool of one process of `role`: beat and the init job need one connection, and one more for a moment."""
+    if role == "web":
+        return topology.web.connections
+    if role == "worker":
+        return topology.celery.connections
+    return ConnectionPool(size=1, max_overflow=1, recycle_seconds=topology.celery.connections.recycle_seconds)
+
+
+def engine_options(topology: Topology, role: Role) -> dict[str, object]:
+    """SQLAlchemy's engine options for a process of `role`: never more than the pool's size and overflow together."""
+    connections = pool(topology, role)
+    return {
+        "pool_size": connections.size,
+        "max_overflow": connections.max_overflow,
+        "pool_recycle": connections.recycle_seconds,
+        "pool_pre_ping": True,
+        "pool_timeout": 30,
+        # The last one used is used next, so that the others age and are closed when load is gone.
+        "pool_use_lifo": True,
+        "connect_args": connect_args(f"superset-{role}"),
+    }
+
+
+def connect_args(application_name: str) -> dict[str, object]:
+    """libpq's parameters: named in pg_stat_activity, and a dead server is noticed within about half a minute."""
+    return {
+        "application_name": application_name,
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+
+
+def settings(topology: Topology, secrets: Secrets, role: Role) -> dict[str, object]:
+    """Superset's settings of the metadata database."""
+    return {
+        "SQLALCHEMY_DATABASE_URI": uri(topology, secrets),
+        "SQLALCHEMY_ENGINE_OPTIONS": engine_options(topology, role),
+        "SECRET_KEY": secrets.secret_key,
+        # Alembic would otherwise replace the process's logging.
+        "ALEMBIC_SKIP_LOG_CONFIG": True,
+    }

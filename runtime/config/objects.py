@@ -1,0 +1,60 @@
+"""The few settings that must be objects of Celery and cachelib: described as data, made real in Superset's environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+from runtime.config import redis
+
+
+@dataclass(frozen=True)
+class Crontab:
+    """A schedule of Celery beat; each field as in a crontab, times in UTC."""
+
+    minute: str
+    hour: str
+    day_of_month: str
+    month_of_year: str
+    day_of_week: str
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """The store of SQL Lab's rows: Superset wants an object of cachelib, and fails every query on a string or a dict."""
+
+    database: redis.Database
+
+
+def realise(settings: Mapping[str, object]) -> dict[str, object]:
+    """`settings` with each description, at any depth of mappings, replaced by the object that it describes."""
+    return {key: _realise(value) for key, value in settings.items()}
+
+
+def _realise(value: object) -> object:
+    if isinstance(value, Crontab):
+        crontab = cast(Callable[..., object], import_module("celery.schedules").crontab)
+        return crontab(
+            minute=value.minute,
+            hour=value.hour,
+            day_of_month=value.day_of_month,
+            month_of_year=value.month_of_year,
+            day_of_week=value.day_of_week,
+        )
+    if isinstance(value, ResultStore):
+        store = cast(Callable[..., object], import_module("cachelib.redis").RedisCache)
+        database = value.database
+        return store(
+            host=database.host,
+            port=database.port,
+            password=database.password,
+            db=database.number,
+            key_prefix=database.prefix,
+            default_timeout=database.ttl_seconds,
+            **redis.client_options(),
+        )
+    if isinstance(value, dict):
+        return realise(cast(dict[str, Any], value))
+    return value

@@ -1,0 +1,130 @@
+"""Celery: broker, results, queues, routes, limits and schedule, the same in the web process, workers and beat.
+
+Limits and routes take effect where a task is sent, so the web process needs them as much as a worker does.
+"""
+
+from __future__ import annotations
+
+from runtime.config import metadata, redis
+from runtime.config.objects import Crontab
+from runtime.config.secrets import Secrets
+from runtime.model import Celery, Job, Topology
+from runtime.routing import Router
+
+#: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated.
+IMPORTS = (
+    "superset.sql_lab",
+    "superset.tasks.scheduler",
+    "superset.tasks.thumbnails",
+    "superset.tasks.cache",
+    "superset.tasks.slack",
+)
+#: Superset's tasks that execute queries. Their decorators carry limits of their own (six hours for SQL Lab), which only an
+#: annotation overrides.
+QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
+#: A job of beat that no worker took within this time is dropped: the next one does the same work.
+JOB_EXPIRES_SECONDS = 3600
+
+
+def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
+    """CELERY_CONFIG, with Celery's own lower-case names."""
+    return {"CELERY_CONFIG": config(topology, secrets)}
+
+
+def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
+    """Celery's configuration."""
+    celery = topology.celery
+    return {
+        "imports": IMPORTS,
+        "timezone": "UTC",
+        **_broker(topology, secrets),
+        **_results(topology, secrets),
+        **_queues(topology),
+        **_limits(celery),
+        "task_acks_late": celery.acks_late,
+        # Without it a killed child's task is acknowledged all the same, and its query stays "running" for ever.
+        "task_reject_on_worker_lost": celery.acks_late,
+        "task_track_started": True,
+        "task_compression": None if celery.compression == "none" else celery.compression,
+        "result_compression": None if celery.compression == "none" else celery.compression,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "beat_schedule": {job.name: _entry(job) for job in (topology.beat.jobs if topology.beat else ())},
+    }
+
+
+def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
+    broker = redis.database(topology, secrets, "broker")
+    return {
+        "broker_url": broker.url,
+        "broker_transport_options": {
+            "visibility_timeout": topology.celery.visibility_timeout_seconds,
+            **redis.client_options(),
+            # With Redis down a submission ends after these tries, with an error, instead of waiting with its web thread.
+            "max_retries": 2,
+            "interval_start": 0.2,
+            "interval_step": 0.3,
+            "interval_max": 1,
+        },
+        "broker_connection_retry_on_startup": True,
+        # A worker waits for its broker however long that takes.
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1},
+        "visibility_timeout": topology.celery.visibility_timeout_seconds,
+    }
+
+
+def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
+    celery = topology.celery
+    common: dict[str, object] = {
+        "result_expires": celery.result_expires_seconds,
+        "result_extended": True,
+        "result_backend_transport_options": {"visibility_timeout": celery.visibility_timeout_seconds},
+    }
+    if celery.result_backend == "postgresql":
+        return {
+            **common,
+            "result_backend": f"db+{metadata.uri(topology, secrets)}",
+            "database_engine_options": {
+                "pool_pre_ping": True,
+                "pool_recycle": celery.connections.recycle_seconds,
+                "connect_args": metadata.connect_args("celery-results"),
+            },
+            "database_short_lived_sessions": True,
+        }
+    return {
+        **common,
+        "result_backend": redis.database(topology, secrets, "celery_results").url,
+        "redis_socket_connect_timeout": float(redis.CONNECT_TIMEOUT_SECONDS),
+        "redis_socket_timeout": float(redis.SOCKET_TIMEOUT_SECONDS),
+        "redis_socket_keepalive": True,
+    }
+
+
+def _queues(topology: Topology) -> dict[str, object]:
+    return {
+        "task_queues": {name: {"exchange": name, "routing_key": name} for name in topology.celery.queues},
+        "task_default_queue": topology.celery.default_queue,
+        # A queue that is not declared has no listener: sending to it is an error, not a silent pile.
+        "task_create_missing_queues": False,
+        "task_routes": (Router(topology),),
+    }
+
+
+def _limits(celery: Celery) -> dict[str, object]:
+    limits = {"soft_time_limit": celery.soft_time_limit_seconds, "time_limit": celery.time_limit_seconds}
+    return {
+        "task_soft_time_limit": limits["soft_time_limit"],
+        "task_time_limit": limits["time_limit"],
+        "task_annotations": {task: dict(limits) for task in QUERY_TASKS},
+    }
+
+
+def _entry(job: Job) -> dict[str, object]:
+    minute, hour, day_of_month, month, day_of_week = job.cron.split()
+    return {
+        "task": job.task,
+        "schedule": Crontab(minute, hour, day_of_month, month, day_of_week),
+        "kwargs": dict(job.kwargs),
+        "options": {"expires": JOB_EXPIRES_SECONDS},
+    }

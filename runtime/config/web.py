@@ -1,0 +1,41 @@
+"""What protects the web tier: cookies, CSRF, response headers, the proxy in front, and the rate of log-ins."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from runtime.config import redis
+from runtime.config.secrets import Secrets
+from runtime.model import Topology
+
+
+def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
+    """Superset's settings of the web tier."""
+    limits = redis.database(topology, secrets, "rate_limits")
+    return {
+        "SESSION_COOKIE_SECURE": topology.web.secure_cookies,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "WTF_CSRF_ENABLED": True,
+        "TALISMAN_ENABLED": True,
+        # In a cluster the ingress ends TLS and says in X-Forwarded-* what the client asked for; on the loopback address
+        # nobody stands in front, and the headers would be a client's own word.
+        "ENABLE_PROXY_FIX": topology.platform != "local",
+        # Superset's default is a string that everyone knows; embedded dashboards would accept what it signs.
+        "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
+        "RATELIMIT_ENABLED": True,
+        # Log-ins are limited (AUTH_RATE_LIMIT). A limit on all requests would count every poll of every user behind one
+        # address together.
+        "RATELIMIT_APPLICATION": None,
+        "RATELIMIT_STORAGE_URI": limits.url,
+        "RATELIMIT_STORAGE_OPTIONS": redis.client_options(),
+        "RATELIMIT_KEY_PREFIX": limits.prefix,
+        # Without the cache server each process counts for itself: people can still log in.
+        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
+    }
+
+
+def _derived(secret_key: str, use: str) -> str:
+    """A secret of its own for `use`, the same in every process that has `secret_key`."""
+    return hmac.new(secret_key.encode(), use.encode(), hashlib.sha256).hexdigest()

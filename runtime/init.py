@@ -1,0 +1,276 @@
+"""`python -m runtime.init`: everything that must be in the metadata database before web and workers start.
+
+One process and one start-up of Superset do the migrations, roles and permissions, the administrator and the declared
+databases. A second run changes nothing that is as it should be; of several at once, one works and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from typing import Any, cast
+
+from runtime.config import ConfigurationError, load_topology, render
+from runtime.config import redis as redis_config
+from runtime.config import secrets as stack_secrets
+from runtime.config.metadata import uri as metadata_uri
+from runtime.model import AnalyticDatabase, Topology
+from runtime.statements import engine_params
+
+ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
+#: Seconds to wait for PostgreSQL and Redis, which may start at the same time as this.
+WAIT_SECONDS = 120
+#: Key of the advisory lock that one init holds.
+LOCK = 0x5355_5053
+#: What has been done, by name, so that a later run can leave it out: one row for each step, with the digest of its input.
+STEPS_TABLE = "superset_async_steps"
+
+Report = Callable[[str], None]
+
+
+class InitError(RuntimeError):
+    """Why the metadata database could not be made ready, for the person who reads the job's log."""
+
+
+def say(line: str) -> None:
+    """Print a line of progress at once."""
+    print(line, flush=True)
+
+
+def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float = WAIT_SECONDS) -> None:
+    """Return as soon as PostgreSQL and every Redis answer with our credentials; InitError after `seconds`."""
+    known = stack_secrets.read(topology, env)
+    redis = import_module("redis")
+    psycopg2 = import_module("psycopg2")
+
+    def postgres_answers() -> None:
+        psycopg2.connect(_libpq(topology, known), connect_timeout=3).close()
+
+    def redis_answers(instance_name: str) -> None:
+        number = next(each for each in topology.redis_databases if each.instance == instance_name)
+        where = redis_config.database(topology, known, number.purpose)
+        client = redis.Redis.from_url(where.url, **redis_config.client_options())
+        try:
+            client.ping()
+        finally:
+            client.close()
+
+    checks: dict[str, Callable[[], None]] = {
+        f"PostgreSQL at {topology.postgres.host}:{topology.postgres.port}": postgres_answers
+    }
+    for instance in topology.redis:
+        checks[f"Redis {instance.name} at {instance.host}:{instance.port}"] = lambda name=instance.name: redis_answers(name)
+    deadline = time.monotonic() + seconds
+    for what, check in checks.items():
+        _until(deadline, seconds, what, check)
+
+
+def _until(deadline: float, seconds: float, what: str, check: Callable[[], None]) -> None:
+    while True:
+        try:
+            check()
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            if time.monotonic() >= deadline:
+                raise InitError(
+                    f"{what} did not answer within {seconds:.0f} s: {reason}. Start it, or correct its host, port and "
+                    "password, and run this again"
+                ) from error
+            time.sleep(0.3)
+        else:
+            return
+
+
+def _libpq(topology: Topology, known: stack_secrets.Secrets) -> str:
+    return metadata_uri(topology, known).replace("+psycopg2", "", 1)
+
+
+@contextmanager
+def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
+    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done."""
+    psycopg2 = import_module("psycopg2")
+    connection = psycopg2.connect(_libpq(topology, stack_secrets.read(topology, env)), application_name="superset-init")
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        yield
+    finally:
+        connection.close()
+
+
+@contextmanager
+def superset_app() -> Generator[Any]:
+    """Superset's Flask application, started once, with its context pushed."""
+    app = import_module("superset.app").create_app()
+    with app.app_context():
+        yield app
+
+
+def migrate(app: Any, report: Report = say) -> bool:
+    """Bring the metadata schema to this Superset's version; False where it was there already."""
+    config = import_module("alembic.config").Config()
+    config.set_main_option("script_location", "superset:migrations")
+    head = import_module("alembic.script").ScriptDirectory.from_config(config).get_current_head()
+    with _db().engine.connect() as connection:
+        current = import_module("alembic.runtime.migration").MigrationContext.configure(connection).get_current_revision()
+    if current == head:
+        return False
+    report(f"migrating the metadata database from {current or 'nothing'} to {head}")
+    import_module("flask_migrate").upgrade(directory=f"{import_module('superset.extensions').APP_DIR}/migrations")
+    # What Superset does at its start, but only on a schema that is up to date.
+    app.sync_config_to_db()
+    return True
+
+
+def sync_roles(app: Any, report: Report = say) -> bool:
+    """Superset's permissions and built-in roles; False where this Superset with these features has done it before."""
+    security_manager = _security_manager()
+    digest = _digest(
+        {
+            "versions": {name: metadata.version(name) for name in ("apache-superset", "flask-appbuilder")},
+            "features": import_module("superset.extensions").feature_flag_manager.get_feature_flags(),
+            "public": app.config["PUBLIC_ROLE_LIKE"],
+            "security_manager": f"{type(security_manager).__module__}.{type(security_manager).__qualname__}",
+        }
+    )
+    if _done("roles") == digest and all(security_manager.find_role(role) for role in ("Admin", "Alpha", "Gamma", "sql_lab")):
+        return False
+    report("writing permissions and roles")
+    app.appbuilder.add_permissions(update_perms=True)
+    security_manager.sync_role_definitions()
+    _db().session.commit()
+    _record("roles", digest)
+    return True
+
+
+def ensure_admin(app: Any, username: str, password: str, report: Report = say) -> bool:
+    """Make the administrator if there is none of that name; the password of one that exists is never touched."""
+    del app
+    security_manager = _security_manager()
+    if security_manager.find_user(username=username):
+        return False
+    report(f"creating administrator {username!r}")
+    role = security_manager.find_role("Admin")
+    if not security_manager.add_user(username, "Admin", "User", f"{username}@localhost", role, password=password):
+        raise InitError(f"administrator {username!r} could not be created; Superset's log above says why")
+    return True
+
+
+def register_databases(app: Any, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
+    """Register or update every declared analytic database; the id of each by name. It connects to none of them."""
+    del app
+    session = _db().session
+    model = import_module("superset.models.core").Database
+    ids: dict[str, int] = {}
+    for declared in topology.databases:
+        uri = _uri_of(declared, env)
+        database = session.query(model).filter_by(database_name=declared.name).one_or_none()
+        wanted = _columns(declared)
+        if database is None:
+            report(f"registering database {declared.name!r}")
+            database = model(database_name=declared.name, **wanted)
+            database.set_sqlalchemy_uri(uri)
+            session.add(database)
+        elif database.sqlalchemy_uri_decrypted != uri or any(getattr(database, key) != wanted[key] for key in wanted):
+            report(f"updating database {declared.name!r}")
+            for key, value in wanted.items():
+                setattr(database, key, value)
+            database.set_sqlalchemy_uri(uri)
+        session.commit()
+        ids[declared.name] = cast(int, database.id)
+    return ids
+
+
+def _columns(declared: AnalyticDatabase) -> dict[str, object]:
+    return {
+        "allow_run_async": True,
+        "allow_dml": declared.allow_dml,
+        "allow_ctas": False,
+        "allow_cvas": False,
+        "expose_in_sqllab": True,
+        # None: the stack's lifetimes of chart data and of query results hold, which are two.
+        "cache_timeout": None,
+        "extra": json.dumps(
+            {
+                "engine_params": engine_params(declared.statement_timeout_seconds),
+                "metadata_params": {},
+                "metadata_cache_timeout": {},
+                "schemas_allowed_for_file_upload": [],
+            },
+            sort_keys=True,
+        ),
+    }
+
+
+def _uri_of(declared: AnalyticDatabase, env: Mapping[str, str]) -> str:
+    uri = declared.uri or env.get(declared.uri_env or "")
+    if not uri:
+        raise InitError(f"database {declared.name!r}: {declared.uri_env} is not set. Store its URI as the stack's secret")
+    return uri
+
+
+def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
+    """Migrations, roles, administrator and declared databases, in a started Superset; the databases' ids by name."""
+    password = env.get(ADMIN_PASSWORD_ENV)
+    if not password:
+        raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
+    migrate(app, report)
+    sync_roles(app, report)
+    ensure_admin(app, topology.admin_username, password, report)
+    return register_databases(app, topology, env, report)
+
+
+def _db() -> Any:
+    return import_module("superset.extensions").db
+
+
+def _security_manager() -> Any:
+    return import_module("superset.extensions").security_manager
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _done(step: str) -> str | None:
+    with _db().engine.begin() as connection:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {STEPS_TABLE} (name text PRIMARY KEY, digest text NOT NULL)")
+        row = connection.execute(f"SELECT digest FROM {STEPS_TABLE} WHERE name = %s", (step,)).fetchone()  # noqa: S608
+    return cast("str | None", row[0] if row else None)
+
+
+def _record(step: str, digest: str) -> None:
+    with _db().engine.begin() as connection:
+        connection.execute(
+            f"INSERT INTO {STEPS_TABLE} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest",  # noqa: S608
+            (step, digest),
+        )
+
+
+def main() -> int:
+    """Make the metadata database ready; the exit code of the job."""
+    started = time.monotonic()
+    try:
+        topology = load_topology(os.environ)
+        render(topology, os.environ)
+        wait_for_services(topology, os.environ)
+        with exclusive(topology, os.environ), superset_app() as app:
+            say(f"Superset started in {time.monotonic() - started:.1f} s")
+            prepare(app, topology, os.environ)
+    except (ConfigurationError, InitError) as error:
+        print(f"superset-async init: {error}", file=sys.stderr, flush=True)
+        return 1
+    say(f"ready after {time.monotonic() - started:.1f} s on {socket.gethostname()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
