@@ -1,5 +1,5 @@
 # One line a target: `make help`.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STACK ?= local
 VENV := .venv
 SUPERSET_VENV := .venv-superset

@@ -110,9 +110,7 @@ def broker_never_evicts(settings: Settings, topology: Topology) -> Iterator[Prob
             also=("redis.cache",),
         )
     if broker.persistence == "none":
-        yield Problem(
-            "redis.broker.persistence", "none", "loses every queued task when Redis restarts", "Use aof (or rdb)"
-        )
+        yield Problem("redis.broker.persistence", "none", "loses every queued task when Redis restarts", "Use aof (or rdb)")
     for database in topology.redis_databases:
         if database.purpose not in BROKER_PURPOSES and database.default_ttl_seconds is None:
             yield Problem(f"caching.{database.purpose}", "no TTL", "is a cache whose keys never expire", "Give it a TTL")
@@ -315,9 +313,7 @@ def places_are_complete(settings: Settings, topology: Topology) -> Iterator[Prob
                 "Give the server's own limit (SHOW max_connections)",
             )
     elif postgres.host is not None:
-        yield Problem(
-            "postgres.host", postgres.host, f"is not for kind {postgres.kind}", "Remove it, or set kind: existing"
-        )
+        yield Problem("postgres.host", postgres.host, f"is not for kind {postgres.kind}", "Remove it, or set kind: existing")
     for name, database in settings.databases.items():
         if database.sample and settings.platform != "local":
             yield Problem(f"databases.{name}.sample", "true", "is for platform local only", "Remove it", also=("platform",))

@@ -31,6 +31,7 @@ from runtime.model import (
     TopologyName,
 )
 
+
 def _matching(pattern: str, rule: str) -> AfterValidator:
     """A validator that refuses a string that does not match `pattern`, and says `rule` ("rule|way out")."""
     compiled = re.compile(pattern)
@@ -182,7 +183,9 @@ class WorkerSettings(Section):
 class WorkerOverrides(Section):
     """A worker pool: its queues, and what differs from `workers`."""
 
-    queues: tuple[Name, ...] | None = Field(default=None, strict=False, description="default: the queue of the pool's own name")
+    queues: tuple[Name, ...] | None = Field(
+        default=None, strict=False, description="default: the queue of the pool's own name"
+    )
     concurrency: Positive | None = None
     min_workers: Positive | None = None
     max_workers: Positive | None = None

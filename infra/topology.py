@@ -263,7 +263,7 @@ def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:
         AnalyticDatabase(
             name=name,
             uri=database.uri,
-            uri_env=None if database.uri or database.sample else f"DATABASE_URI_{name.upper().replace('-', '_')}",
+            uri_env=None if database.uri else f"DATABASE_URI_{name.upper().replace('-', '_')}",
             statement_timeout_seconds=database.statement_timeout or settings.statement_timeout,
             allow_dml=database.allow_dml,
             sample=database.sample,

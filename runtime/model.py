@@ -79,7 +79,7 @@ class RedisInstance(Frozen):
 
 
 class RedisDatabase(Frozen):
-    """One numbered database: `prefix` starts every key in it, `default_ttl_seconds` is None only where keys are not a cache."""
+    """One numbered database: `prefix` starts every key in it; `default_ttl_seconds` is None only where it is no cache."""
 
     purpose: Purpose
     instance: str
@@ -202,7 +202,7 @@ class Caching(Frozen):
 
 
 class AnalyticDatabase(Frozen):
-    """A database that users query. `uri` has no password; with `uri_env` the whole URI comes from the environment."""
+    """A database that users query: `uri` has no password, or else the environment variable `uri_env` holds the whole URI."""
 
     name: str
     uri: str | None

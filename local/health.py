@@ -1,0 +1,72 @@
+"""Whether each part of the local platform does its work, asked of the part itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import quote
+
+import httpx
+from celery import Celery
+from redis import Redis
+from redis.exceptions import RedisError
+
+from runtime.model import Pool, RedisInstance, Topology
+
+
+def redis_ready(instance: RedisInstance, password: str) -> bool:
+    """Whether the server answers and has loaded its data."""
+    with Redis(host=instance.host, port=instance.port, password=password, socket_timeout=2) as client:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+
+
+def web_url(topology: Topology) -> str:
+    """Where a browser finds Superset."""
+    return f"http://{topology.web.host}:{topology.web.port}"
+
+
+def web_ready(topology: Topology) -> bool:
+    """Whether the web tier answers; it says nothing of its databases."""
+    try:
+        return httpx.get(f"{web_url(topology)}/health", timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:
+    """The broker's URL, password included."""
+    database = topology.database("broker")
+    instance = topology.instance(database.instance)
+    return f"redis://:{quote(secrets[instance.password_env], safe='')}@{instance.host}:{instance.port}/{database.number}"
+
+
+def workers_answering(topology: Topology, secrets: Mapping[str, str], timeout: float = 1.0) -> set[str]:
+    """Names of the worker pools of which a worker answers a ping within `timeout` seconds."""
+    app = Celery(broker=broker_url(topology, secrets), set_as_current=False)
+    try:
+        answers = cast(Any, app.control).ping(timeout=timeout, limit=len(topology.pools))
+        return {name.split("@")[0] for answer in answers for name in answer}
+    except (OSError, RedisError):
+        return set()
+    finally:
+        app.close()
+
+
+def worker_ready(topology: Topology, pool: Pool, secrets: Mapping[str, str]) -> bool:
+    """Whether a worker of `pool` takes messages from the broker."""
+    return pool.name in workers_answering(topology, secrets)
+
+
+def running_tasks(topology: Topology, secrets: Mapping[str, str]) -> int:
+    """How many tasks the workers execute now (those that answer within a second)."""
+    app = Celery(broker=broker_url(topology, secrets), set_as_current=False)
+    try:
+        active: dict[str, list[object]] = cast(Any, app.control).inspect(timeout=1.0).active() or {}
+        return sum(len(tasks) for tasks in active.values())
+    except (OSError, RedisError):
+        return 0
+    finally:
+        app.close()

@@ -1,0 +1,295 @@
+"""The local platform: a topology as supervised processes on this machine, up and down again without losing anything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from infra import stackfile
+from infra.problems import Problem, StackError
+from infra.topology import plan
+from local import binaries, health, postgres, preflight
+from local.processes import (
+    Process,
+    database_uris,
+    processes,
+    redis_config,
+    redis_config_file,
+    superset_environment,
+    supervisor_config,
+)
+from local.progress import Steps
+from local.state import PROJECT, StateFolder, ensure_secrets, write_private
+from local.supervision import ProcessState, Supervisor, end_leftovers, leftovers, wait_until
+from runtime.model import Topology
+
+#: The most seconds that one part may take until it does its work. A cold Superset needs about 30 on two busy cores.
+PATIENCE_SECONDS = 180
+_LOG_LINES = 15
+
+
+class PlatformError(RuntimeError):
+    """A part that did not come up or go down; says which, its last log lines, and what to do."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One stack on this machine: its topology, its folder and its secrets."""
+
+    topology: Topology
+    folder: StateFolder
+    secrets: Mapping[str, str]
+    password_is_new: bool
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor of this stack's processes."""
+        return Supervisor(self.folder)
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """Every process of this stack, data stores first."""
+        return processes(self.topology, self.folder, self.secrets)
+
+
+def planned(stack: str) -> Topology:
+    """The topology of a stack file for this machine; StackError with every problem, or where it is for another platform."""
+    topology = plan(stack, stackfile.read(stack))
+    if topology.platform != "local":
+        fix = "Use STACK=local, or a stack file with superset-async:platform: local"
+        raise StackError(stack, [Problem("platform", topology.platform, "does not run on this machine", fix)])
+    return topology
+
+
+def up(stack: str, steps: Steps) -> Platform:
+    """Start everything that the stack file says and wait until each part does its work.
+
+    What runs already stays when nothing changed; a changed stack is stopped and started anew. Raises StackError,
+    PreflightError, MissingProgramError or PlatformError.
+    """
+    topology = planned(stack)
+    folder = StateFolder.of(stack)
+    binaries.superset_python()
+    with preflight.only_one(folder):
+        password_is_new = not folder.bootstrapped.exists()
+        platform = Platform(topology, folder, ensure_secrets(folder, topology), password_is_new)
+        database_uris(topology, platform.secrets)
+        config = supervisor_config(folder, platform.processes)
+        _clear_the_way(platform, config, steps)
+        if not platform.supervisor.alive():
+            preflight.check(topology, folder)
+            with steps.step("Files and supervisor"):
+                _write_files(platform, config)
+                platform.supervisor.start()
+        _start(platform, steps)
+    return platform
+
+
+def down(stack: str, steps: Steps, *, now: bool = False) -> None:
+    """Stop everything and wait for it: queries that run may finish (at most the pool's grace period), unless `now`."""
+    folder = StateFolder.of(stack)
+    if not folder.root.exists():
+        steps.note(f"stack {stack} was never started here")
+        return
+    with preflight.only_one(folder):
+        _stop(folder, steps, now=now)
+
+
+def clean(stack: str, steps: Steps) -> None:
+    """Stop everything and delete the state folder with its data and passwords."""
+    folder = StateFolder.of(stack)
+    if not folder.root.exists():
+        steps.note(f"stack {stack} has no data here")
+        return
+    with preflight.only_one(folder):
+        _stop(folder, steps, now=True)
+    with steps.step(f"Delete {folder.root}"):
+        shutil.rmtree(folder.root)
+
+
+def status(stack: str) -> dict[str, Any]:
+    """What runs and how to reach it: url, username, password_file, database_id, dataset_id, processes, ports, state.
+
+    `state` is stopped, running, or degraded (some process is not up, or an earlier run left some without a supervisor).
+    """
+    folder = StateFolder.of(stack)
+    known: dict[str, Any] = {"stack": stack, "state": "stopped", "processes": {}, "ports": {}}
+    if not folder.topology.exists():
+        return known
+    topology = Topology.model_validate_json(folder.topology.read_text())
+    supervisor = Supervisor(folder)
+    states = supervisor.states() if supervisor.alive() else []
+    if states:
+        known["state"] = "running" if all(process.running for process in states) else "degraded"
+    elif leftovers(folder):
+        known["state"] = "degraded"
+    bootstrapped = json.loads(folder.bootstrapped.read_text()) if folder.bootstrapped.exists() else {}
+    return known | {
+        "url": health.web_url(topology),
+        "username": topology.admin_username,
+        "password_file": str(folder.password_file),
+        "database_id": bootstrapped.get("database_id"),
+        "dataset_id": bootstrapped.get("dataset_id"),
+        "dashboard": bootstrapped.get("dashboard"),
+        "state_folder": str(folder.root),
+        "processes": {
+            process.name: {"state": process.state, "pid": process.pid, "description": process.description}
+            for process in states
+        },
+        "ports": {name: port for name, (_, port) in preflight.ports(topology).items()},
+    }
+
+
+def _clear_the_way(platform: Platform, config: str, steps: Steps) -> None:
+    folder = platform.folder
+    if platform.supervisor.alive():
+        unchanged = (
+            folder.supervisor_config.exists()
+            and folder.supervisor_config.read_text() == config
+            and folder.topology.read_text() == platform.topology.model_dump_json(indent=1)
+        )
+        if unchanged:
+            steps.note("already running; checking that each part does its work")
+            return
+        steps.note("the stack file or the program changed since it was started: starting anew")
+        _stop(folder, steps, now=False)
+    elif found := leftovers(folder):
+        with steps.step(f"End {len(found)} processes that an earlier run left without a supervisor"):
+            end_leftovers(folder)
+
+
+def _write_files(platform: Platform, config: str) -> None:
+    folder, topology, secrets = platform.folder, platform.topology, platform.secrets
+    write_private(folder.topology, topology.model_dump_json(indent=1))
+    write_private(folder.supervisor_config, config)
+    for instance in topology.redis:
+        folder.redis(instance.name).mkdir(exist_ok=True, mode=0o700)
+        write_private(redis_config_file(folder, instance), redis_config(folder, instance, secrets[instance.password_env]))
+    postgres.ensure_data_directory(folder, secrets)
+
+
+def _start(platform: Platform, steps: Steps) -> None:
+    topology, secrets = platform.topology, platform.secrets
+    stores = {instance.name for instance in topology.redis} | {"postgres"}
+    for name in stores:
+        platform.supervisor.start_process(name)
+    with steps.step("PostgreSQL accepts connections"):
+        _await(platform, "postgres", lambda: postgres.ready(topology))
+        postgres.ensure_databases(topology, secrets)
+    with steps.step("Valkey has its data and answers"):
+        for instance in topology.redis:
+            _await(platform, instance.name, lambda it=instance: health.redis_ready(it, secrets[it.password_env]))
+    _bootstrap(platform, steps)
+    workers = [f"worker-{pool.name}" for pool in topology.pools]
+    for name in ("web", *workers):
+        platform.supervisor.start_process(name)
+    with steps.step("Web tier is warm and answers"):
+        _await(platform, "web", lambda: health.web_ready(topology))
+    for pool in topology.pools:
+        with steps.step(f"Worker pool {pool.name} takes messages from {', '.join(pool.queues)}"):
+            _await(platform, f"worker-{pool.name}", lambda it=pool: health.worker_ready(topology, it, secrets))
+    if topology.beat is not None:
+        # Last: it is not needed for an answer, and loading Superset once more would slow the others down.
+        with steps.step("Beat is started"):
+            platform.supervisor.start_process("beat")
+            _await(platform, "beat", lambda: _state(platform, "beat").running)
+
+
+def _bootstrap(platform: Platform, steps: Steps) -> None:
+    """Migrations, roles, administrator, databases and sample in one Superset start-up; skipped while nothing of it changed."""
+    folder = platform.folder
+    fingerprint = _bootstrap_fingerprint(platform.topology)
+    if folder.bootstrapped.exists() and json.loads(folder.bootstrapped.read_text())["fingerprint"] == fingerprint:
+        return
+    log = folder.logs / "bootstrap.log"
+    with steps.step("Metadata, administrator and sample data are in place"):
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [str(binaries.superset_python()), "-m", "local.bootstrap", str(folder.bootstrapped), fingerprint],
+                cwd=PROJECT,
+                env=superset_environment(platform.topology, folder, platform.secrets, "init"),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                code = process.wait(timeout=10 * 60)
+            except BaseException:
+                process.terminate()
+                raise
+        if code != 0:
+            raise PlatformError(f"the bootstrap ended with exit code {code}; its last lines ({log}):\n{_tail(log)}")
+
+
+def _bootstrap_fingerprint(topology: Topology) -> str:
+    """A hash of everything that the bootstrap's result depends on."""
+    digest = sha256()
+    sources = sorted([*(PROJECT / "runtime").rglob("*.py"), PROJECT / "local/bootstrap.py", PROJECT / "local/sample.py"])
+    for path in (*sources, PROJECT / "requirements/superset.txt"):
+        digest.update(path.read_bytes())
+    digest.update(repr((topology.databases, topology.admin_username, topology.caching)).encode())
+    return digest.hexdigest()
+
+
+def _await(platform: Platform, name: str, condition: Callable[[], bool]) -> None:
+    log = platform.folder.logs / f"{name}.log"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        state = _state(platform, name)
+        if state.state == "FATAL":
+            raise PlatformError(f"{name} does not stay up; its last lines ({log}):\n{_tail(log)}")
+        if time.monotonic() > deadline:
+            raise PlatformError(
+                f"{name} is {state.state.lower()} but did not do its work within {PATIENCE_SECONDS} s; "
+                f"its last lines ({log}):\n{_tail(log)}"
+            )
+        time.sleep(0.2)
+
+
+def _stop(folder: StateFolder, steps: Steps, *, now: bool) -> None:
+    supervisor = Supervisor(folder)
+    if supervisor.alive():
+        order = _stop_order(folder, [process.name for process in supervisor.states()])
+        for tier in order:
+            _stop_tier(folder, supervisor, tier, steps, now=now)
+        supervisor.shutdown()
+    if left := end_leftovers(folder):
+        steps.note(f"ended {left} processes that had lost their supervisor")
+
+
+def _stop_order(folder: StateFolder, names: list[str]) -> list[list[str]]:
+    """Names by tier: what submits, what executes, what stores."""
+    workers = [name for name in names if name.startswith("worker-")]
+    front = [name for name in names if name in ("web", "beat")]
+    return [tier for tier in (front, workers, [name for name in names if name not in front + workers]) if tier]
+
+
+def _stop_tier(folder: StateFolder, supervisor: Supervisor, names: list[str], steps: Steps, *, now: bool) -> None:
+    with steps.step(f"Stop {', '.join(names)}"):
+        for name in names:
+            supervisor.stop_process(name)
+        if now and names[0].startswith("worker-"):
+            for name in names:
+                supervisor.signal_process(name, "QUIT")
+        stopped = wait_until(lambda: _all_stopped(supervisor, names), 15 * 60, pause=0.1)
+    if not stopped:
+        raise PlatformError(f"{', '.join(names)} did not stop; see {folder.logs}, then try `superset-async down --now`")
+
+
+def _all_stopped(supervisor: Supervisor, names: list[str]) -> bool:
+    return all(process.pid == 0 for process in supervisor.states() if process.name in names)
+
+
+def _state(platform: Platform, name: str) -> ProcessState:
+    return next(process for process in platform.supervisor.states() if process.name == name)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if log.exists() else []
+    return "\n".join(f"    {line}" for line in lines) or "    (no output)"

@@ -1,0 +1,233 @@
+"""Which processes a topology is on this machine, and the files that they read: pure functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from local import binaries
+from local.state import PROJECT, StateFolder
+from runtime import commands
+from runtime.model import RedisInstance, Topology
+
+#: In the environment of every process that `make up` starts, so that one that lost its supervisor can be found.
+MARK = "SUPERSET_ASYNC_STATE_FOLDER"
+SAMPLE_DATABASE = "examples"
+SAMPLE_ROLE = "examples"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One supervised process. `stop_wait_seconds` is how long it may take to end by itself after `stop_signal`."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    stop_signal: str
+    stop_wait_seconds: int
+
+    def __post_init__(self) -> None:
+        if any("\n" in part for part in (*self.command, *self.environment.values())):
+            raise ValueError(f"process {self.name}: a command or environment value has a line break")
+
+
+def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str]) -> tuple[Process, ...]:
+    """Every process of `topology`, data stores first: the order in which they start, and stop in reverse."""
+    mark = {MARK: str(folder.root)}
+    stores = [
+        Process(
+            name=instance.name,
+            command=(str(binaries.valkey_server()), str(redis_config_file(folder, instance))),
+            environment=mark,
+            stop_signal="TERM",
+            stop_wait_seconds=60,
+        )
+        for instance in topology.redis
+    ]
+    postgres = Process(
+        name="postgres",
+        command=(*binaries.postgres_prefix(), *_postgres_command(topology, folder)),
+        environment=mark,
+        # A fast shutdown: open transactions are rolled back, nothing committed is lost.
+        stop_signal="INT",
+        stop_wait_seconds=60,
+    )
+    superset = [
+        Process(
+            name="web",
+            command=_in_superset_environment(commands.web(topology)),
+            environment=superset_environment(topology, folder, secrets, "web"),
+            stop_signal="TERM",
+            stop_wait_seconds=35,
+        )
+    ]
+    superset += [
+        Process(
+            name=f"worker-{pool.name}",
+            command=_in_superset_environment(commands.worker(topology, pool)),
+            environment=superset_environment(topology, folder, secrets, "worker"),
+            stop_signal="TERM",
+            stop_wait_seconds=pool.grace_period_seconds,
+        )
+        for pool in topology.pools
+    ]
+    if topology.beat is not None:
+        superset.append(
+            Process(
+                name="beat",
+                command=_in_superset_environment(commands.beat(str(folder.root / "beat-schedule"))),
+                environment=superset_environment(topology, folder, secrets, "beat"),
+                stop_signal="TERM",
+                stop_wait_seconds=30,
+            )
+        )
+    return (*stores, postgres, *superset)
+
+
+def superset_environment(topology: Topology, folder: StateFolder, secrets: Mapping[str, str], role: str) -> dict[str, str]:
+    """The environment of a Superset process; the administrator's password only where it is set, in `init`."""
+    names = {
+        "SUPERSET_SECRET_KEY",
+        "ASYNC_QUERIES_JWT_SECRET",
+        topology.postgres.password_env,
+        *(instance.password_env for instance in topology.redis),
+        *({"ADMIN_PASSWORD"} if role == "init" else set[str]()),
+    }
+    uris = database_uris(topology, secrets) if role == "init" else {}
+    return {
+        MARK: str(folder.root),
+        "HOME": str(folder.home),
+        "SUPERSET_HOME": str(folder.home),
+        "PATH": f"{binaries.superset_python().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(PROJECT),
+        "PYTHONUNBUFFERED": "1",
+        "LANG": "C.UTF-8",
+        commands.TOPOLOGY_ENV: str(folder.topology),
+        commands.ROLE_ENV: role,
+        "SUPERSET_CONFIG_PATH": str(PROJECT / "runtime/superset_config.py"),
+        **{name: secrets[name] for name in sorted(names)},
+        **uris,
+    }
+
+
+def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, str]:
+    """URI of each declared database that has a secret one: the sample's own, others from this environment.
+
+    Raises ValueError that names every variable that is missing.
+    """
+    uris: dict[str, str] = {}
+    missing: list[str] = []
+    for database in topology.databases:
+        if database.uri_env is None:
+            continue
+        if database.sample:
+            server = f"{topology.postgres.host}:{topology.postgres.port}"
+            password = quote(secrets["SAMPLE_PASSWORD"], safe="")
+            uris[database.uri_env] = f"postgresql+psycopg2://{SAMPLE_ROLE}:{password}@{server}/{SAMPLE_DATABASE}"
+        elif database.uri_env in os.environ:
+            uris[database.uri_env] = os.environ[database.uri_env]
+        else:
+            missing.append(f"{database.uri_env} (databases.{database.name})")
+    if missing:
+        raise ValueError(f"set the SQLAlchemy URI of each database in the environment: {', '.join(missing)}")
+    return uris
+
+
+def redis_config_file(folder: StateFolder, instance: RedisInstance) -> Path:
+    """Where a Redis instance's configuration lies (mode 0600: it has the password)."""
+    return folder.redis(instance.name) / "valkey.conf"
+
+
+def redis_config(folder: StateFolder, instance: RedisInstance, password: str) -> str:
+    """The configuration of a Redis instance."""
+    lines = [
+        f"bind {instance.host}",
+        f"port {instance.port}",
+        "protected-mode yes",
+        f'requirepass "{password}"',
+        f'dir "{folder.redis(instance.name)}"',
+        f"maxmemory {instance.maxmemory_bytes}",
+        f"maxmemory-policy {instance.maxmemory_policy}",
+        f"appendonly {'yes' if instance.persistence == 'aof' else 'no'}",
+        "appendfsync everysec",
+        "save " + ('""' if instance.persistence == "none" else "900 1 300 100 60 10000"),
+        "tcp-keepalive 60",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def supervisor_config(folder: StateFolder, processes: tuple[Process, ...]) -> str:
+    """The supervisor's configuration: nothing starts by itself, and what dies while it should run is started again."""
+    sections = [
+        "[supervisord]",
+        f"logfile={_escaped(str(folder.logs / 'supervisord.log'))}",
+        f"pidfile={_escaped(str(folder.root / 'supervisord.pid'))}",
+        f"childlogdir={_escaped(str(folder.logs))}",
+        f"directory={_escaped(str(PROJECT))}",
+        "loglevel=info",
+        "umask=077",
+        # Root by the choice of whoever ran `make up`: saying so keeps the supervisor from warning of it.
+        *(["user=root"] if os.geteuid() == 0 else []),
+        "",
+        "[unix_http_server]",
+        f"file={_escaped(str(folder.supervisor_socket))}",
+        "chmod=0700",
+        "",
+        "[rpcinterface:supervisor]",
+        "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+    ]
+    for process in processes:
+        environment = ",".join(f'{name}="{_escaped(value)}"' for name, value in process.environment.items())
+        sections += [
+            "",
+            f"[program:{process.name}]",
+            f"command={' '.join(_escaped(_quoted(part)) for part in process.command)}",
+            f"environment={environment}",
+            "autostart=false",
+            "autorestart=true",
+            # Alive for a second counts as started, so a port that a dying process still holds is tried again for a while.
+            "startsecs=1",
+            "startretries=10",
+            f"stopsignal={process.stop_signal}",
+            f"stopwaitsecs={process.stop_wait_seconds}",
+            "killasgroup=true",
+            "redirect_stderr=true",
+            f"stdout_logfile={_escaped(str(folder.logs / process.name))}.log",
+            "stdout_logfile_maxbytes=20MB",
+            "stdout_logfile_backups=2",
+        ]
+    return "\n".join(sections) + "\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("%", "%%")
+
+
+def _quoted(part: str) -> str:
+    if '"' in part:
+        raise ValueError(f"a double quote cannot be passed to the supervisor: {part}")
+    return f'"{part}"' if any(character in part for character in " ();'\\") else part
+
+
+def _in_superset_environment(command: list[str]) -> tuple[str, ...]:
+    return (str(binaries.superset_python().parent / command[0]), *command[1:])
+
+
+def _postgres_command(topology: Topology, folder: StateFolder) -> tuple[str, ...]:
+    postgres = topology.postgres
+    return (
+        str(binaries.postgres_program("postgres")),
+        "-D",
+        str(folder.postgres),
+        "-p",
+        str(postgres.port),
+        "-c",
+        f"listen_addresses={postgres.host}",
+        "-c",
+        "unix_socket_directories=",
+        "-c",
+        f"max_connections={postgres.max_connections}",
+    )

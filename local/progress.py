@@ -1,0 +1,32 @@
+"""Progress on the terminal: one line a step, with what it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+
+class Steps:
+    """Prints each step as it ends; where the output is a terminal, the step under way spins."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def step(self, doing: str) -> Iterator[None]:
+        """Show `doing` until the block ends; a block that raises is marked as failed, and the error goes on."""
+        started = time.monotonic()
+        mark = "[red]✗[/]"
+        try:
+            with self.console.status(doing):
+                yield
+            mark = "[green]✓[/]"
+        finally:
+            self.console.print(f"{mark} {doing}  [dim]{time.monotonic() - started:.1f} s[/]", highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print a line that is no step."""
+        self.console.print(f"[yellow]·[/] {text}", highlight=False)

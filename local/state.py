@@ -1,0 +1,118 @@
+"""The state folder of one stack on this machine: where everything lies, and the secrets that were generated once."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from runtime.model import Topology
+
+PROJECT = Path(__file__).resolve().parent.parent
+#: Overrides the folder that holds the state of every stack.
+STATE_ENV = "SUPERSET_ASYNC_STATE"
+#: Longest path of a Unix socket, less the terminating zero.
+_SOCKET_PATH_LIMIT = 107
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """The folder of one stack; all paths below it, except a socket whose path would be too long."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, stack: str) -> StateFolder:
+        """The folder of `stack`: below SUPERSET_ASYNC_STATE, or below `.state` of the project."""
+        base = Path(os.environ.get(STATE_ENV) or PROJECT / ".state")
+        return cls(base.resolve() / stack)
+
+    @property
+    def topology(self) -> Path:
+        """The topology's JSON, as every process reads it."""
+        return self.root / "topology.json"
+
+    @property
+    def secrets(self) -> Path:
+        """Generated secrets by the name of their environment variable (JSON, mode 0600)."""
+        return self.root / "secrets.json"
+
+    @property
+    def password_file(self) -> Path:
+        """The administrator's password (mode 0600)."""
+        return self.root / "admin-password"
+
+    @property
+    def bootstrapped(self) -> Path:
+        """What the last bootstrap was made from; it is there only after one that succeeded."""
+        return self.root / "bootstrapped.json"
+
+    @property
+    def supervisor_config(self) -> Path:
+        """The supervisor's configuration, with each process's environment (mode 0600)."""
+        return self.root / "supervisord.conf"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """The supervisor's control socket."""
+        path = self.root / "supervisord.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        return Path(tempfile.gettempdir()) / f"superset-async-{sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
+
+    @property
+    def logs(self) -> Path:
+        """One log a process."""
+        return self.root / "logs"
+
+    @property
+    def postgres(self) -> Path:
+        """PostgreSQL's data directory."""
+        return self.root / "postgres"
+
+    @property
+    def home(self) -> Path:
+        """HOME of the Superset processes, so that nothing is written to the user's own."""
+        return self.root / "home"
+
+    def redis(self, instance: str) -> Path:
+        """Data directory and configuration of a Redis instance."""
+        return self.root / instance
+
+    def make(self) -> None:
+        """Create the folder, readable by its owner only."""
+        for folder in (self.root, self.logs, self.home):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, readable by its owner only at every moment."""
+    draft = path.with_name(path.name + ".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def ensure_secrets(folder: StateFolder, topology: Topology) -> dict[str, str]:
+    """Every secret that the topology's processes need, by environment variable; made on first use, never changed after."""
+    kept: dict[str, str] = json.loads(folder.secrets.read_text()) if folder.secrets.exists() else {}
+    names = {
+        "SUPERSET_SECRET_KEY",
+        "ASYNC_QUERIES_JWT_SECRET",
+        "ADMIN_PASSWORD",
+        "POSTGRES_ADMIN_PASSWORD",
+        "SAMPLE_PASSWORD",
+        topology.postgres.password_env,
+        *(instance.password_env for instance in topology.redis),
+    }
+    complete = kept | {name: secrets.token_urlsafe(32) for name in sorted(names - kept.keys())}
+    if complete != kept:
+        write_private(folder.secrets, json.dumps(complete, indent=1))
+    if not folder.password_file.exists():
+        write_private(folder.password_file, complete["ADMIN_PASSWORD"] + "\n")
+    return complete

@@ -1,0 +1,146 @@
+"""`superset-async`: the command line of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.problems import StackError
+from local import binaries, first_queries, platform, preflight
+from local.progress import Steps
+from local.state import StateFolder
+
+app = typer.Typer(
+    help="Run Apache Superset's asynchronous queries: on this machine, or as manifests for a cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+Stack = Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")]
+
+#: What a person can mend; anything else is a defect and shows its traceback.
+_EXPECTED = (
+    StackError,
+    preflight.PreflightError,
+    binaries.MissingProgramError,
+    platform.PlatformError,
+    first_queries.FirstQueryError,
+)
+
+
+@app.command()
+def up(stack: Stack = "local") -> None:
+    """Start the platform of a stack file on this machine, and answer one query and one chart with it.
+
+    Waits until each part does its work. What runs already stays; what an earlier run left half dead is cleared first.
+    """
+    steps = Steps(out)
+    running = platform.up(stack, steps)
+    known = platform.status(stack)
+    first_queries.show(known, out)
+    out.print(f"\nSuperset: [bold]{known['url']}[/]  user [bold]{known['username']}[/]", highlight=False)
+    if running.password_is_new:
+        out.print(f"password [bold]{running.secrets['ADMIN_PASSWORD']}[/] (shown this once)", highlight=False)
+    out.print(f"password file: {known['password_file']}\nstop it: make down", highlight=False)
+
+
+@app.command()
+def down(
+    stack: Stack = "local",
+    now: Annotated[bool, typer.Option("--now", help="do not wait for running queries; they run again or fail")] = False,
+) -> None:
+    """Stop the platform; data, passwords and queued queries stay. Running queries may finish first."""
+    platform.down(stack, Steps(out), now=now)
+
+
+@app.command()
+def clean(stack: Stack = "local", yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Stop the platform and delete its data, passwords included. Asks first."""
+    folder = StateFolder.of(stack).root
+    if not yes and not typer.confirm(f"Delete {folder} with all data of stack {stack}?"):
+        raise typer.Exit(1)
+    platform.clean(stack, Steps(out))
+
+
+@app.command()
+def status(stack: Stack = "local", as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
+    """Show what runs, where, and how to log in. Exit code 0: running; 3: stopped; 4: degraded."""
+    known = platform.status(stack)
+    if as_json:
+        sys.stdout.write(json.dumps(known, indent=1) + "\n")
+    else:
+        _show_status(known)
+    raise typer.Exit({"running": 0, "stopped": 3}.get(known["state"], 4))
+
+
+@app.command()
+def logs(
+    stack: Stack = "local",
+    process: Annotated[str | None, typer.Argument(help="one process, such as web; default: all")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
+) -> None:
+    """Show the last lines of the logs."""
+    folder = StateFolder.of(stack).logs
+    files = [path for path in sorted(folder.glob("*.log")) if process in (None, path.stem)]
+    if not files:
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet: run `make up`"
+        err.print(f"no log of {process or 'any process'} in {folder}; there are: {known}")
+        raise typer.Exit(2)
+    names = [str(path) for path in files]
+    os.execvp("tail", ["tail", "-n", "20", *(["-F"] if follow else []), *names])  # noqa: S606
+
+
+@app.command()
+def render(
+    stack: Stack = "minimal",
+    output: Annotated[Path | None, typer.Option(help="folder to write; default: build/STACK")] = None,
+    secrets_file: Annotated[
+        Path | None, typer.Option(help="also write the generated secrets, as manifests, to this file (mode 0600)")
+    ] = None,
+) -> None:
+    """Write a stack's Kubernetes manifests, one file a kind, in the order that `kubectl apply -f` takes."""
+    from infra.render import render as write_manifests
+
+    write_manifests(stack, output or Path("build") / stack, secrets_file=secrets_file)
+
+
+def _show_status(known: dict[str, object]) -> None:
+    out.print(f"stack {known['stack']}: [bold]{known['state']}[/]")
+    table = Table("process", "state", "pid", "", box=None)
+    processes: dict[str, dict[str, object]] = known["processes"]  # type: ignore[assignment]
+    for name, process in processes.items():
+        table.add_row(name, str(process["state"]), str(process["pid"]), str(process["description"]))
+    if processes:
+        out.print(table)
+    for key in ("url", "username", "password_file"):
+        if key in known:
+            out.print(f"{key}: {known[key]}", highlight=False)
+
+
+def main() -> None:
+    """Run the command; an error that a person can mend is printed without a traceback, exit code 1."""
+    run(app)
+
+
+def run(command: Callable[[], object]) -> None:
+    """Call `command`; see `main`."""
+    try:
+        command()
+    except _EXPECTED as error:
+        err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""One platform for all tests of this folder: a stack file of its own, on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMMAND = str(Path(sys.executable).parent / "superset-async")
+STACK = "under-test"
+#: Short, so that a test can wait for it.
+STATEMENT_TIMEOUT = 5
+
+
+@dataclass(frozen=True)
+class RunningPlatform:
+    """A platform that `up` started; `run` calls the project's command on it."""
+
+    stack: str
+    environment: dict[str, str]
+    state_dir: Path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.run("status", "--stack", self.stack, "--json", check=False).stdout)
+
+    @property
+    def url(self) -> str:
+        return self.status["url"]
+
+    @property
+    def username(self) -> str:
+        return self.status["username"]
+
+    @property
+    def password_file(self) -> Path:
+        return Path(self.status["password_file"])
+
+    @property
+    def database_id(self) -> int:
+        return self.status["database_id"]
+
+    @property
+    def dataset_id(self) -> int:
+        return self.status["dataset_id"]
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return json.loads((self.state_dir / "secrets.json").read_text())
+
+    def run(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [COMMAND, *arguments], env=self.environment, cwd=PROJECT, capture_output=True, text=True, timeout=timeout
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def write_stack(folder: Path, stack: str, **settings: Any) -> dict[str, str]:
+    """Write a stack file for this machine on free ports; returns the environment in which the command finds it."""
+    web, redis, postgres = free_ports(3)
+    config = {
+        "topology": "minimal",
+        "platform": "local",
+        "databases": {"examples": {"sample": True}},
+        "local": {"web_port": web, "redis_port": redis, "postgres_port": postgres},
+    } | settings
+    stacks = folder / "stacks"
+    stacks.mkdir(exist_ok=True)
+    text = yaml.safe_dump({"config": {f"superset-async:{key}": value for key, value in config.items()}})
+    (stacks / f"Pulumi.{stack}.yaml").write_text(text)
+    return os.environ | {"SUPERSET_ASYNC_STACKS": str(stacks), "SUPERSET_ASYNC_STATE": str(folder / "state")}
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+    folder = tmp_path_factory.mktemp("platform")
+    environment = write_stack(folder, STACK, statement_timeout=STATEMENT_TIMEOUT)
+    running = RunningPlatform(STACK, environment, folder / "state" / STACK)
+    try:
+        running.run("up", "--stack", STACK, timeout=600)
+        yield running
+    finally:
+        running.run("down", "--stack", STACK, "--now", check=False)
