@@ -21,6 +21,7 @@ from runtime.config import ConfigurationError, load_topology, render
 from runtime.config import redis as redis_config
 from runtime.config import secrets as stack_secrets
 from runtime.config.metadata import uri as metadata_uri
+from runtime.config.objects import client
 from runtime.model import AnalyticDatabase, Topology
 from runtime.statements import engine_params
 
@@ -47,7 +48,6 @@ def say(line: str) -> None:
 def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float = WAIT_SECONDS) -> None:
     """Return as soon as PostgreSQL and every Redis answer with our credentials; InitError after `seconds`."""
     known = stack_secrets.read(topology, env)
-    redis = import_module("redis")
     psycopg2 = import_module("psycopg2")
 
     def postgres_answers() -> None:
@@ -55,12 +55,11 @@ def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float
 
     def redis_answers(instance_name: str) -> None:
         number = next(each for each in topology.redis_databases if each.instance == instance_name)
-        where = redis_config.database(topology, known, number.purpose)
-        client = redis.Redis.from_url(where.url, **redis_config.client_options())
+        connection = client(redis_config.database(topology, known, number.purpose))
         try:
-            client.ping()
+            connection.ping()
         finally:
-            client.close()
+            connection.close()
 
     checks: dict[str, Callable[[], None]] = {
         f"PostgreSQL at {topology.postgres.host}:{topology.postgres.port}": postgres_answers
@@ -171,19 +170,16 @@ def register_databases(app: Any, topology: Topology, env: Mapping[str, str], rep
     model = import_module("superset.models.core").Database
     ids: dict[str, int] = {}
     for declared in topology.databases:
-        uri = _uri_of(declared, env)
+        wanted = {**_columns(declared), **_uri_columns(model, _uri_of(declared, env))}
         database = session.query(model).filter_by(database_name=declared.name).one_or_none()
-        wanted = _columns(declared)
         if database is None:
             report(f"registering database {declared.name!r}")
             database = model(database_name=declared.name, **wanted)
-            database.set_sqlalchemy_uri(uri)
             session.add(database)
-        elif database.sqlalchemy_uri_decrypted != uri or any(getattr(database, key) != wanted[key] for key in wanted):
-            report(f"updating database {declared.name!r}")
-            for key, value in wanted.items():
+        elif changed := {key: value for key, value in wanted.items() if getattr(database, key) != value}:
+            report(f"updating database {declared.name!r}: {', '.join(sorted(changed))}")
+            for key, value in changed.items():
                 setattr(database, key, value)
-            database.set_sqlalchemy_uri(uri)
         session.commit()
         ids[declared.name] = cast(int, database.id)
     return ids
@@ -208,6 +204,13 @@ def _columns(declared: AnalyticDatabase) -> dict[str, object]:
             sort_keys=True,
         ),
     }
+
+
+def _uri_columns(model: Any, uri: str) -> dict[str, object]:
+    """The columns in which Superset keeps a URI: with the password masked, and the password by itself, encrypted."""
+    scratch = model()
+    scratch.set_sqlalchemy_uri(uri)
+    return {"sqlalchemy_uri": scratch.sqlalchemy_uri, "password": scratch.password}
 
 
 def _uri_of(declared: AnalyticDatabase, env: Mapping[str, str]) -> str:
@@ -243,14 +246,14 @@ def _digest(value: object) -> str:
 def _done(step: str) -> str | None:
     with _db().engine.begin() as connection:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {STEPS_TABLE} (name text PRIMARY KEY, digest text NOT NULL)")
-        row = connection.execute(f"SELECT digest FROM {STEPS_TABLE} WHERE name = %s", (step,)).fetchone()  # noqa: S608
+        row = connection.execute(f"SELECT digest FROM {STEPS_TABLE} WHERE name = %s", (step,)).fetchone()
     return cast("str | None", row[0] if row else None)
 
 
 def _record(step: str, digest: str) -> None:
     with _db().engine.begin() as connection:
         connection.execute(
-            f"INSERT INTO {STEPS_TABLE} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest",  # noqa: S608
+            f"INSERT INTO {STEPS_TABLE} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest",
             (step, digest),
         )
 

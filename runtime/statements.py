@@ -72,7 +72,7 @@ def _postgres_connection(seconds: int, most_seconds: int) -> type[Any]:
     class Cursor(extensions.cursor):  # pyright: ignore[reportUntypedBaseClass]
         def execute(self, *args: Any, **kwargs: Any) -> None:
             try:
-                cast(Any, super()).execute(*args, **kwargs)
+                extensions.cursor.execute(self, *args, **kwargs)
             except psycopg2.errors.QueryCanceled as error:
                 # The same class is raised when a user stops the query.
                 if "statement timeout" not in str(error):
@@ -83,7 +83,7 @@ def _postgres_connection(seconds: int, most_seconds: int) -> type[Any]:
         limit = f"{seconds}s"
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            cast(Any, super()).__init__(*args, **kwargs)
+            extensions.connection.__init__(self, *args, **kwargs)
             with self.cursor() as cursor:
                 cursor.execute(
                     "SELECT set_config('statement_timeout', CASE WHEN setting::bigint BETWEEN 1 AND %s THEN setting "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runtime.config import redis
+from runtime.config.caches import connection
 from runtime.config.secrets import Secrets
 from runtime.model import Topology
 
@@ -14,7 +15,6 @@ ALL_EVENTS = 10_000
 
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     """Superset's settings of asynchronous charts."""
-    events = redis.database(topology, secrets, "async_events")
     return {
         "FEATURE_FLAGS": {"GLOBAL_ASYNC_QUERIES": True},
         "GLOBAL_ASYNC_QUERIES_JWT_SECRET": secrets.jwt_secret,
@@ -23,11 +23,6 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "GLOBAL_ASYNC_QUERIES_TRANSPORT": "polling",
         "GLOBAL_ASYNC_QUERIES_REDIS_STREAM_LIMIT": CHANNEL_EVENTS,
         "GLOBAL_ASYNC_QUERIES_REDIS_STREAM_LIMIT_FIREHOSE": ALL_EVENTS,
-        "GLOBAL_ASYNC_QUERIES_CACHE_BACKEND": {
-            "CACHE_TYPE": "RedisCache",
-            "CACHE_REDIS_HOST": events.host,
-            "CACHE_REDIS_PORT": events.port,
-            "CACHE_REDIS_DB": events.number,
-            "CACHE_REDIS_PASSWORD": events.password,
-        },
+        "GLOBAL_ASYNC_QUERY_MANAGER_CLASS": "runtime.events.AsyncQueryManager",
+        "GLOBAL_ASYNC_QUERIES_CACHE_BACKEND": connection(redis.database(topology, secrets, "async_events")),
     }

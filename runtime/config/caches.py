@@ -34,14 +34,34 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
 
 
 def cache(database: redis.Database) -> dict[str, object]:
-    """flask-caching's settings for a Redis database."""
+    """flask-caching's settings for a Redis database, prefix and lifetime included."""
     return {
-        "CACHE_TYPE": "RedisCache",
-        "CACHE_REDIS_HOST": database.host,
-        "CACHE_REDIS_PORT": database.port,
-        "CACHE_REDIS_DB": database.number,
-        "CACHE_REDIS_PASSWORD": database.password,
+        **connection(database),
         "CACHE_KEY_PREFIX": database.prefix,
         "CACHE_DEFAULT_TIMEOUT": database.ttl_seconds,
-        "CACHE_OPTIONS": redis.client_options(),
+    }
+
+
+def connection(database: redis.Database) -> dict[str, object]:
+    """flask-caching's settings that say where a Redis database is."""
+    common: dict[str, object] = {"CACHE_REDIS_DB": database.number, "CACHE_REDIS_PASSWORD": database.password}
+    if database.service is None:
+        return {
+            **common,
+            "CACHE_TYPE": "RedisCache",
+            "CACHE_REDIS_HOST": database.host,
+            "CACHE_REDIS_PORT": database.port,
+            "CACHE_OPTIONS": redis.client_options(),
+        }
+    return {
+        **common,
+        "CACHE_TYPE": "RedisSentinelCache",
+        "CACHE_REDIS_SENTINELS": [(database.host, database.port)],
+        "CACHE_REDIS_SENTINEL_MASTER": database.service,
+        "CACHE_REDIS_SENTINEL_PASSWORD": database.password,
+        # An option that begins with sentinel_ is one for the clients of the Sentinels themselves.
+        "CACHE_OPTIONS": {
+            **redis.client_options(),
+            **{f"sentinel_{name}": value for name, value in redis.client_options().items()},
+        },
     }

@@ -45,16 +45,20 @@ def _realise(value: object) -> object:
         )
     if isinstance(value, ResultStore):
         store = cast(Callable[..., object], import_module("cachelib.redis").RedisCache)
-        database = value.database
         return store(
-            host=database.host,
-            port=database.port,
-            password=database.password,
-            db=database.number,
-            key_prefix=database.prefix,
-            default_timeout=database.ttl_seconds,
-            **redis.client_options(),
+            host=client(value.database), key_prefix=value.database.prefix, default_timeout=value.database.ttl_seconds
         )
     if isinstance(value, dict):
         return realise(cast(dict[str, Any], value))
     return value
+
+
+def client(database: redis.Database) -> Any:
+    """A client of redis-py for `database`, with its primary found through the Sentinels where there are any."""
+    options: dict[str, Any] = {"db": database.number, "password": database.password, **redis.client_options()}
+    if database.service is None:
+        return import_module("redis").Redis(host=database.host, port=database.port, **options)
+    sentinels = import_module("redis.sentinel").Sentinel(
+        [(database.host, database.port)], sentinel_kwargs=database.sentinel_options(), **options
+    )
+    return sentinels.master_for(database.service)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from runtime.config.secrets import ConfigurationError, Secrets
+from runtime.config.secrets import Secrets
 from runtime.model import Purpose, Topology
 
 #: A Redis that does not answer within these is down: a request or a submission then fails in seconds.
@@ -15,9 +15,17 @@ SOCKET_TIMEOUT_SECONDS = 10
 HEALTH_CHECK_SECONDS = 30
 
 
+#: Port of every Sentinel; their host is the instance's name with this suffix, and they ask for the instance's password.
+SENTINEL_PORT = 26379
+SENTINEL_SUFFIX = "-sentinel"
+
+
 @dataclass(frozen=True)
 class Database:
-    """One Redis database with how to reach it. `ttl_seconds` is None where its keys are not a cache."""
+    """One Redis database with how to reach it: the server's address, or that of the Sentinels that know `service`.
+
+    `ttl_seconds` is None where its keys are not a cache.
+    """
 
     host: str
     port: int
@@ -25,29 +33,34 @@ class Database:
     password: str = field(repr=False)
     prefix: str
     ttl_seconds: int | None
+    service: str | None
 
-    @property
-    def url(self) -> str:
-        """`redis://` URL with password and database number."""
-        return f"redis://:{quote(self.password, safe='')}@{self.host}:{self.port}/{self.number}"
+    def url(self, sentinel_scheme: str = "sentinel", path: str | None = None) -> str:
+        """URL with the password: `redis://…/<number>`, or with `sentinel_scheme` where Sentinels know the server.
+
+        `path` replaces the number behind Sentinels, for the libraries that want the service's name there.
+        """
+        scheme = sentinel_scheme if self.service else "redis"
+        end = path if self.service and path else self.number
+        return f"{scheme}://:{quote(self.password, safe='')}@{self.host}:{self.port}/{end}"
+
+    def sentinel_options(self) -> dict[str, object]:
+        """Keyword arguments of redis-py's clients of the Sentinels themselves."""
+        return {"password": self.password, **client_options()}
 
 
 def database(topology: Topology, secrets: Secrets, purpose: Purpose) -> Database:
     """The database for `purpose`; KeyError where the topology has none."""
     wanted = topology.database(purpose)
     instance = topology.instance(wanted.instance)
-    if instance.sentinel:
-        raise ConfigurationError(
-            f"stack {topology.stack!r}: Redis {instance.name!r} is behind Sentinel, which Superset's settings do not cover "
-            f"yet. Set redis.{'broker' if instance.carries_broker else 'cache'}.sentinel: false"
-        )
     return Database(
-        host=instance.host,
-        port=instance.port,
+        host=f"{instance.name}{SENTINEL_SUFFIX}" if instance.sentinel else instance.host,
+        port=SENTINEL_PORT if instance.sentinel else instance.port,
         number=wanted.number,
         password=secrets.redis[instance.name],
         prefix=wanted.prefix,
         ttl_seconds=wanted.default_ttl_seconds,
+        service=instance.name if instance.sentinel else None,
     )
 
 

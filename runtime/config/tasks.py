@@ -47,8 +47,6 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "task_track_started": True,
         "task_compression": None if celery.compression == "none" else celery.compression,
         "result_compression": None if celery.compression == "none" else celery.compression,
-        "worker_send_task_events": True,
-        "task_send_sent_event": True,
         "beat_schedule": {job.name: _entry(job) for job in (topology.beat.jobs if topology.beat else ())},
     }
 
@@ -56,10 +54,11 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
 def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
     broker = redis.database(topology, secrets, "broker")
     return {
-        "broker_url": broker.url,
+        "broker_url": broker.url(),
         "broker_transport_options": {
             "visibility_timeout": topology.celery.visibility_timeout_seconds,
             **redis.client_options(),
+            **_sentinel_options(broker),
             # With Redis down a submission ends after these tries, with an error, instead of waiting with its web thread.
             "max_retries": 2,
             "interval_start": 0.2,
@@ -78,7 +77,6 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
     celery = topology.celery
     common: dict[str, object] = {
         "result_expires": celery.result_expires_seconds,
-        "result_extended": True,
         "result_backend_transport_options": {"visibility_timeout": celery.visibility_timeout_seconds},
     }
     if celery.result_backend == "postgresql":
@@ -92,13 +90,24 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
             },
             "database_short_lived_sessions": True,
         }
+    results = redis.database(topology, secrets, "celery_results")
     return {
         **common,
-        "result_backend": redis.database(topology, secrets, "celery_results").url,
+        "result_backend": results.url(),
+        "result_backend_transport_options": {
+            "visibility_timeout": celery.visibility_timeout_seconds,
+            **_sentinel_options(results),
+        },
         "redis_socket_connect_timeout": float(redis.CONNECT_TIMEOUT_SECONDS),
         "redis_socket_timeout": float(redis.SOCKET_TIMEOUT_SECONDS),
         "redis_socket_keepalive": True,
     }
+
+
+def _sentinel_options(database: redis.Database) -> dict[str, object]:
+    if database.service is None:
+        return {}
+    return {"master_name": database.service, "sentinel_kwargs": database.sentinel_options()}
 
 
 def _queues(topology: Topology) -> dict[str, object]:

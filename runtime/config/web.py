@@ -12,7 +12,6 @@ from runtime.model import Topology
 
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     """Superset's settings of the web tier."""
-    limits = redis.database(topology, secrets, "rate_limits")
     return {
         "SESSION_COOKIE_SECURE": topology.web.secure_cookies,
         "SESSION_COOKIE_HTTPONLY": True,
@@ -28,11 +27,25 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         # Log-ins are limited (AUTH_RATE_LIMIT). A limit on all requests would count every poll of every user behind one
         # address together.
         "RATELIMIT_APPLICATION": None,
-        "RATELIMIT_STORAGE_URI": limits.url,
-        "RATELIMIT_STORAGE_OPTIONS": redis.client_options(),
-        "RATELIMIT_KEY_PREFIX": limits.prefix,
+        **_rate_storage(redis.database(topology, secrets, "rate_limits")),
         # Without the cache server each process counts for itself: people can still log in.
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
+    }
+
+
+def _rate_storage(database: redis.Database) -> dict[str, object]:
+    options = redis.client_options()
+    if database.service is not None:
+        options |= {
+            "db": database.number,
+            "sentinel_kwargs": database.sentinel_options(),
+            # A replica lags: what it has counted is too little.
+            "use_replicas": False,
+        }
+    return {
+        "RATELIMIT_STORAGE_URI": database.url("redis+sentinel", path=database.service),
+        "RATELIMIT_STORAGE_OPTIONS": options,
+        "RATELIMIT_KEY_PREFIX": database.prefix,
     }
 
 

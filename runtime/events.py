@@ -1,0 +1,33 @@
+"""The streams through which a browser learns that its chart is ready: Superset's, that expire and fail fast.
+
+As shipped (6.1) their keys never expire, so that every session leaves one behind in the broker's memory; the client waits
+without end for a server that is silent; and behind Sentinel it uses database 0 whatever is configured. Imported only inside
+Superset, which loads the class that GLOBAL_ASYNC_QUERY_MANAGER_CLASS names.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+#: A stream outlives the last event in it by this: longer than any browser polls for a chart.
+EXPIRES_SECONDS = 24 * 3600
+
+_Shipped: Any = import_module("superset.async_events.async_query_manager").AsyncQueryManager
+
+
+class AsyncQueryManager(_Shipped):
+    """Superset's manager of asynchronous charts, with a client of our settings."""
+
+    def init_app(self, app: Any) -> None:
+        """As shipped, then the connection is replaced by the one that flask-caching makes of the same settings."""
+        _Shipped.init_app(self, app)
+        config = app.config["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]
+        backend = getattr(import_module("flask_caching.backends.rediscache"), config["CACHE_TYPE"])
+        self._client = backend.factory(app, config, [], dict(config["CACHE_OPTIONS"]))._write_client
+        self._cache._cache = self._client
+
+    def update_job(self, job_metadata: dict[str, Any], status: str, **kwargs: Any) -> None:
+        """Add the event as shipped, and let the stream live a day from now."""
+        _Shipped.update_job(self, job_metadata, status, **kwargs)
+        self._client.expire(f"{self._stream_prefix}{job_metadata['channel_id']}", EXPIRES_SECONDS)
