@@ -1,0 +1,113 @@
+"""Which Superset a command talks to, and as whom: from options, the environment, or the local platform's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ops.client import SupersetClient
+from ops.errors import UsageError
+from ops.session import checked_url
+from runtime.model import Topology
+
+URL_ENV = "SUPERSET_ASYNC_URL"
+USERNAME_ENV = "SUPERSET_ASYNC_USERNAME"
+PASSWORD_ENV = "SUPERSET_ASYNC_PASSWORD"  # noqa: S105 - the name of the variable, not its value
+TOKEN_ENV = "SUPERSET_ASYNC_TOKEN"  # noqa: S105
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line says; None where it says nothing."""
+
+    url: str | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    token_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class LocalPlatform:
+    """The platform on this machine, as a client needs it."""
+
+    url: str
+    username: str
+    password_file: Path
+    database_id: int | None
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where to connect, and with what; `home` is the local platform, where it is that."""
+
+    url: str
+    username: str | None
+    password: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+    home: LocalPlatform | None
+
+    def client(self) -> SupersetClient:
+        """A client for it; nothing is sent yet."""
+        return SupersetClient(self.url, username=self.username, password=self.password, token=self.token)
+
+
+def local_platform(status: Mapping[str, Any]) -> LocalPlatform | None:
+    """The platform that `superset-async status --json` tells of, or None where none was ever started."""
+    if "url" not in status:
+        return None
+    return LocalPlatform(status["url"], status["username"], Path(status["password_file"]), status.get("database_id"))
+
+
+def resolve(
+    wanted: Wanted, env: Mapping[str, str], local: LocalPlatform | None, ask: Callable[[str], str] | None
+) -> Connection:
+    """The connection: an option wins over the environment, and that over the local platform.
+
+    The local platform's own password goes to its own address only. `ask` prompts for a password (None: nobody to ask).
+    UsageError says what is missing and every way to give it.
+    """
+    if wanted.password_file and wanted.token_file:
+        raise UsageError("--password-file and --token-file: give one of them")
+    url = wanted.url or env.get(URL_ENV) or (local.url if local else None)
+    if not url:
+        raise UsageError(f"no local platform is there (`make up` starts one): say which Superset by --url or {URL_ENV}")
+    url = checked_url(url)
+    home = local if local and checked_url(local.url) == url else None
+    username = wanted.username or env.get(USERNAME_ENV) or (home.username if home else None)
+    token = _secret(wanted.token_file) or (env.get(TOKEN_ENV) if not wanted.password_file else None)
+    if token:
+        return Connection(url, None, None, token, home)
+    if not username:
+        raise UsageError(
+            f"{url}: say who logs in by --username or {USERNAME_ENV}, or give a token by --token-file or {TOKEN_ENV}"
+        )
+    password = _secret(wanted.password_file) or env.get(PASSWORD_ENV)
+    if not password and home and username == home.username:
+        password = _secret(home.password_file)
+    if not password and ask:
+        password = ask(f"Password of {username} on {url}: ")
+    if not password:
+        raise UsageError(
+            f"{url}: no password for {username!r}: give --password-file or {PASSWORD_ENV}, or use a terminal to be asked"
+        )
+    return Connection(url, username, password, None, home)
+
+
+def _secret(file: Path | None) -> str | None:
+    """The one line of a secret's file; UsageError where it cannot be read or is empty."""
+    if file is None:
+        return None
+    try:
+        secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not text'})") from None
+    if not secret:
+        raise UsageError(f"{file}: is empty, and should hold a secret")
+    return secret
+
+
+def queue_of(topology: Topology, username: str | None) -> str:
+    """The queue that the SQL of `username` goes to: of the tenant that lists the user, else the default one."""
+    return next((tenant.queue for tenant in topology.tenants if username in tenant.users), topology.celery.default_queue)
