@@ -11,6 +11,7 @@ from celery import Celery
 from redis import Redis
 from redis.exceptions import RedisError
 
+from local.state import web_url
 from runtime.model import Pool, RedisInstance, Topology
 
 
@@ -21,11 +22,6 @@ def redis_ready(instance: RedisInstance, password: str) -> bool:
             return bool(client.ping())
         except RedisError:
             return False
-
-
-def web_url(topology: Topology) -> str:
-    """Where a browser finds Superset."""
-    return f"http://{topology.web.host}:{topology.web.port}"
 
 
 def web_ready(topology: Topology) -> bool:

@@ -26,7 +26,7 @@ from local.processes import (
     supervisor_config,
 )
 from local.progress import Steps
-from local.state import PROJECT, StateFolder, ensure_secrets, write_private
+from local.state import PROJECT, StateFolder, ensure_secrets, web_url, write_private
 from local.supervision import ProcessState, Supervisor, end_leftovers, leftovers, wait_until
 from runtime.model import Topology
 
@@ -132,7 +132,7 @@ def status(stack: str) -> dict[str, Any]:
         known["state"] = "degraded"
     bootstrapped = json.loads(folder.bootstrapped.read_text()) if folder.bootstrapped.exists() else {}
     return known | {
-        "url": health.web_url(topology),
+        "url": web_url(topology),
         "username": topology.admin_username,
         "password_file": str(folder.password_file),
         "database_id": bootstrapped.get("database_id"),

@@ -89,6 +89,11 @@ class StateFolder:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
+def web_url(topology: Topology) -> str:
+    """Where a browser finds Superset."""
+    return f"http://{topology.web.host}:{topology.web.port}"
+
+
 def write_private(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step, readable by its owner only at every moment."""
     draft = path.with_name(path.name + ".new")

@@ -1,0 +1,1 @@
+"""What an operator runs: the command line, the client of the asynchronous API, and what looks after a running platform."""

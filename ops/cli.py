@@ -17,6 +17,7 @@ from infra.problems import StackError
 from local import binaries, first_queries, platform, preflight
 from local.progress import Steps
 from local.state import StateFolder
+from ops import query
 
 app = typer.Typer(
     help="Run Apache Superset's asynchronous queries: on this machine, or as manifests for a cluster.",
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(query.app, name="query")
 out = Console()
 err = Console(stderr=True)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local.state import StateFolder, web_url
 from ops.client import SupersetClient
 from ops.errors import UsageError
 from ops.session import checked_url
@@ -30,12 +32,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class LocalPlatform:
-    """The platform on this machine, as a client needs it."""
+    """The platform on this machine, as a client needs it; `database_id` is the first database of the stack."""
 
+    stack: str
     url: str
     username: str
     password_file: Path
     database_id: int | None
+    topology: Topology
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,24 @@ class Connection:
         return SupersetClient(self.url, username=self.username, password=self.password, token=self.token)
 
 
-def local_platform(status: Mapping[str, Any]) -> LocalPlatform | None:
-    """The platform that `superset-async status --json` tells of, or None where none was ever started."""
-    if "url" not in status:
+def local_platform(stack: str) -> LocalPlatform | None:
+    """The platform of `stack` on this machine, or None where none was ever started; it need not run."""
+    folder = StateFolder.of(stack)
+    if not folder.topology.exists():
         return None
-    return LocalPlatform(status["url"], status["username"], Path(status["password_file"]), status.get("database_id"))
+    try:
+        topology = Topology.model_validate_json(folder.topology.read_text(encoding="utf-8"))
+        made: dict[str, Any] = (
+            json.loads(folder.bootstrapped.read_text(encoding="utf-8")) if folder.bootstrapped.exists() else {}
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{folder.root}: the state of the local platform cannot be read ({type(error).__name__}). "
+            f"Run `superset-async up --stack {stack}` again, or give --url"
+        ) from None
+    return LocalPlatform(
+        stack, web_url(topology), topology.admin_username, folder.password_file, made.get("database_id"), topology
+    )
 
 
 def resolve(

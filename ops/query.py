@@ -19,8 +19,6 @@ from rich.console import Console
 from rich.status import Status
 from typer.core import TyperGroup
 
-from local import platform
-from local.state import StateFolder
 from ops.client import Result, SupersetClient, new_client_id
 from ops.connection import Connection, Wanted, local_platform, queue_of, resolve
 from ops.errors import (
@@ -33,7 +31,6 @@ from ops.errors import (
 )
 from ops.output import Format, escaped, write_rows
 from ops.states import QueryHandle, QueryStatus, timeline, utc
-from runtime.model import Topology
 
 EXIT_CODES = """
 Exit codes: 0 rows printed · 1 Superset answered something unexpected · 2 wrong usage, unknown database or query ·
@@ -166,7 +163,7 @@ def run(
         text = _sql(sql, file)
         _check_output(output)
         connection = _connection(Wanted(url, username, password_file, token_file), stack)
-        with connection.client() as client, _naming_queue(connection, stack), _state_line() as say:
+        with connection.client() as client, _naming_queue(connection), _state_line() as say:
             database_id = _database_id(client, connection, database)
             with _stopping(client) as submitted:
                 client_id = submitted.client_id
@@ -224,7 +221,7 @@ def results(
     with _reported():
         _check_output(output)
         connection = _connection(Wanted(url, username, password_file, token_file), stack)
-        with connection.client() as client, _naming_queue(connection, stack), _state_line() as say:
+        with connection.client() as client, _naming_queue(connection), _state_line() as say:
             ended = client.wait(id, _teller(say), timeout, pending_timeout or None)
             result = client.results(ended)
             say(None)
@@ -287,8 +284,7 @@ def _sql(argument: str | None, file: Path | None) -> str:
 
 
 def _connection(wanted: Wanted, stack: str) -> Connection:
-    home = local_platform(platform.status(stack))
-    return resolve(wanted, os.environ, home, getpass.getpass if sys.stdin.isatty() else None)
+    return resolve(wanted, os.environ, local_platform(stack), getpass.getpass if sys.stdin.isatty() else None)
 
 
 def _database_id(client: SupersetClient, connection: Connection, wanted: str | None) -> int:
@@ -461,15 +457,14 @@ def _reported() -> Generator[None]:
 
 
 @contextmanager
-def _naming_queue(connection: Connection, stack: str) -> Generator[None]:
+def _naming_queue(connection: Connection) -> Generator[None]:
     """Let a NoWorkerError of the local platform name the queue that no worker served."""
     try:
         yield
     except NoWorkerError as error:
-        if connection.home is None:
+        home = connection.home
+        if home is None:
             raise
-        topology = Topology.model_validate_json(StateFolder.of(stack).topology.read_text(encoding="utf-8"))
-        queue = queue_of(topology, connection.username)
-        raise NoWorkerError(
-            f"{error}. Its queue is {queue!r}: `superset-async status --stack {stack}` shows the workers"
-        ) from None
+        queue = queue_of(home.topology, connection.username)
+        hint = f"Its queue is {queue!r}: `superset-async status --stack {home.stack}` shows the workers"
+        raise NoWorkerError(f"{error}. {hint}") from None
