@@ -1,0 +1,1 @@
+"""Pulumi components: one ComponentResource a file."""

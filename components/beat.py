@@ -1,0 +1,69 @@
+"""Celery beat, which sends the scheduled jobs: exactly one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes.apps import v1 as apps
+from pulumi_kubernetes.meta import v1 as meta
+
+from components.common import SUPERSET, exec_probe, labels, metadata, name_of, selector, service_account
+from components.superset import SCRATCH, Process, SupersetArgs, pod_template
+from runtime import commands
+from runtime.model import Beat
+
+SCHEDULE = f"{SCRATCH}/beat-schedule"
+
+
+@dataclass(frozen=True)
+class BeatSchedulerArgs:
+    """What beat needs."""
+
+    superset: SupersetArgs
+    beat: Beat
+
+
+class BeatScheduler(pulumi.ComponentResource):
+    """One beat, replaced and never doubled: two would send every job twice."""
+
+    #: Name of the Deployment.
+    deployment: pulumi.Output[str]
+
+    def __init__(self, name: str, args: BeatSchedulerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:beat:BeatScheduler", name, None, opts)
+        scope = args.superset.scope
+        child = pulumi.ResourceOptions(parent=self)
+        match = selector(scope, SUPERSET, name)
+        object_labels = labels(scope, SUPERSET, name)
+        process = Process(
+            name=name,
+            role="beat",
+            command=commands.beat(SCHEDULE),
+            resources=args.beat.resources,
+            grace_period_seconds=30,
+            labels=object_labels,
+            match=match,
+            # Beat writes its schedule at least every five minutes, also when nothing is due.
+            startup_probe=exec_probe(_written(5), period=5, failures=60),
+            liveness_probe=exec_probe(_written(20), period=60, failures=2),
+        )
+        deployment = apps.Deployment(
+            name,
+            metadata=metadata(scope, name, object_labels),
+            spec=apps.DeploymentSpecArgs(
+                replicas=1,
+                revision_history_limit=3,
+                selector=meta.LabelSelectorArgs(match_labels=match),
+                strategy=apps.DeploymentStrategyArgs(type="Recreate"),
+                template=pod_template(args.superset, process, service_account(name, scope, object_labels, child)),
+            ),
+            opts=child,
+        )
+        self.deployment = name_of(deployment.metadata, name)
+        self.register_outputs({"deployment": self.deployment})
+
+
+def _written(minutes: int) -> list[str]:
+    """A command that succeeds where beat has written its schedule in the last `minutes`."""
+    return ["sh", "-c", f'test -n "$(find {SCRATCH} -maxdepth 1 -name "beat-schedule*" -mmin -{minutes})"']

@@ -1,0 +1,209 @@
+"""What every component shares: names and labels, the restricted security context, resources, spreading, content hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.meta import v1 as meta
+from pulumi_kubernetes.policy import v1 as policy
+
+from infra.quantities import format_cpu, format_memory
+from runtime.model import Resources
+
+#: Prefix of the annotations and labels that are this project's own.
+PREFIX = "superset-async"
+#: Value of `app.kubernetes.io/name` on every pod that runs Superset's code (web, workers, beat, jobs).
+SUPERSET = "superset"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a component's objects live and what they are labelled with."""
+
+    #: Namespace of every object; an output of the namespace itself, so that it exists first.
+    namespace: pulumi.Input[str]
+    #: The stack's name: `app.kubernetes.io/instance`.
+    stack: str
+    #: The stack file's own labels, on every object and pod but in no selector, so that they can change.
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class SecretRef:
+    """A Secret that containers take environment variables from, and a digest that changes with its values."""
+
+    name: pulumi.Output[str]
+    #: Its keys, which are also the names of the environment variables.
+    keys: tuple[str, ...]
+    fingerprint: pulumi.Output[str]
+
+
+def selector(scope: Scope, name: str, component: str) -> dict[str, str]:
+    """The labels that pick a component's pods; they can never change once deployed."""
+    return {
+        "app.kubernetes.io/name": name,
+        "app.kubernetes.io/instance": scope.stack,
+        "app.kubernetes.io/component": component,
+    }
+
+
+def labels(scope: Scope, name: str, component: str) -> dict[str, str]:
+    """The labels of a component's objects and pods: the stack's own, the common ones, and its selector."""
+    return {
+        **scope.labels,
+        "app.kubernetes.io/part-of": PREFIX,
+        "app.kubernetes.io/managed-by": "pulumi",
+        **selector(scope, name, component),
+    }
+
+
+def metadata(
+    scope: Scope,
+    object_name: pulumi.Input[str],
+    object_labels: Mapping[str, str],
+    annotations: Mapping[str, pulumi.Input[str]] | None = None,
+) -> meta.ObjectMetaArgs:
+    """Metadata of an object in the scope's namespace."""
+    return meta.ObjectMetaArgs(
+        name=object_name, namespace=scope.namespace, labels=dict(object_labels), annotations=annotations
+    )
+
+
+def name_of(made: pulumi.Output[meta.outputs.ObjectMeta], name: str) -> pulumi.Output[str]:
+    """The name in an object's metadata as an output, so that what uses it is made after the object."""
+    return made.apply(lambda found: found.name or name)
+
+
+def container_resources(resources: Resources) -> core.ResourceRequirementsArgs:
+    """A container's requests and limits."""
+    return core.ResourceRequirementsArgs(
+        requests={
+            "cpu": format_cpu(resources.cpu_request_millis),
+            "memory": format_memory(resources.memory_request_bytes),
+        },
+        limits={
+            "cpu": format_cpu(resources.cpu_limit_millis),
+            "memory": format_memory(resources.memory_limit_bytes),
+        },
+    )
+
+
+def pod_security(user: int) -> core.PodSecurityContextArgs:
+    """What Pod Security `restricted` asks of a pod, with its volumes owned by the group of `user`."""
+    return core.PodSecurityContextArgs(
+        run_as_non_root=True,
+        run_as_user=user,
+        run_as_group=user,
+        fs_group=user,
+        fs_group_change_policy="OnRootMismatch",
+        seccomp_profile=core.SeccompProfileArgs(type="RuntimeDefault"),
+    )
+
+
+def container_security() -> core.SecurityContextArgs:
+    """What Pod Security `restricted` asks of a container, and a root file system that cannot be written."""
+    return core.SecurityContextArgs(
+        allow_privilege_escalation=False,
+        read_only_root_filesystem=True,
+        run_as_non_root=True,
+        capabilities=core.CapabilitiesArgs(drop=["ALL"]),
+    )
+
+
+def secret_environment(secret: SecretRef, keys: Iterable[str] | None = None) -> list[core.EnvVarArgs]:
+    """Environment variables taken from a Secret, each of its key's name: all of them, or only `keys`."""
+    return [
+        core.EnvVarArgs(
+            name=key,
+            value_from=core.EnvVarSourceArgs(secret_key_ref=core.SecretKeySelectorArgs(name=secret.name, key=key)),
+        )
+        for key in (secret.keys if keys is None else keys)
+    ]
+
+
+def environment(variables: Mapping[str, str]) -> list[core.EnvVarArgs]:
+    """Plain environment variables."""
+    return [core.EnvVarArgs(name=name, value=value) for name, value in variables.items()]
+
+
+def scratch(name: str, size: str, *, in_memory: bool = False) -> core.VolumeArgs:
+    """An empty volume that goes with the pod, of at most `size`."""
+    return core.VolumeArgs(
+        name=name,
+        empty_dir=core.EmptyDirVolumeSourceArgs(size_limit=size, medium="Memory" if in_memory else None),
+    )
+
+
+def exec_probe(
+    command: list[str], *, period: int, failures: int, timeout: int = 5, initial_delay: int | None = None
+) -> core.ProbeArgs:
+    """A probe that runs `command` in the container every `period` seconds."""
+    return core.ProbeArgs(
+        exec_=core.ExecActionArgs(command=command),
+        initial_delay_seconds=initial_delay,
+        period_seconds=period,
+        timeout_seconds=timeout,
+        failure_threshold=failures,
+    )
+
+
+def spread(match: Mapping[str, str]) -> list[core.TopologySpreadConstraintArgs]:
+    """Pods that `match` go to different nodes and zones as far as there are any."""
+    return [
+        core.TopologySpreadConstraintArgs(
+            max_skew=1,
+            topology_key=key,
+            when_unsatisfiable="ScheduleAnyway",
+            label_selector=meta.LabelSelectorArgs(match_labels=dict(match)),
+        )
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+
+
+def disruption_budget(
+    name: str, scope: Scope, match: Mapping[str, str], object_labels: Mapping[str, str], opts: pulumi.ResourceOptions
+) -> policy.PodDisruptionBudget:
+    """At most one of the pods that `match` goes at a time when nodes are drained, and a sick one never blocks a drain."""
+    return policy.PodDisruptionBudget(
+        name,
+        metadata=metadata(scope, name, object_labels),
+        spec=policy.PodDisruptionBudgetSpecArgs(
+            max_unavailable=1,
+            selector=meta.LabelSelectorArgs(match_labels=dict(match)),
+            unhealthy_pod_eviction_policy="AlwaysAllow",
+        ),
+        opts=opts,
+    )
+
+
+def service_account(
+    name: str, scope: Scope, object_labels: Mapping[str, str], opts: pulumi.ResourceOptions
+) -> pulumi.Output[str]:
+    """The name of an identity of a component's own, without a token: nothing here talks to the API server."""
+    account = core.ServiceAccount(
+        name,
+        metadata=metadata(scope, name, object_labels),
+        automount_service_account_token=False,
+        opts=opts,
+    )
+    return name_of(account.metadata, name)
+
+
+def content_hash(*parts: object) -> str:
+    """Hexadecimal SHA-256 of plain data (whatever JSON can say): equal for equal content, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def fingerprint(values: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:
+    """A digest of secret values that may stand in a pod template, so that a new value rolls the pods that use it.
+
+    At least one value must be generated (over 128 random bits): nobody can then guess the input, so the digest of all of
+    them together says nothing about any, and is no secret itself.
+    """
+    digest = pulumi.Output.all(**values).apply(lambda plain: content_hash("secret", plain)[:32])
+    return pulumi.Output.unsecret(digest)

@@ -1,0 +1,87 @@
+"""The topology as every Superset process reads it, and which part of it each kind of process depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pulumi
+from pulumi_kubernetes.core import v1 as core
+
+from components.common import SUPERSET, Scope, content_hash, labels, metadata, name_of
+from runtime.model import Topology
+
+Role = Literal["web", "worker", "beat", "init"]
+ROLES: tuple[Role, ...] = ("web", "worker", "beat", "init")
+FILE = "topology.json"
+
+
+def relevant(topology: Topology, role: Role) -> dict[str, Any]:
+    """The part of a topology that a process of `role` reads: when it is unchanged, nothing needs to restart.
+
+    Left out is what is in the pod's own template (commands, resources, images) or concerns other servers (sizes, replicas).
+    """
+    whole = topology.model_dump(mode="json")
+    kept = {
+        key: whole[key]
+        for key in (
+            "stack",
+            "platform",
+            "environment",
+            "redis_databases",
+            "celery",
+            "caching",
+            "tenants",
+            "statement_timeout_seconds",
+            "row_limit",
+        )
+    }
+    kept["redis"] = [
+        {key: instance[key] for key in ("name", "host", "port", "password_env", "sentinel")} for instance in whole["redis"]
+    ]
+    kept["postgres"] = {key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env")}
+    kept["web"] = {key: whole["web"][key] for key in ("host", "port", "secure_cookies")}
+    kept["beat"] = whole["beat"]["jobs"] if whole["beat"] else None
+    if role == "web":
+        kept["web"]["connections"] = whole["web"]["connections"]
+    if role == "init":
+        kept |= {"databases": whole["databases"], "admin_username": whole["admin_username"]}
+    return kept
+
+
+@dataclass(frozen=True)
+class ConfigurationRef:
+    """The ConfigMap with the topology, and for each kind of process a digest of what it depends on."""
+
+    name: pulumi.Output[str]
+    hashes: Mapping[Role, str]
+
+
+@dataclass(frozen=True)
+class ConfigurationArgs:
+    """What the configuration needs."""
+
+    scope: Scope
+    #: The one component that takes all of it: its ConfigMap is the topology.
+    topology: Topology
+
+
+class Configuration(pulumi.ComponentResource):
+    """A ConfigMap with the topology's JSON; it holds no secret, since a topology has none."""
+
+    ref: ConfigurationRef
+
+    def __init__(self, name: str, args: ConfigurationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:configuration:Configuration", name, None, opts)
+        config = core.ConfigMap(
+            name,
+            metadata=metadata(args.scope, name, labels(args.scope, SUPERSET, "configuration")),
+            data={FILE: args.topology.model_dump_json(indent=2) + "\n"},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.ref = ConfigurationRef(
+            name_of(config.metadata, name),
+            {role: content_hash(relevant(args.topology, role))[:32] for role in ROLES},
+        )
+        self.register_outputs({"name": self.ref.name})

@@ -1,0 +1,81 @@
+"""The job that prepares the metadata database, before anything else of Superset runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes.batch import v1 as batch
+
+from components.common import (
+    SUPERSET,
+    SecretRef,
+    content_hash,
+    labels,
+    metadata,
+    name_of,
+    selector,
+    service_account,
+)
+from components.superset import Process, SupersetArgs, pod_template, secret_digest
+from runtime import commands
+from runtime.model import Resources
+
+#: It loads the same application as a web process, once, and holds no more.
+RESOURCES = Resources(
+    cpu_request_millis=250,
+    cpu_limit_millis=2000,
+    memory_request_bytes=512 * 2**20,
+    memory_limit_bytes=2**30,
+)
+
+
+@dataclass(frozen=True)
+class InitializationArgs:
+    """What the job needs."""
+
+    superset: SupersetArgs
+    #: The administrator's password and the URIs of analytic databases.
+    secrets: SecretRef
+
+
+class Initialization(pulumi.ComponentResource):
+    """Migrations, roles, the administrator and the declared databases, as a Job that is safe to run again.
+
+    Its name carries a digest of image, configuration and secrets, since a Job cannot be changed: new content, new Job.
+    """
+
+    #: Name of the Job.
+    job: pulumi.Output[str]
+
+    def __init__(self, name: str, args: InitializationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:initialization:Initialization", name, None, opts)
+        scope = args.superset.scope
+        child = pulumi.ResourceOptions(parent=self)
+        object_labels = labels(scope, SUPERSET, name)
+        process = Process(
+            name=name,
+            role="init",
+            command=commands.migrate(),
+            resources=RESOURCES,
+            grace_period_seconds=120,
+            labels=object_labels,
+            match=selector(scope, SUPERSET, name),
+            secrets=(args.secrets,),
+            restart_policy="OnFailure",
+        )
+        content = content_hash(args.superset.images.superset, commands.migrate(), args.superset.configuration.hashes["init"])
+        job_name = secret_digest(args.superset, process).apply(lambda secret: f"{name}-{content_hash(content, secret)[:10]}")
+        job = batch.Job(
+            name,
+            metadata=metadata(scope, job_name, object_labels),
+            spec=batch.JobSpecArgs(
+                # Waits of 10 s to 6 minutes between tries: half an hour in all for a database that is slow to come.
+                backoff_limit=8,
+                active_deadline_seconds=3600,
+                template=pod_template(args.superset, process, service_account(name, scope, object_labels, child)),
+            ),
+            opts=child,
+        )
+        self.job = name_of(job.metadata, name)
+        self.register_outputs({"job": self.job})

@@ -1,0 +1,249 @@
+"""The metadata database: a PostgreSQL server of the stack's own, or a name for one that exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes.apps import v1 as apps
+from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.meta import v1 as meta
+
+from components.common import (
+    PREFIX,
+    Scope,
+    container_resources,
+    container_security,
+    content_hash,
+    environment,
+    exec_probe,
+    fingerprint,
+    labels,
+    metadata,
+    name_of,
+    pod_security,
+    scratch,
+    selector,
+    service_account,
+)
+from components.redis import volume_claim
+from infra.quantities import MIB
+from runtime.model import Images, Postgres
+
+NAME = "postgres"
+DATA = "/data"
+SCRIPTS = "/etc/postgres"
+SOCKETS = "/var/run/postgresql"
+#: The server's superuser. Nothing connects as it over the network; `kubectl exec … psql -U postgres` does, by the socket.
+SUPERUSER = "postgres"
+_PASSWORD_KEY = "password"  # noqa: S105 the key of a Secret
+
+HBA = """\
+local all postgres peer
+host all all all scram-sha-256
+"""
+
+#: Makes the data directory once, and role, password and database at every start: a new password takes effect by a restart.
+#: The server that runs here listens on no network address, so that nobody sees it half prepared.
+PREPARE = """\
+set -eu
+umask 077
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  rm -rf "$PGDATA.new"
+  initdb --pgdata="$PGDATA.new" --username=postgres --encoding=UTF8 --locale=C.UTF-8 \\
+    --auth-local=peer --auth-host=scram-sha-256 --data-checksums
+  mv "$PGDATA.new" "$PGDATA"
+fi
+rm -f "$PGDATA/postmaster.pid"
+pg_ctl --pgdata="$PGDATA" --wait --timeout=3600 \\
+  --options="-c listen_addresses='' -c unix_socket_directories=$PGHOST -c hba_file=$SCRIPTS/pg_hba.conf" start
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=user="$METADATA_USER" --set=database="$METADATA_DATABASE" \\
+  --username=postgres --dbname=postgres --file="$SCRIPTS/roles.sql"
+pg_ctl --pgdata="$PGDATA" --wait --mode=fast stop
+"""
+
+#: The role owns its database and nothing else. A failing statement is not logged: it would show the password.
+ROLES = """\
+SET log_min_error_statement = panic;
+SET log_statement = none;
+\\getenv password METADATA_PASSWORD
+SELECT format('CREATE ROLE %I', :'user') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'user') \\gexec
+ALTER ROLE :"user" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';
+SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'user')
+  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \\gexec
+REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
+"""
+
+
+def server_arguments(postgres: Postgres) -> list[str]:
+    """Command line of the server.
+
+    A quarter of the memory request for shared buffers is PostgreSQL's own advice for a dedicated server; the connections
+    that the topology reserves are the superuser's, so that an operator gets in when the tiers use all the others.
+    """
+    settings = {
+        "listen_addresses": "*",
+        "port": str(postgres.port),
+        "max_connections": str(postgres.max_connections),
+        "superuser_reserved_connections": str(postgres.reserved_connections),
+        "shared_buffers": f"{max(postgres.resources.memory_request_bytes // 4 // MIB, 32)}MB",
+        "effective_cache_size": f"{max(postgres.resources.memory_request_bytes * 3 // 4 // MIB, 96)}MB",
+        "password_encryption": "scram-sha-256",
+        "hba_file": f"{SCRIPTS}/pg_hba.conf",
+        "unix_socket_directories": SOCKETS,
+    }
+    return ["postgres", *(argument for key, value in settings.items() for argument in ("-c", f"{key}={value}"))]
+
+
+def user_of(image: str) -> int:
+    """The `postgres` user of an official image: initdb refuses a user that the image does not know."""
+    return 70 if "alpine" in image else 999
+
+
+@dataclass(frozen=True)
+class PostgresArgs:
+    """What the metadata database needs."""
+
+    scope: Scope
+    postgres: Postgres
+    images: Images
+    #: Password of the role that owns the metadata database.
+    password: pulumi.Input[str]
+
+
+class PostgresServer(pulumi.ComponentResource):
+    """A PostgreSQL server: a StatefulSet with its volume and Service, and the role and database that Superset uses.
+
+    With `kind: existing` it has no children, and `host` is the one that the stack file says.
+    """
+
+    #: Host name of the server.
+    host: pulumi.Output[str]
+    #: Labels of its pods, for network policies; None where the server is not this stack's.
+    match: dict[str, str] | None
+
+    def __init__(self, name: str, args: PostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:postgres:PostgresServer", name, None, opts)
+        if args.postgres.kind == "existing":
+            self.match = None
+            self.host = pulumi.Output.from_input(args.postgres.host)
+        else:
+            self.match = selector(args.scope, NAME, name)
+            self.host = self._server(name, args, self.match)
+        self.register_outputs({"host": self.host})
+
+    def _server(self, name: str, args: PostgresArgs, match: dict[str, str]) -> pulumi.Output[str]:
+        scope, postgres = args.scope, args.postgres
+        child = pulumi.ResourceOptions(parent=self)
+        object_labels = labels(scope, NAME, name)
+        secret = core.Secret(
+            f"{name}-auth",
+            metadata=metadata(scope, f"{name}-auth", object_labels),
+            type="Opaque",
+            string_data={_PASSWORD_KEY: args.password},
+            opts=child,
+        )
+        scripts = {"pg_hba.conf": HBA, "prepare.sh": PREPARE, "roles.sql": ROLES}
+        config = core.ConfigMap(
+            f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=scripts, opts=child
+        )
+        account = service_account(name, scope, object_labels, child)
+        service = core.Service(
+            name,
+            metadata=metadata(scope, name, object_labels),
+            spec=core.ServiceSpecArgs(
+                selector=match,
+                ports=[core.ServicePortArgs(name="postgres", port=postgres.port, target_port="postgres")],
+            ),
+            opts=child,
+        )
+        mounts = [
+            core.VolumeMountArgs(name="data", mount_path=DATA),
+            core.VolumeMountArgs(name="config", mount_path=SCRIPTS, read_only=True),
+            core.VolumeMountArgs(name="sockets", mount_path=SOCKETS),
+            core.VolumeMountArgs(name="shm", mount_path="/dev/shm"),  # noqa: S108 a volume of the pod's own
+            core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
+        ]
+        ready = ["pg_isready", "--host=127.0.0.1", f"--port={postgres.port}", "--timeout=3"]
+        common = environment({"PGDATA": f"{DATA}/pgdata", "PGHOST": SOCKETS})
+        prepare = core.ContainerArgs(
+            name="prepare",
+            image=args.images.postgres,
+            image_pull_policy=args.images.pull_policy,
+            command=["sh", f"{SCRIPTS}/prepare.sh"],
+            env=[
+                *common,
+                *environment(
+                    {
+                        "SCRIPTS": SCRIPTS,
+                        "METADATA_USER": postgres.user,
+                        "METADATA_DATABASE": postgres.database,
+                    }
+                ),
+                core.EnvVarArgs(
+                    name="METADATA_PASSWORD",
+                    value_from=core.EnvVarSourceArgs(
+                        secret_key_ref=core.SecretKeySelectorArgs(
+                            name=name_of(secret.metadata, f"{name}-auth"), key=_PASSWORD_KEY
+                        )
+                    ),
+                ),
+            ],
+            resources=container_resources(postgres.resources),
+            security_context=container_security(),
+            volume_mounts=mounts,
+        )
+        server = core.ContainerArgs(
+            name="postgres",
+            image=args.images.postgres,
+            image_pull_policy=args.images.pull_policy,
+            command=server_arguments(postgres),
+            env=common,
+            ports=[core.ContainerPortArgs(name="postgres", container_port=postgres.port)],
+            resources=container_resources(postgres.resources),
+            security_context=container_security(),
+            # Recovery after a crash answers "rejecting connections" for as long as it takes.
+            startup_probe=exec_probe(ready, period=2, failures=900),
+            readiness_probe=exec_probe(ready, period=5, failures=3),
+            liveness_probe=exec_probe(ready, period=10, failures=6),
+            volume_mounts=mounts,
+        )
+        apps.StatefulSet(
+            name,
+            metadata=metadata(scope, name, object_labels),
+            spec=apps.StatefulSetSpecArgs(
+                service_name=name,
+                replicas=1,
+                selector=meta.LabelSelectorArgs(match_labels=match),
+                template=core.PodTemplateSpecArgs(
+                    metadata=meta.ObjectMetaArgs(
+                        labels=object_labels,
+                        annotations={
+                            f"{PREFIX}/config": content_hash(scripts)[:32],
+                            f"{PREFIX}/secret": fingerprint({_PASSWORD_KEY: args.password}),
+                        },
+                    ),
+                    spec=core.PodSpecArgs(
+                        service_account_name=account,
+                        automount_service_account_token=False,
+                        enable_service_links=False,
+                        security_context=pod_security(user_of(args.images.postgres)),
+                        # The images stop the server by SIGINT: clients are cut off, and a last checkpoint is written.
+                        termination_grace_period_seconds=120,
+                        init_containers=[prepare],
+                        containers=[server],
+                        volumes=[
+                            core.VolumeArgs(
+                                name="config", config_map=core.ConfigMapVolumeSourceArgs(name=config.metadata.name)
+                            ),
+                            scratch("sockets", "16Mi"),
+                            scratch("shm", "256Mi", in_memory=True),
+                            scratch("tmp", "1Gi"),
+                        ],
+                    ),
+                ),
+                volume_claim_templates=[volume_claim("data", postgres.volume_bytes, match)],
+            ),
+            opts=child,
+        )
+        return name_of(service.metadata, name)

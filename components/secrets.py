@@ -1,0 +1,92 @@
+"""Generated secrets, and the Secrets that Superset's processes take them from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_random as random
+from pulumi_kubernetes.core import v1 as core
+
+from components.common import SUPERSET, Scope, SecretRef, fingerprint, labels, metadata, name_of
+
+SECRET_KEY = "SUPERSET_SECRET_KEY"  # noqa: S105 a variable's name
+JWT_SECRET = "ASYNC_QUERIES_JWT_SECRET"  # noqa: S105 a variable's name
+ADMIN_PASSWORD = "ADMIN_PASSWORD"  # noqa: S105 a variable's name
+
+
+@dataclass(frozen=True)
+class SecretsArgs:
+    """Which secrets a stack has. Every `…_env` is the name of the environment variable that holds one."""
+
+    scope: Scope
+    #: Password variable of each Redis instance, by the instance's name.
+    redis_password_envs: Mapping[str, str]
+    #: Password variable of the metadata database.
+    postgres_password_env: str
+    #: The password of an existing PostgreSQL server; None: one is generated.
+    postgres_password: pulumi.Input[str] | None
+    #: Whole URIs of analytic databases, by the variable that holds each.
+    database_uris: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+
+
+class Secrets(pulumi.ComponentResource):
+    """Passwords and keys, generated once and kept in the stack's state; and two Secrets.
+
+    `app` is for every Superset process, `init` is for the one job that creates the administrator and registers databases.
+    Redis and PostgreSQL get their passwords as inputs and keep them in Secrets of their own.
+    """
+
+    #: Secret key, JWT secret and the passwords of PostgreSQL and Redis.
+    app: SecretRef
+    #: The administrator's password and the URIs of analytic databases.
+    init: SecretRef
+    #: Password of the metadata database's role.
+    postgres_password: pulumi.Output[str]
+    #: Password that Superset's processes use, by Redis instance.
+    redis_passwords: dict[str, pulumi.Output[str]]
+
+    def __init__(self, name: str, args: SecretsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:secrets:Secrets", name, None, opts)
+        self._name = name
+        self._args = args
+        self.postgres_password = (
+            self._generate("postgres", 32)
+            if args.postgres_password is None
+            else pulumi.Output.secret(args.postgres_password)
+        )
+        self.redis_passwords = {instance: self._generate(instance, 32) for instance in args.redis_password_envs}
+        self.app = self._secret(
+            "app",
+            {
+                SECRET_KEY: self._generate("secret-key", 64),
+                # Superset refuses to start with fewer than 32 bytes.
+                JWT_SECRET: self._generate("jwt", 64),
+                args.postgres_password_env: self.postgres_password,
+                **{env: self.redis_passwords[instance] for instance, env in args.redis_password_envs.items()},
+            },
+        )
+        self.init = self._secret("init", {ADMIN_PASSWORD: self._generate("admin", 24), **args.database_uris})
+        self.register_outputs({"app": self.app.name, "init": self.init.name})
+
+    def _generate(self, purpose: str, length: int) -> pulumi.Output[str]:
+        password = random.RandomPassword(
+            f"{self._name}-{purpose}",
+            length=length,
+            # Letters and digits stand unquoted in URLs, ACL files and SQL alike; 24 of them are 142 bits, 32 are 190.
+            special=False,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return password.result
+
+    def _secret(self, purpose: str, values: dict[str, pulumi.Input[str]]) -> SecretRef:
+        name = f"{self._name}-{purpose}"
+        secret = core.Secret(
+            name,
+            metadata=metadata(self._args.scope, name, labels(self._args.scope, SUPERSET, "secrets")),
+            type="Opaque",
+            string_data=values,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return SecretRef(name_of(secret.metadata, name), tuple(values), fingerprint(values))

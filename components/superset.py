@@ -1,0 +1,136 @@
+"""The pod of any process that runs Superset's code: web, worker, beat or job. They differ in command, role and size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.meta import v1 as meta
+
+from components.common import (
+    PREFIX,
+    Scope,
+    SecretRef,
+    container_resources,
+    container_security,
+    environment,
+    pod_security,
+    scratch,
+    secret_environment,
+    spread,
+)
+from components.configuration import FILE, ConfigurationRef, Role
+from runtime.commands import ROLE_ENV, TOPOLOGY_ENV
+from runtime.model import Images, Resources
+
+#: The image's user, and the folder that holds the `runtime` package (runtime/Dockerfile).
+USER = 1000
+APP = "/app"
+CONFIG = "/etc/superset-async"
+SCRATCH = "/tmp"  # noqa: S108 a volume of the pod's own
+
+
+@dataclass(frozen=True)
+class SupersetArgs:
+    """What every component that runs Superset's code needs."""
+
+    scope: Scope
+    images: Images
+    configuration: ConfigurationRef
+    #: Secret key, JWT secret and the passwords of PostgreSQL and Redis.
+    secrets: SecretRef
+
+
+@dataclass(frozen=True)
+class Process:
+    """One kind of process."""
+
+    #: Name of its container.
+    name: str
+    role: Role
+    command: Sequence[str]
+    resources: Resources
+    #: Seconds between SIGTERM and SIGKILL.
+    grace_period_seconds: int
+    #: Labels of its pods, and those among them that select it.
+    labels: dict[str, str]
+    match: dict[str, str]
+    #: Whether there can be several, to be spread over nodes.
+    several: bool = False
+    #: Secrets beside the ones that all processes have.
+    secrets: Sequence[SecretRef] = ()
+    environment: Sequence[core.EnvVarArgs] = ()
+    ports: Sequence[core.ContainerPortArgs] = ()
+    startup_probe: core.ProbeArgs | None = None
+    readiness_probe: core.ProbeArgs | None = None
+    liveness_probe: core.ProbeArgs | None = None
+    lifecycle: core.LifecycleArgs | None = None
+    restart_policy: str | None = None
+
+
+def secret_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:
+    """A digest that changes with any secret of the process."""
+    return pulumi.Output.all(*(each.fingerprint for each in (args.secrets, *process.secrets))).apply("-".join)
+
+
+def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str]) -> core.PodTemplateSpecArgs:
+    """The pod of `process`: new configuration or a new secret that it reads makes a new template, and so rolls it."""
+    container = core.ContainerArgs(
+        name=process.name,
+        image=args.images.superset,
+        image_pull_policy=args.images.pull_policy,
+        command=list(process.command),
+        env=[
+            *environment(
+                {
+                    TOPOLOGY_ENV: f"{CONFIG}/{FILE}",
+                    ROLE_ENV: process.role,
+                    "SUPERSET_CONFIG_PATH": f"{APP}/runtime/superset_config.py",
+                    "SUPERSET_HOME": f"{SCRATCH}/superset",
+                    "HOME": SCRATCH,
+                    "PYTHONPATH": APP,
+                    "PYTHONUNBUFFERED": "1",
+                }
+            ),
+            *process.environment,
+            *secret_environment(args.secrets),
+            *(variable for secret in process.secrets for variable in secret_environment(secret)),
+        ],
+        ports=list(process.ports) or None,
+        resources=container_resources(process.resources),
+        security_context=container_security(),
+        startup_probe=process.startup_probe,
+        readiness_probe=process.readiness_probe,
+        liveness_probe=process.liveness_probe,
+        lifecycle=process.lifecycle,
+        volume_mounts=[
+            core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
+            core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
+        ],
+    )
+    return core.PodTemplateSpecArgs(
+        metadata=meta.ObjectMetaArgs(
+            labels=process.labels,
+            annotations={
+                f"{PREFIX}/config": args.configuration.hashes[process.role],
+                f"{PREFIX}/secret": secret_digest(args, process),
+            },
+        ),
+        spec=core.PodSpecArgs(
+            service_account_name=account,
+            automount_service_account_token=False,
+            # Otherwise every Service of the namespace becomes variables such as REDIS_PORT in every container.
+            enable_service_links=False,
+            security_context=pod_security(USER),
+            termination_grace_period_seconds=process.grace_period_seconds,
+            restart_policy=process.restart_policy,
+            topology_spread_constraints=spread(process.match) if process.several else None,
+            containers=[container],
+            volumes=[
+                core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),
+                scratch("tmp", "2Gi"),
+            ],
+        ),
+    )

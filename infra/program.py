@@ -1,0 +1,151 @@
+"""The Pulumi program: a stack's configuration in, checked as a whole; resources out, or every mistake and no resource."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pulumi
+from pulumi.runtime.config import CONFIG, is_config_secret
+
+from infra import kubernetes, settings, topology
+from infra.problems import Problem, StackError, did_you_mean
+from infra.stackfile import PROJECT_NAME
+from runtime.model import Topology
+
+#: Keys whose values are secrets: never part of a topology.
+DATABASE_URIS = "database_uris"
+POSTGRES_PASSWORD = "postgres_password"  # noqa: S105 a key's name
+HIDDEN = "(hidden)"
+
+
+@dataclass(frozen=True)
+class GivenSecrets:
+    """The secrets that a stack file holds, encrypted by the engine: the rest are generated."""
+
+    #: Whole SQLAlchemy URIs of analytic databases, by the database's name.
+    database_uris: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    #: Password of an existing PostgreSQL server.
+    postgres_password: str | None = field(default=None, repr=False)
+
+
+def main() -> None:
+    """Build the stack that the engine runs; RunError, without a traceback, where its configuration has mistakes."""
+    try:
+        planned, given = read(pulumi.get_stack(), CONFIG.get(), is_config_secret)
+    except StackError as error:
+        raise pulumi.RunError(str(error)) from None
+    variables = {database.name: database.uri_env for database in planned.databases if database.uri_env}
+    outputs = kubernetes.deploy(
+        planned,
+        database_uris={variables[name]: pulumi.Output.secret(uri) for name, uri in given.database_uris.items()},
+        postgres_password=None if given.postgres_password is None else pulumi.Output.secret(given.postgres_password),
+    )
+    for name, value in outputs.items():
+        pulumi.export(name, value)
+
+
+def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]) -> tuple[Topology, GivenSecrets]:
+    """The topology and the given secrets of a stack, from the engine's configuration (`superset-async:key` to text).
+
+    `is_secret` says of such a key whether its value is encrypted in the stack file. StackError with every problem at once.
+    """
+    prefix = f"{PROJECT_NAME}:"
+    keys = {key.removeprefix(prefix): parse(value) for key, value in config.items() if key.startswith(prefix)}
+    secrets = {key: keys.pop(key) for key in (DATABASE_URIS, POSTGRES_PASSWORD) if key in keys}
+    problems = [
+        Problem(
+            key,
+            HIDDEN,
+            "stands unencrypted in the stack file",
+            f"Store it with pulumi config set --secret --path {prefix}{key}{'.<name>' if key == DATABASE_URIS else ''}",
+        )
+        for key in secrets
+        if not is_secret(prefix + key)
+    ]
+    reading = settings.read(keys)
+    planned = topology.build(stack, reading.settings)
+    try:
+        planned = topology.plan(stack, keys)
+    except StackError as error:
+        problems.extend(error.problems)
+    # What a mistake elsewhere already explains is not said twice.
+    problems.extend(
+        problem
+        for check in (_uri_problems(planned, secrets), _password_problems(planned, secrets), kubernetes.check(planned))
+        for problem in check
+        if reading.repaired.isdisjoint({problem.key, *problem.also})
+    )
+    if problems:
+        raise StackError(stack, problems)
+    return planned, GivenSecrets(
+        cast("dict[str, str]", secrets.get(DATABASE_URIS, {})), cast("str | None", secrets.get(POSTGRES_PASSWORD))
+    )
+
+
+def parse(value: str) -> object:
+    """A value as the stack file has it. The engine hands every value over as text: a structure, number, boolean or null as
+    JSON, and a string as itself.
+    """
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _uri_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[Problem]:
+    given = secrets.get(DATABASE_URIS, {})
+    if not isinstance(given, dict):
+        yield Problem(DATABASE_URIS, HIDDEN, "must map the names of databases to URIs", "Set it with --path, name by name")
+        return
+    uris = cast("dict[str, Any]", given)
+    wanted = {database.name: database for database in planned.databases if database.uri_env and not database.sample}
+    for name in wanted:
+        if name not in uris:
+            yield Problem(
+                f"{DATABASE_URIS}.{name}",
+                "missing",
+                f"must hold the URI of databases.{name}, which has no uri of its own",
+                f"pulumi config set --secret --path {PROJECT_NAME}:{DATABASE_URIS}.{name} <URI>",
+                also=(f"databases.{name}", f"databases.{name}.uri", "databases"),
+            )
+    for name, uri in uris.items():
+        if name not in wanted:
+            yield Problem(
+                f"{DATABASE_URIS}.{name}",
+                HIDDEN,
+                "names no database of this stack that takes its URI from a secret",
+                did_you_mean(name, tuple(wanted)) if wanted else f"Declare databases.{name} without a uri, or remove it",
+                also=(f"databases.{name}", "databases"),
+            )
+        elif not isinstance(uri, str) or not urlsplit(uri).scheme or "://" not in uri:
+            yield Problem(
+                f"{DATABASE_URIS}.{name}",
+                HIDDEN,
+                "is no SQLAlchemy URI",
+                "Write it as dialect://user:password@host/database",
+            )
+
+
+def _password_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[Problem]:
+    password = secrets.get(POSTGRES_PASSWORD)
+    if planned.postgres.kind != "existing":
+        if POSTGRES_PASSWORD in secrets:
+            yield Problem(
+                POSTGRES_PASSWORD,
+                HIDDEN,
+                f"is not for postgres.kind {planned.postgres.kind}, whose password is generated",
+                "Remove it",
+                also=("postgres.kind",),
+            )
+    elif password is None or password == "":
+        yield Problem(
+            POSTGRES_PASSWORD,
+            "missing",
+            f"must hold the password of role {planned.postgres.user!r} on the existing server",
+            f"pulumi config set --secret {PROJECT_NAME}:{POSTGRES_PASSWORD} <password>",
+            also=("postgres.kind",),
+        )
