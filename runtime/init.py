@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -99,7 +100,10 @@ def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
+            if not cursor.fetchone()[0]:
+                say("another init is at work: waiting for it to end")
+                cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         yield
     finally:
         connection.close()
@@ -109,6 +113,8 @@ def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
 def superset_app() -> Generator[Any]:
     """Superset's Flask application, started once, with its context pushed."""
     app = import_module("superset.app").create_app()
+    # Alembic tells every index that it makes; a failure comes as an exception that names its migration.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     with app.app_context():
         yield app
 
@@ -143,9 +149,16 @@ def sync_roles(app: Any, report: Report = say) -> bool:
     if _done("roles") == digest and all(security_manager.find_role(role) for role in ("Admin", "Alpha", "Gamma", "sql_lab")):
         return False
     report("writing permissions and roles")
+    session = _db().session()
+    # Some thousand small commits: none needs to wait for the disk (the record below comes after them in the log, so a crash
+    # cannot keep it and lose one of them), nor to read again what it has just written.
+    session.execute("SET synchronous_commit TO off")
+    session.expire_on_commit = False
     app.appbuilder.add_permissions(update_perms=True)
     security_manager.sync_role_definitions()
-    _db().session.commit()
+    session.commit()
+    session.expire_on_commit = True
+    session.expire_all()
     _record("roles", digest)
     return True
 
@@ -164,7 +177,10 @@ def ensure_admin(app: Any, username: str, password: str, report: Report = say) -
 
 
 def register_databases(app: Any, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
-    """Register or update every declared analytic database; the id of each by name. It connects to none of them."""
+    """Register or update every declared analytic database; the id of each by name.
+
+    One that cannot be reached yet is a warning, since it may start later than Superset.
+    """
     del app
     session = _db().session
     model = import_module("superset.models.core").Database
@@ -182,7 +198,25 @@ def register_databases(app: Any, topology: Topology, env: Mapping[str, str], rep
                 setattr(database, key, value)
         session.commit()
         ids[declared.name] = cast(int, database.id)
+        _sync_schemas(database, topology.admin_username, report)
     return ids
+
+
+def _sync_schemas(database: Any, username: str, report: Report) -> None:
+    """Permissions on the database's catalog and schemas, once it can be reached; until then only on all of it at once."""
+    step, digest = f"schemas of {database.database_name}", _digest(database.sqlalchemy_uri)
+    if _done(step) == digest:
+        return
+    command = import_module("superset.commands.database.sync_permissions").SyncPermissionsCommand
+    try:
+        command(database.id, username, db_connection=database).run()
+        _db().session.commit()
+    except Exception as error:
+        _db().session.rollback()
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        report(f"warning: database {database.database_name!r} is registered, but could not be read yet: {reason}")
+    else:
+        _record(step, digest)
 
 
 def _columns(declared: AnalyticDatabase) -> dict[str, object]:
@@ -210,6 +244,13 @@ def _uri_columns(model: Any, uri: str) -> dict[str, object]:
     """The columns in which Superset keeps a URI: with the password masked, and the password by itself, encrypted."""
     scratch = model()
     scratch.set_sqlalchemy_uri(uri)
+    make_url = import_module("sqlalchemy.engine").make_url
+    given = make_url(uri).password
+    if given is not None and make_url(str(make_url(uri))).password != given:
+        raise InitError(
+            "the password of a database's URI contains a '%' followed by two hexadecimal digits, which Superset 6.1 reads "
+            "as another character. Give the role another password"
+        )
     return {"sqlalchemy_uri": scratch.sqlalchemy_uri, "password": scratch.password}
 
 
