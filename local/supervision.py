@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from xmlrpc.client import Fault, ServerProxy
 
@@ -98,7 +99,11 @@ class Supervisor:
 
 
 def leftovers(folder: StateFolder) -> list[psutil.Process]:
-    """Processes of this state folder that are alive, found by the mark in their environment, parents first."""
+    """Processes of this state folder that are alive, parents first.
+
+    Found by the mark in their environment, or by working below the folder: Valkey and PostgreSQL write their titles over
+    their environment.
+    """
     return sorted(_marked(str(folder.root)), key=lambda process: process.create_time())
 
 
@@ -127,7 +132,9 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1
 def _marked(root: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == root:
+            if process.pid != os.getpid() and (
+                process.environ().get(MARK) == root or Path(process.cwd()).is_relative_to(root)
+            ):
                 yield process
         except psutil.Error:
             continue

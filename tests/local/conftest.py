@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +35,30 @@ class RunningPlatform:
     def status(self) -> dict[str, Any]:
         return json.loads(self.run("status", "--stack", self.stack, "--json", check=False).stdout)
 
+    @cached_property
+    def at_start(self) -> dict[str, Any]:
+        """The status right after it was started, for what never changes."""
+        return self.status
+
     @property
     def url(self) -> str:
-        return self.status["url"]
+        return self.at_start["url"]
 
     @property
     def username(self) -> str:
-        return self.status["username"]
+        return self.at_start["username"]
 
     @property
     def password_file(self) -> Path:
-        return Path(self.status["password_file"])
+        return Path(self.at_start["password_file"])
 
     @property
     def database_id(self) -> int:
-        return self.status["database_id"]
+        return self.at_start["database_id"]
 
     @property
     def dataset_id(self) -> int:
-        return self.status["dataset_id"]
+        return self.at_start["dataset_id"]
 
     @property
     def secrets(self) -> dict[str, str]:

@@ -1,0 +1,224 @@
+"""The local platform as its users meet it: up, killed in parts, down, up again; real services and real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from local import first_queries
+from local.state import StateFolder
+from local.supervision import Supervisor, leftovers
+from ops.client import SupersetClient
+from tests.local.conftest import RunningPlatform, write_stack
+
+pytestmark = pytest.mark.local
+
+
+def client_of(platform: RunningPlatform) -> SupersetClient:
+    return SupersetClient(platform.url, username=platform.username, password=platform.password_file.read_text().strip())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.2)
+
+
+def processes_of(platform: RunningPlatform) -> list[psutil.Process]:
+    return leftovers(StateFolder(platform.state_dir))
+
+
+def states_of(platform: RunningPlatform) -> dict[str, dict[str, Any]]:
+    return platform.status["processes"]
+
+
+def test_status_tells_a_program_what_it_needs(platform: RunningPlatform) -> None:
+    known = platform.status
+    assert known["state"] == "running"
+    assert set(known["processes"]) == {"web", "worker-default", "beat", "redis", "postgres"}
+    assert {process["state"] for process in known["processes"].values()} == {"RUNNING"}
+    assert set(known["ports"]) == {"web", "redis", "postgres"}
+    assert httpx.get(f"{known['url']}/health").text == "OK"
+    assert known["database_id"] > 0
+    assert known["dataset_id"] > 0
+
+
+def test_a_query_is_executed_by_a_worker_on_a_million_rows(platform: RunningPlatform) -> None:
+    with client_of(platform) as client:
+        run = client.run(first_queries.SQL, platform.database_id)
+    assert sum(row["orders"] for row in run.result.rows) == 1_200_000
+    log = (platform.state_dir / "logs/worker-default.log").read_text()
+    assert "sql_lab.get_sql_results" in log
+
+
+def test_a_cold_chart_is_queued_and_a_warm_one_is_not(platform: RunningPlatform) -> None:
+    payload = first_queries.chart_payload(platform.dataset_id)
+    with client_of(platform) as client:
+        cold = client.chart_data(payload)
+        warm = client.chart_data(payload | {"force": False})
+    assert cold.job_id is not None
+    assert warm.cached
+    assert cold.queries[0]["data"] == warm.queries[0]["data"]
+    assert len(cold.queries[0]["data"]) == 8
+
+
+def test_everything_listens_on_loopback_only(platform: RunningPlatform) -> None:
+    listening = [
+        connection
+        for process in processes_of(platform)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {connection.laddr.port for connection in listening} == set(platform.status["ports"].values())
+    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+
+
+def test_no_secret_is_in_a_command_line_or_a_readable_file(platform: RunningPlatform) -> None:
+    secrets = set(platform.secrets.values())
+    assert len(secrets) >= 6
+    for process in processes_of(platform):
+        arguments = " ".join(process.cmdline())
+        assert not any(secret in arguments for secret in secrets)
+    exposed: list[Path] = []
+    for path in platform.state_dir.rglob("*"):
+        if not path.is_file() or path.is_relative_to(platform.state_dir / "postgres"):
+            continue
+        content = path.read_text(errors="replace")
+        if any(secret in content for secret in secrets) and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            exposed.append(path)
+    assert exposed == []
+
+
+def test_a_second_up_changes_nothing(platform: RunningPlatform) -> None:
+    before = {name: process["pid"] for name, process in states_of(platform).items()}
+    done = platform.run("up", "--stack", platform.stack)
+    assert "already running" in done.stdout
+    assert "shown this once" not in done.stdout
+    assert {name: process["pid"] for name, process in states_of(platform).items()} == before
+
+
+def test_a_killed_worker_comes_back_and_answers(platform: RunningPlatform) -> None:
+    killed = states_of(platform)["worker-default"]["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: states_of(platform)["worker-default"]["pid"] not in (0, killed))
+    with client_of(platform) as client:
+        run = client.run("SELECT 41 + 1 AS answer", platform.database_id)
+    assert run.result.rows == [{"answer": 42}]
+
+
+def test_a_fresh_web_process_answers_concurrent_first_queries(platform: RunningPlatform) -> None:
+    before = states_of(platform)["web"]["pid"]
+    os.kill(before, signal.SIGTERM)
+    wait_for(lambda: states_of(platform)["web"]["pid"] not in (0, before))
+    platform.run("up", "--stack", platform.stack)
+    clients = [client_of(platform) for _ in range(6)]
+    for client in clients:
+        client.login()
+
+    def first(numbered: tuple[int, SupersetClient]) -> list[dict[str, Any]]:
+        number, client = numbered
+        return client.run(f"SELECT {number} AS n", platform.database_id).result.rows
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        answers = list(threads.map(first, enumerate(clients)))
+    assert answers == [[{"n": number}] for number in range(6)]
+
+
+def test_a_query_that_waits_survives_down_and_up(platform: RunningPlatform) -> None:
+    password = platform.password_file.read_text()
+    Supervisor(StateFolder(platform.state_dir)).stop_process("worker-default")
+    wait_for(lambda: states_of(platform)["worker-default"]["pid"] == 0, 120)
+    with client_of(platform) as client:
+        waiting = client.submit("SELECT 'kept' AS word", platform.database_id)
+        assert client.status(waiting.id).state.value == "pending"
+    platform.run("down", "--stack", platform.stack)
+    assert processes_of(platform) == []
+    assert platform.status["state"] == "stopped"
+    platform.run("up", "--stack", platform.stack)
+    with client_of(platform) as client:
+        assert client.results(client.wait(waiting)).rows == [{"word": "kept"}]
+    assert platform.password_file.read_text() == password
+
+
+def test_up_recovers_from_a_supervisor_that_was_killed(platform: RunningPlatform) -> None:
+    pid = int((platform.state_dir / "supervisord.pid").read_text())
+    orphans = {process.pid for process in processes_of(platform)} - {pid}
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(pid))
+    assert platform.status["state"] == "degraded"
+    done = platform.run("up", "--stack", platform.stack)
+    assert "an earlier run left" in done.stdout
+    assert not orphans & {process.pid for process in processes_of(platform)}
+    with client_of(platform) as client:
+        assert client.run("SELECT count(*) AS n FROM orders", platform.database_id).result.rows == [{"n": 1_200_000}]
+
+
+def test_a_stack_file_with_five_mistakes_gives_five_messages_and_starts_nothing(tmp_path: Path) -> None:
+    environment = write_stack(
+        tmp_path,
+        "wrong",
+        workres={},
+        web={"threads": "many"},
+        redis={"broker": {"maxmemory_policy": "allkeys-lru"}},
+        images={"redis": "valkey/valkey:latest"},
+        celery={"queues": ["default", "reports"]},
+    )
+    done = RunningPlatform("wrong", environment, tmp_path / "state/wrong").run("up", "--stack", "wrong", check=False)
+    assert done.returncode == 1
+    assert "has 5 problems" in done.stderr
+    for key in ("workres", "web.threads", "redis.broker.maxmemory_policy", "images.redis", "celery.queues"):
+        assert f"{key} = " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_busy_port_is_one_error_that_names_the_key_and_the_holder(tmp_path: Path) -> None:
+    environment = write_stack(tmp_path, "busy")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        environment = write_stack(tmp_path, "busy", local={"web_port": port})
+        done = RunningPlatform("busy", environment, tmp_path / "state/busy").run("up", "--stack", "busy", check=False)
+    assert done.returncode == 1
+    assert f"port {port} of web is in use" in done.stderr
+    assert f"pid {os.getpid()}" in done.stderr
+    assert "superset-async:local.web_port" in done.stderr
+    assert leftovers(StateFolder(tmp_path / "state/busy")) == []
+
+
+def test_a_stack_for_a_cluster_is_refused_here(tmp_path: Path) -> None:
+    environment = write_stack(tmp_path, "cloud", platform="kubernetes", databases={})
+    done = RunningPlatform("cloud", environment, tmp_path / "state/cloud").run("up", "--stack", "cloud", check=False)
+    assert done.returncode == 1
+    assert "does not run on this machine" in done.stderr
+
+
+def test_an_unknown_stack_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    environment = write_stack(tmp_path, "production")
+    done = RunningPlatform("prodution", environment, tmp_path).run("up", "--stack", "prodution", check=False)
+    assert done.returncode == 1
+    assert "Did you mean 'production'?" in done.stderr
+
+
+def test_clean_asks_first_and_then_leaves_nothing(tmp_path: Path) -> None:
+    environment = write_stack(tmp_path, "gone")
+    folder = StateFolder(tmp_path / "state/gone")
+    folder.make()
+    folder.topology.write_text(json.dumps({}))
+    here = RunningPlatform("gone", environment, folder.root)
+    assert here.run("clean", "--stack", "gone", check=False).returncode != 0
+    assert folder.root.exists()
+    here.run("clean", "--stack", "gone", "--yes")
+    assert not folder.root.exists()
