@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render test lint format lock image
+.PHONY: help install up down status logs clean render test lint format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lint: $(VENV)/.dev ## format, lint and types
 format: $(VENV)/.dev ## write the format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+
+docs: $(VENV)/.program ## write docs/configuration.md from the settings
+	@$(VENV)/bin/python -m infra.reference
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
 	@for set in bootstrap program local superset dev; do \

@@ -267,7 +267,7 @@ class Settings(Section):
     """Everything that a stack file says, complete."""
 
     topology: TopologyName = Field(description="which preset the rest of the file changes")
-    platform: Platform = Field(description="where it runs: local, kubernetes or aws")
+    platform: Platform = Field(description="where it runs: on this machine (local) or on a cluster (kubernetes)")
     environment: Literal["dev", "staging", "prod"] = Field(description="which environment this stack is")
     namespace: Name = Field(description="Kubernetes namespace, made by the stack")
     labels: dict[str, str] = Field(description="labels on every object, such as team and cost-center")

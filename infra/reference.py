@@ -1,0 +1,121 @@
+"""`python -m infra.reference`: the configuration reference, docs/configuration.md, written from the settings themselves."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from infra import presets
+from infra.settings import Settings
+
+TARGET = Path(__file__).resolve().parent.parent / "docs/configuration.md"
+
+_HEADER = """# Configuration
+
+Written from `infra/settings.py` and `infra/presets.py` by `make docs`; a test fails when it is not up to date.
+
+A stack file is `stacks/Pulumi.<stack>.yaml`. Each key below is written as `superset-async:<section>`, and the rest of its path
+as YAML under it:
+
+```yaml
+config:
+  superset-async:topology: enterprise
+  superset-async:web:
+    min_replicas: 4
+    resources:
+      memory_limit: 3Gi
+```
+
+Only `topology` must be given: it names the preset whose values stand in the table, and the file changes any of them. An unknown
+key, a wrong value and a broken rule are all reported at once, before anything is created or started. Memory is written as
+`512Mi` or `2Gi`, CPU as `500m` or `1.5`, times in seconds.
+
+Two keys are secrets and never stand in the file in clear; with the engine, set them by `pulumi config set --secret --path`:
+
+| key | is |
+|---|---|
+| `superset-async:database_uris.<name>` | SQLAlchemy URI, password included, of the analytic database `<name>` that has no `uri` |
+| `superset-async:postgres_password` | password of `postgres.user` on a server of `kind: existing` |
+
+On the local platform the URI of an analytic database comes from the environment instead: `DATABASE_URI_<NAME>`, upper case, `-`
+as `_`.
+
+## Keys
+
+A `·` stands for the value of the column before it. `<name>` is a name of your own.
+
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    lines = ["| key | is | " + " | ".join(presets.NAMES) + " |", "|---" * (2 + len(presets.NAMES)) + "|"]
+    values = [presets.settings_of(typing.cast(Any, name)) for name in presets.NAMES]
+    for path, field in _leaves(Settings):
+        cells = [_show(_value(preset, path)) for preset in values]
+        shown = [cell if index == 0 or cell != cells[index - 1] else "·" for index, cell in enumerate(cells)]
+        lines.append(f"| `{'.'.join(path)}` | {_describe(field)} | {' | '.join(shown)} |")
+    return _HEADER + "\n".join(lines) + "\n"
+
+
+def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    for key, field in model.model_fields.items():
+        section, is_map = _section(field.annotation)
+        here = (*path, key)
+        if section is None:
+            yield here, field
+            continue
+        if field.description and not is_map and type(None) in typing.get_args(field.annotation):
+            yield here, field
+        yield from _leaves(section, (*here, "<name>") if is_map else here)
+
+
+def _section(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    if typing.get_origin(annotation) is dict:
+        return _section(typing.get_args(annotation)[1])[0], True
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return next((found for option in typing.get_args(annotation) if (found := _section(option))[0]), (None, False))
+    return None, False
+
+
+def _value(preset: dict[str, Any], path: tuple[str, ...]) -> object:
+    node: Any = preset
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            return _ABSENT
+        node = typing.cast(dict[str, Any], node)[key]
+    return _ABSENT if isinstance(node, dict) and node else typing.cast(object, node)
+
+
+_ABSENT = object()
+
+
+def _show(value: object) -> str:
+    if value is _ABSENT:
+        return "–"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, typing.cast("list[object]", value)))
+    return "none" if value == {} else str(value)
+
+
+def _describe(field: FieldInfo) -> str:
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
+    text = field.description or "as in `workers`, for this pool"
+    missing = [str(choice) for choice in choices if str(choice) not in text]
+    return f"{text} ({', '.join(missing)})" if missing else text
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document(), encoding="utf-8")
