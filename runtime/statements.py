@@ -6,6 +6,7 @@ statement running; a timeout in the database ends both, with an error that reach
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -13,6 +14,10 @@ from typing import Any, cast
 
 #: Execution option of a database's engine (Superset: engine_params) that says this database's own limit, in seconds.
 OPTION = "statement_timeout_seconds"
+
+#: Superset stops a query by ending its session, and writes `stopped` only after that. A task whose session was ended waits
+#: this long before it reads the state, else it would often write `failed` over it.
+STOP_SECONDS = 1.0
 
 
 def engine_params(seconds: int) -> dict[str, object]:
@@ -78,6 +83,10 @@ def _postgres_connection(seconds: int, most_seconds: int) -> type[Any]:
                 if "statement timeout" not in str(error):
                     raise
                 raise psycopg2.errors.QueryCanceled(ended_message(self.connection.limit)) from error
+            except psycopg2.OperationalError:
+                if self.connection.closed:
+                    time.sleep(STOP_SECONDS)
+                raise
 
     class Connection(extensions.connection):  # pyright: ignore[reportUntypedBaseClass]
         limit = f"{seconds}s"
