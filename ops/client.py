@@ -35,7 +35,6 @@ from ops.errors import (
 )
 from ops.session import RETRY, Session, error_kinds, json_object, messages, reason
 from ops.states import (
-    STATUS_COLUMNS,
     Backoff,
     QueryHandle,
     QueryStatus,
@@ -213,7 +212,8 @@ class SupersetClient:
 
     def status(self, query_id: int) -> QueryStatus:
         """The state of a query; UnknownNameError where there is none, or it is another user's."""
-        answer = self._session.call("GET", f"/api/v1/query/{query_id}", query={"columns": STATUS_COLUMNS}, read_timeout=15)
+        # Whole: Superset takes longer to answer with chosen columns (it builds a schema for them on each request).
+        answer = self._session.call("GET", f"/api/v1/query/{query_id}", read_timeout=15)
         if answer.status_code == 404:
             raise UnknownNameError(f"there is no query {query_id}, or it is another user's")
         with self._session.shape(answer):

@@ -87,20 +87,6 @@ class QueryStatus:
         return self.ended_ms - self.started_ms
 
 
-#: The columns of `GET /api/v1/query/<id>` that `read_status` needs. None is a relation, for which the server would join.
-STATUS_COLUMNS = (
-    "client_id",
-    "status",
-    "sql",
-    "rows",
-    "start_time",
-    "start_running_time",
-    "end_time",
-    "error_message",
-    "results_key",
-)
-
-
 def read_status(query_id: int, record: Mapping[str, Any]) -> QueryStatus:
     """The status in a record of `GET /api/v1/query/<id>`; ValueError or KeyError for one that is not of Superset 6.1."""
     error = (record["error_message"] or "").strip() or None
