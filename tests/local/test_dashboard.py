@@ -1,0 +1,96 @@
+"""The sample dashboard in a real browser: every chart arrives, and by way of the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from local.sample import DASHBOARD_SLUG
+from runtime.model import Topology
+from tests.local.conftest import RunningPlatform
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.local,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on PATH (Debian: chromium, chromium-driver)"
+    ),
+]
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    options = Options()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1100"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def forget_chart_data(platform: RunningPlatform) -> None:
+    topology = Topology.model_validate_json((platform.state_dir / "topology.json").read_text())
+    database = topology.database("data_cache")
+    server = topology.instance(database.instance)
+    with Redis(server.host, server.port, database.number, platform.secrets[server.password_env]) as client:
+        client.flushdb()
+
+
+def log_in(browser: webdriver.Chrome, platform: RunningPlatform) -> None:
+    browser.get(f"{platform.url}/login/")
+    wait = WebDriverWait(browser, 60)
+    wait.until(lambda it: it.find_elements(By.CSS_SELECTOR, "input[type=password]"))
+    browser.find_element(By.CSS_SELECTOR, "input#username").send_keys(platform.username)
+    browser.find_element(By.CSS_SELECTOR, "input[type=password]").send_keys(platform.password_file.read_text().strip())
+    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    wait.until(lambda it: "/login" not in it.current_url)
+
+
+def chart_answers(browser: webdriver.Chrome) -> list[int]:
+    """Status codes of the browser's requests for chart data, from its network log."""
+    found: list[int] = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.responseReceived":
+            response = message["params"]["response"]
+            if response["url"].split("?")[0].endswith("/api/v1/chart/data"):
+                found.append(response["status"])
+    return found
+
+
+def test_every_chart_of_the_dashboard_arrives_through_the_queue(
+    platform: RunningPlatform, browser: webdriver.Chrome
+) -> None:
+    forget_chart_data(platform)
+    log_in(browser, platform)
+    browser.get(f"{platform.url}/superset/dashboard/{DASHBOARD_SLUG}/")
+    wait = WebDriverWait(browser, 90)
+    wait.until(lambda it: len(it.find_elements(By.CSS_SELECTOR, "[data-test='chart-container'], .slice_container")) >= 4)
+    wait.until(lambda it: not it.find_elements(By.CSS_SELECTOR, "[data-test='loading-indicator'], .loading"))
+    time.sleep(2)
+    if target := os.environ.get("SUPERSET_ASYNC_SCREENSHOT"):
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(target)
+    answers = chart_answers(browser)
+    assert answers.count(202) == 4, answers
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert "Revenue by week" in text
+    assert "kitchen" in text or browser.find_elements(By.CSS_SELECTOR, "canvas")
+    assert not browser.find_elements(By.CSS_SELECTOR, "[data-test='alert'], .ant-alert-error")
