@@ -10,7 +10,7 @@ from runtime.model import Purpose, Topology
 
 #: A Redis that does not answer within these is down: a request or a submission then fails in seconds.
 CONNECT_TIMEOUT_SECONDS = 3
-SOCKET_TIMEOUT_SECONDS = 10
+SOCKET_TIMEOUT_SECONDS = 5
 #: A connection that was idle this long is tried with a PING before it is used again.
 HEALTH_CHECK_SECONDS = 30
 

@@ -22,6 +22,8 @@ IMPORTS = (
 #: Superset's tasks that execute queries. Their decorators carry limits of their own (six hours for SQL Lab), which only an
 #: annotation overrides.
 QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
+#: How a sender tries again to reach the broker.
+RETRIES = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1}
 #: A job of beat that no worker took within this time is dropped: the next one does the same work.
 JOB_EXPIRES_SECONDS = 3600
 
@@ -60,15 +62,12 @@ def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
             **redis.client_options(),
             **_sentinel_options(broker),
             # With Redis down a submission ends after these tries, with an error, instead of waiting with its web thread.
-            "max_retries": 2,
-            "interval_start": 0.2,
-            "interval_step": 0.3,
-            "interval_max": 1,
+            **RETRIES,
         },
         "broker_connection_retry_on_startup": True,
         # A worker waits for its broker however long that takes.
         "broker_connection_max_retries": None,
-        "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1},
+        "task_publish_retry_policy": RETRIES,
         "visibility_timeout": topology.celery.visibility_timeout_seconds,
     }
 
@@ -94,6 +93,7 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
     return {
         **common,
         "result_backend": results.url(),
+        "override_backends": {"redis": "runtime.results:RedisBackend", "sentinel": "runtime.results:SentinelBackend"},
         "result_backend_transport_options": {
             "visibility_timeout": celery.visibility_timeout_seconds,
             **_sentinel_options(results),
