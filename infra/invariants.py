@@ -231,6 +231,24 @@ def requests_and_ranges_hold(settings: Settings, topology: Topology) -> Iterator
                     f"Change it, or {where}.{kind}_limit",
                     also=(f"{where}.{kind}_limit",),
                 )
+    route = settings.web.route
+    if route is not None:
+        if (route.kind == "gateway") != ("/" in route.parent):
+            yield Problem(
+                "web.route.parent",
+                route.parent,
+                f"must be {'namespace/name of a Gateway' if route.kind == 'gateway' else 'the name of an ingress class'}",
+                "Change it, or web.route.kind",
+                also=("web.route.kind",),
+            )
+        if route.kind == "ingress" and route.tls_secret is None:
+            yield Problem(
+                "web.route.tls_secret",
+                "null",
+                "must name the certificate's Secret: users log in over this route",
+                "Name a Secret of type kubernetes.io/tls, such as cert-manager makes",
+                also=("web.route.kind",),
+            )
     if settings.web.min_replicas > settings.web.max_replicas:
         yield Problem(
             "web.min_replicas",
@@ -312,8 +330,18 @@ def places_are_complete(settings: Settings, topology: Topology) -> Iterator[Prob
                 "cannot be derived for an existing server",
                 "Give the server's own limit (SHOW max_connections)",
             )
+        if postgres.backup is not None:
+            yield Problem("postgres.backup", "…", "is not for an existing server, which has its own", "Set it to null")
     elif postgres.host is not None:
         yield Problem("postgres.host", postgres.host, f"is not for kind {postgres.kind}", "Remove it, or set kind: existing")
+    if postgres.instances > 1 and postgres.kind != "cloudnativepg":
+        yield Problem(
+            "postgres.instances",
+            str(postgres.instances),
+            f"needs kind cloudnativepg: a {postgres.kind} is one server",
+            "Set it to 1, or postgres.kind: cloudnativepg",
+            also=("postgres.kind",),
+        )
     for name, database in settings.databases.items():
         if database.sample and settings.platform != "local":
             yield Problem(f"databases.{name}.sample", "true", "is for platform local only", "Remove it", also=("platform",))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import re
 import types
 import typing
@@ -22,12 +23,14 @@ from infra import presets
 from infra.problems import Problem, did_you_mean
 from infra.quantities import Cpu, Memory
 from runtime.model import (
+    Autoscaler,
     Compression,
     EvictionPolicy,
     Persistence,
     Platform,
     PostgresKind,
     ResultBackend,
+    RouteKind,
     TopologyName,
 )
 
@@ -74,6 +77,23 @@ Cron = Annotated[
         "must have five fields: minute hour day-of-month month day-of-week|Write it as in 17 3 * * *",
     ),
 ]
+HostName = Annotated[
+    str,
+    _matching(
+        r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
+        "must be a full host name in lower case|Write it as in superset.example.com",
+    ),
+]
+
+
+def _is_network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("must be a network|Write it as in 10.20.0.0/16, without host bits") from None
+
+
+Cidr = Annotated[str, AfterValidator(_is_network)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -131,18 +151,42 @@ class PoolSettings(Section):
     recycle: Positive = Field(description="seconds after which a connection is replaced")
 
 
+class BackupSettings(Section):
+    """Dumps of the metadata database that this project runs."""
+
+    cron: Cron = Field(description="when, in UTC: minute hour day-of-month month day-of-week")
+    keep: Positive = Field(description="dumps kept; the oldest goes when a new one is complete")
+    volume_size: Memory = Field(description="persistent volume of the dumps")
+
+
 class PostgresSettings(Section):
     """The metadata database's server."""
 
-    kind: PostgresKind = Field(description="statefulset (this project runs it) or existing (give host)")
+    kind: PostgresKind = Field(
+        description="statefulset (one server), cloudnativepg (a Cluster of that operator) or existing (give host)"
+    )
     host: str | None = Field(description="host of an existing server; null for one that this project runs")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(description="port of the server")
     database: Identifier = Field(description="name of the metadata database")
     user: Identifier = Field(description="role that owns the metadata database")
     max_connections: Positive | None = Field(description="the server's limit; null: derived from what the tiers can open")
     reserved_connections: NotNegative = Field(description="connections kept free for operators, backups and monitoring")
+    instances: Positive = Field(description="servers of a cloudnativepg cluster: a primary and its replicas; otherwise 1")
+    backup: BackupSettings | None = Field(description="dumps to a volume; null: none. Not for an existing server")
     volume_size: Memory = Field(description="persistent volume")
     resources: ResourceSettings
+
+
+class RouteSettings(Section):
+    """How users reach the web tier from outside the cluster, over HTTPS."""
+
+    kind: RouteKind = Field(description="ingress, or gateway (an HTTPRoute)")
+    host: HostName = Field(description="host name in the URL")
+    parent: str = Field(description="ingress class, or the Gateway as namespace/name")
+    tls_secret: Name | None = Field(
+        description="Secret with the certificate of an ingress; null for a gateway, which has its own"
+    )
+    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may connect to the web tier")
 
 
 class WebSettings(Section):
@@ -155,15 +199,18 @@ class WebSettings(Section):
     request_timeout: Positive = Field(description="seconds after which gunicorn kills a silent worker")
     secure_cookies: bool = Field(description="cookies only over HTTPS; false only where users reach it over plain HTTP")
     cpu_target: Percent = Field(description="CPU utilization, in percent of the request, that the scaler aims at")
+    route: RouteSettings | None = Field(description="way in from outside the cluster; null: by port-forward only")
     connections: PoolSettings
     resources: ResourceSettings
 
 
 class ScalingSettings(Section):
-    """What worker pools are scaled on."""
+    """What worker pools are scaled on, and by what."""
 
+    kind: Autoscaler = Field(description="keda (reads the broker) or hpa (reads metrics through an adapter)")
     cpu_target: Percent = Field(description="CPU utilization, in percent of the request, that the scaler aims at")
-    queued_per_worker: Positive = Field(description="waiting messages a worker that the scaler aims at")
+    queued_per_worker: Positive = Field(description="messages waiting or running, a worker, that the scaler aims at")
+    scale_in_window: Positive = Field(description="seconds of lower load before a worker goes, one at a time")
 
 
 class WorkerSettings(Section):
@@ -217,6 +264,12 @@ class CachingSettings(Section):
 
     chart_data_ttl: Positive = Field(description="chart data, unless the dataset or database says otherwise")
     query_results_ttl: Positive = Field(description="rows of SQL Lab queries, unless the database says otherwise")
+
+
+class NetworkSettings(Section):
+    """What the pods may reach outside the namespace."""
+
+    database_cidrs: tuple[Cidr, ...] = Field(strict=False, description="networks of the analytic databases")
 
 
 class TenantSettings(Section):
@@ -282,6 +335,7 @@ class Settings(Section):
     caching: CachingSettings
     statement_timeout: Positive = Field(description="seconds after which an analytic database itself ends a statement")
     row_limit: Positive = Field(description="most rows that SQL Lab returns")
+    network: NetworkSettings
     databases: dict[Name, DatabaseSettings] = Field(description="analytic databases by name")
     tenants: dict[Name, TenantSettings] = Field(description="tenants by id")
     maintenance: MaintenanceSettings

@@ -15,6 +15,7 @@ from infra.problems import StackError
 from infra.settings import PoolSettings, RedisSettings, ResourceSettings, Settings, WorkerOverrides
 from runtime.model import (
     AnalyticDatabase,
+    Backup,
     Beat,
     Caching,
     Celery,
@@ -27,6 +28,7 @@ from runtime.model import (
     RedisDatabase,
     RedisInstance,
     Resources,
+    Route,
     Scaling,
     Tenant,
     Topology,
@@ -94,6 +96,7 @@ def build(stack: str, settings: Settings) -> Topology:
         ),
         statement_timeout_seconds=settings.statement_timeout,
         row_limit=settings.row_limit,
+        database_cidrs=settings.network.database_cidrs,
         databases=_databases(settings),
         admin_username=settings.admin_username,
     )
@@ -174,6 +177,10 @@ def _postgres(settings: Settings, needed: int) -> Postgres:
         password_env="POSTGRES_PASSWORD",
         max_connections=postgres.max_connections or derived,
         reserved_connections=postgres.reserved_connections,
+        instances=1 if local else postgres.instances,
+        backup=Backup(cron=postgres.backup.cron, keep=postgres.backup.keep, volume_bytes=postgres.backup.volume_size)
+        if postgres.backup and not local
+        else None,
         volume_bytes=postgres.volume_size,
         resources=_resources(postgres.resources),
     )
@@ -194,6 +201,7 @@ def _web(settings: Settings) -> Web:
         secure_cookies=web.secure_cookies and not local,
         connections=_connections(web.connections),
         cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas and not local else None,
+        route=Route(**web.route.model_dump()) if web.route and not local else None,
         resources=_resources(web.resources),
     )
 
@@ -237,7 +245,12 @@ def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
         max_tasks_per_child=overrides.max_tasks_per_child or base.max_tasks_per_child,
         max_memory_per_child_bytes=overrides.max_memory_per_child or base.max_memory_per_child,
         grace_period_seconds=overrides.grace_period or base.grace_period,
-        scaling=Scaling(cpu_target_percent=scaling.cpu_target, queued_per_worker=scaling.queued_per_worker)
+        scaling=Scaling(
+            kind=scaling.kind,
+            cpu_target_percent=scaling.cpu_target,
+            queued_per_worker=scaling.queued_per_worker,
+            scale_in_window_seconds=scaling.scale_in_window,
+        )
         if scaling and settings.platform != "local"
         else None,
         resources=_resources(overrides.resources or base.resources),

@@ -28,7 +28,9 @@ EvictionPolicy = Literal[
 Persistence = Literal["aof", "rdb", "none"]
 ResultBackend = Literal["redis", "postgresql"]
 Compression = Literal["none", "gzip", "zstd"]
-PostgresKind = Literal["statefulset", "existing"]
+PostgresKind = Literal["statefulset", "cloudnativepg", "existing"]
+Autoscaler = Literal["hpa", "keda"]
+RouteKind = Literal["ingress", "gateway"]
 
 #: What each Redis database is for. The first three carry state that no one can compute again; the rest are caches.
 Purpose = Literal[
@@ -88,6 +90,14 @@ class RedisDatabase(Frozen):
     default_ttl_seconds: int | None
 
 
+class Backup(Frozen):
+    """When the metadata database is dumped (`cron`, UTC), how many dumps are kept, and on what volume."""
+
+    cron: str
+    keep: int
+    volume_bytes: int
+
+
 class Postgres(Frozen):
     """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so."""
 
@@ -99,7 +109,9 @@ class Postgres(Frozen):
     password_env: str
     max_connections: int
     reserved_connections: int
+    instances: int
     volume_bytes: int
+    backup: Backup | None
     resources: Resources
 
 
@@ -116,6 +128,20 @@ class ConnectionPool(Frozen):
         return self.size + self.max_overflow
 
 
+class Route(Frozen):
+    """How users reach the web tier from outside the cluster: an Ingress, or an HTTPRoute of a Gateway.
+
+    `parent` is the ingress class, or the Gateway as `namespace/name`; `tls_secret` holds the certificate (an Ingress's own;
+    a Gateway has its own listener's); `from_namespaces` are those whose pods may connect to the web tier.
+    """
+
+    kind: RouteKind
+    host: str
+    parent: str
+    tls_secret: str | None
+    from_namespaces: tuple[str, ...]
+
+
 class Web(Frozen):
     """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each."""
 
@@ -129,14 +155,20 @@ class Web(Frozen):
     secure_cookies: bool
     connections: ConnectionPool
     cpu_target_percent: int | None
+    route: Route | None
     resources: Resources
 
 
 class Scaling(Frozen):
-    """What a worker pool is scaled on: CPU utilization of its request, and messages waiting per worker."""
+    """What a worker pool is scaled on: CPU utilization of its request, and messages waiting or running per worker.
 
+    `scale_in_window_seconds`: how long the load must be lower before a worker goes, one at a time.
+    """
+
+    kind: Autoscaler
     cpu_target_percent: int
     queued_per_worker: int
+    scale_in_window_seconds: int
 
 
 class Pool(Frozen):
@@ -242,6 +274,7 @@ class Topology(Frozen):
     tenants: tuple[Tenant, ...]
     statement_timeout_seconds: int
     row_limit: int
+    database_cidrs: tuple[str, ...]
     databases: tuple[AnalyticDatabase, ...]
     admin_username: str
 

@@ -135,6 +135,13 @@ def assert_invariants(topology: Topology) -> None:
     assert not (celery.acks_late and any(database.allow_dml for database in topology.databases))
 
 
+ROUTE = {
+    "kind": "ingress",
+    "host": "superset.example.com",
+    "parent": "nginx",
+    "tls_secret": "superset-tls",
+    "from_namespaces": ["ingress-nginx"],
+}
 accepted = refused = 0
 
 
@@ -195,6 +202,13 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("enterprise", {"databases": {"x": {"allow_dml": True}}}, "databases.x.allow_dml"),
         ("minimal", {"postgres": {"kind": "existing"}}, "postgres.host"),
         ("minimal", {"postgres": {"host": "db.internal"}}, "postgres.host"),
+        ("minimal", {"postgres": {"instances": 3}}, "postgres.instances"),
+        ("enterprise", {"postgres": {"kind": "existing", "host": "h", "max_connections": 900}}, "postgres.backup"),
+        ("minimal", {"web": {"route": ROUTE | {"tls_secret": None}}}, "web.route.tls_secret"),
+        ("minimal", {"web": {"route": ROUTE | {"parent": "infra/public"}}}, "web.route.parent"),
+        ("minimal", {"web": {"route": ROUTE | {"kind": "gateway"}}}, "web.route.parent"),
+        ("minimal", {"web": {"route": ROUTE | {"host": "superset"}}}, "web.route.host"),
+        ("minimal", {"network": {"database_cidrs": ["10.0.0.1/8"]}}, "network.database_cidrs.0"),
         ("minimal", {"databases": {"x": {"sample": True}}}, "databases.x.sample"),
         ("minimal", {"platform": "local", "local": {"web_port": 16379}}, "local.redis_port"),
         ("minimal", {"platform": "local", "postgres": {"kind": "existing", "host": "h"}}, "postgres.kind"),
