@@ -77,7 +77,7 @@ def _until(deadline: float, seconds: float, what: str, check: Callable[[], None]
         try:
             check()
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0].rstrip('.')
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
             if time.monotonic() >= deadline:
                 raise InitError(
                     f"{what} did not answer within {seconds:.0f} s: {reason}. Start it, or correct its host, port and "
