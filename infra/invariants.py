@@ -289,7 +289,7 @@ def children_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
                 key,
                 format_memory(limit),
                 f"times concurrency {pool.concurrency} is above the worker's memory limit "
-                f"({format_memory(pool.resources.memory_limit_bytes)}): the worker would be killed before a child is replaced",
+                f"({format_memory(pool.resources.memory_limit_bytes)}): the worker is killed before a child is replaced",
                 "Lower it or the concurrency, or raise the pool's memory limit",
                 also=("workers.concurrency", "workers.resources.memory_limit", f"pools.{pool.name}"),
             )
@@ -315,8 +315,8 @@ def writes_run_once(settings: Settings, topology: Topology) -> Iterator[Problem]
             )
 
 
-def places_are_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """What runs elsewhere says where; what this project runs does not; the sample database and ports are local's."""
+def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """A server that runs elsewhere says where and how large; one that this project runs does not."""
     postgres = settings.postgres
     if postgres.kind == "existing":
         if settings.platform == "local":
@@ -342,6 +342,10 @@ def places_are_complete(settings: Settings, topology: Topology) -> Iterator[Prob
             "Set it to 1, or postgres.kind: cloudnativepg",
             also=("postgres.kind",),
         )
+
+
+def local_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """The sample database is local's, and no two local processes have one port."""
     for name, database in settings.databases.items():
         if database.sample and settings.platform != "local":
             yield Problem(f"databases.{name}.sample", "true", "is for platform local only", "Remove it", also=("platform",))
@@ -385,5 +389,6 @@ RULES: tuple[Rule, ...] = (
     children_fit,
     beat_runs_where_needed,
     writes_run_once,
-    places_are_complete,
+    postgres_is_complete,
+    local_is_complete,
 )

@@ -1,0 +1,1 @@
+"""The local platform: a topology as supervised processes on one machine."""

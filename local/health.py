@@ -19,7 +19,7 @@ def redis_ready(instance: RedisInstance, password: str) -> bool:
     """Whether the server answers and has loaded its data."""
     with Redis(host=instance.host, port=instance.port, password=password, socket_timeout=2) as client:
         try:
-            return bool(client.ping())
+            return bool(cast(Any, client).ping())
         except RedisError:
             return False
 
@@ -27,7 +27,7 @@ def redis_ready(instance: RedisInstance, password: str) -> bool:
 def web_ready(topology: Topology) -> bool:
     """Whether the web tier answers; it says nothing of its databases."""
     try:
-        return httpx.get(f"{web_url(topology)}/health", timeout=5).status_code == httpx.codes.OK
+        return httpx.get(f"{web_url(topology)}/health", timeout=5).is_success
     except httpx.HTTPError:
         return False
 
@@ -41,9 +41,9 @@ def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:
 
 def workers_answering(topology: Topology, secrets: Mapping[str, str], timeout: float = 1.0) -> set[str]:
     """Names of the worker pools of which a worker answers a ping within `timeout` seconds."""
-    app = Celery(broker=broker_url(topology, secrets), set_as_current=False)
+    app = cast(Any, Celery(broker=broker_url(topology, secrets), set_as_current=False))
     try:
-        answers = cast(Any, app.control).ping(timeout=timeout, limit=len(topology.pools))
+        answers = app.control.ping(timeout=timeout, limit=len(topology.pools))
         return {name.split("@")[0] for answer in answers for name in answer}
     except (OSError, RedisError):
         return set()
@@ -58,9 +58,9 @@ def worker_ready(topology: Topology, pool: Pool, secrets: Mapping[str, str]) -> 
 
 def running_tasks(topology: Topology, secrets: Mapping[str, str]) -> int:
     """How many tasks the workers execute now (those that answer within a second)."""
-    app = Celery(broker=broker_url(topology, secrets), set_as_current=False)
+    app = cast(Any, Celery(broker=broker_url(topology, secrets), set_as_current=False))
     try:
-        active: dict[str, list[object]] = cast(Any, app.control).inspect(timeout=1.0).active() or {}
+        active: dict[str, list[object]] = app.control.inspect(timeout=1.0).active() or {}
         return sum(len(tasks) for tasks in active.values())
     except (OSError, RedisError):
         return 0

@@ -130,7 +130,7 @@ def status(stack: str) -> dict[str, Any]:
         known["state"] = "running" if all(process.running for process in states) else "degraded"
     elif leftovers(folder):
         known["state"] = "degraded"
-    bootstrapped = json.loads(folder.bootstrapped.read_text()) if folder.bootstrapped.exists() else {}
+    bootstrapped: dict[str, Any] = json.loads(folder.bootstrapped.read_text()) if folder.bootstrapped.exists() else {}
     return known | {
         "url": web_url(topology),
         "username": topology.admin_username,
@@ -256,11 +256,22 @@ def _stop(folder: StateFolder, steps: Steps, *, now: bool) -> None:
     supervisor = Supervisor(folder)
     if supervisor.alive():
         order = _stop_order(folder, [process.name for process in supervisor.states()])
+        if not now:
+            _say_what_is_waited_for(folder, steps)
         for tier in order:
             _stop_tier(folder, supervisor, tier, steps, now=now)
         supervisor.shutdown()
     if left := end_leftovers(folder):
         steps.note(f"ended {left} processes that had lost their supervisor")
+
+
+def _say_what_is_waited_for(folder: StateFolder, steps: Steps) -> None:
+    topology = Topology.model_validate_json(folder.topology.read_text())
+    if count := health.running_tasks(topology, ensure_secrets(folder, topology)):
+        longest = max(pool.grace_period_seconds for pool in topology.pools)
+        steps.note(
+            f"{count} queries still run and may finish, for at most {longest} s; `superset-async down --now` does not wait"
+        )
 
 
 def _stop_order(folder: StateFolder, names: list[str]) -> list[list[str]]:

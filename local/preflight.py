@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -22,7 +22,7 @@ class PreflightError(RuntimeError):
 
 
 @contextmanager
-def only_one(folder: StateFolder) -> Iterator[None]:
+def only_one(folder: StateFolder) -> Generator[None]:
     """Hold the state folder for this command; PreflightError when another command holds it."""
     folder.make()
     with (folder.root / "lock").open("w") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,7 +16,7 @@ class Steps:
         self.console = console
 
     @contextmanager
-    def step(self, doing: str) -> Iterator[None]:
+    def step(self, doing: str) -> Generator[None]:
         """Show `doing` until the block ends; a block that raises is marked as failed, and the error goes on."""
         started = time.monotonic()
         mark = "[red]✗[/]"

@@ -14,17 +14,21 @@ ROWS = 1_200_000
 TABLE = "orders"
 DASHBOARD_SLUG = "orders"
 
-#: Knuth's multiplicative hash spreads the row number; each column takes other bits of it.
+#: Knuth's multiplicative hash spreads the row number, and each column takes other bits of it. Orders grow through the year
+#: and come by day more than by night; some regions, categories and customers have far more of them than others.
 _CREATE = (
     f"""
 CREATE TABLE {TABLE} AS
 SELECT n AS order_id,
-       timestamp '2026-01-01' + make_interval(secs => (n * 26.28)::bigint + (h % 3600)) AS ordered_at,
-       (ARRAY['north', 'south', 'east', 'west', 'online'])[1 + (h / 8) % 5] AS region,
-       (ARRAY['books', 'games', 'garden', 'kitchen', 'music', 'office', 'sport', 'toys'])[1 + (h / 64) % 8] AS category,
-       1 + (h / 1024) % 20000 AS customer_id,
-       (1 + (h / 4096) % 9)::int AS quantity,
-       round((((h / 16384) % 19900 + 100) / 100.0)::numeric, 2) AS unit_price
+       timestamp '2026-01-01'
+           + make_interval(days => (334 * power(n::float8 / {ROWS}, 0.8))::int, hours => (h / 8 % 12 + h / 128 % 12)::int)
+           + make_interval(secs => h % 3600) AS ordered_at,
+       (string_to_array('online online online online north north west west south east', ' '))[1 + (h / 16) % 10] AS region,
+       (string_to_array('books books books toys toys music games games garden kitchen office sport sport', ' '))
+           [1 + (h / 64) % 13] AS category,
+       1 + (power((h / 1024 % 10000)::float8 / 10000, 3) * 20000)::int AS customer_id,
+       (1 + (h / 4096) % 4 * ((h / 32768) % 3))::int AS quantity,
+       round((3 + power((h / 16384 % 1000)::float8 / 1000, 2) * 180)::numeric, 2) AS unit_price
 FROM (SELECT n, (n * 2654435761) % 4294967296 AS h FROM generate_series(1::bigint, {ROWS}) AS n) AS numbers
 """,
     f"ALTER TABLE {TABLE} ADD PRIMARY KEY (order_id)",
