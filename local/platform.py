@@ -121,15 +121,19 @@ def status(stack: str) -> dict[str, Any]:
     """
     folder = StateFolder.of(stack)
     known: dict[str, Any] = {"stack": stack, "state": "stopped", "processes": {}, "ports": {}}
-    if not folder.topology.exists():
-        return known
-    topology = Topology.model_validate_json(folder.topology.read_text())
     supervisor = Supervisor(folder)
     states = supervisor.states() if supervisor.alive() else []
     if states:
         known["state"] = "running" if all(process.running for process in states) else "degraded"
+        known["processes"] = {
+            process.name: {"state": process.state, "pid": process.pid, "description": process.description}
+            for process in states
+        }
     elif leftovers(folder):
         known["state"] = "degraded"
+    topology = folder.read_topology()
+    if topology is None:
+        return known
     bootstrapped: dict[str, Any] = json.loads(folder.bootstrapped.read_text()) if folder.bootstrapped.exists() else {}
     return known | {
         "url": web_url(topology),
@@ -139,10 +143,6 @@ def status(stack: str) -> dict[str, Any]:
         "dataset_id": bootstrapped.get("dataset_id"),
         "dashboard": bootstrapped.get("dashboard"),
         "state_folder": str(folder.root),
-        "processes": {
-            process.name: {"state": process.state, "pid": process.pid, "description": process.description}
-            for process in states
-        },
         "ports": {name: port for name, (_, port) in preflight.ports(topology).items()},
     }
 
@@ -266,7 +266,9 @@ def _stop(folder: StateFolder, steps: Steps, *, now: bool) -> None:
 
 
 def _say_what_is_waited_for(folder: StateFolder, steps: Steps) -> None:
-    topology = Topology.model_validate_json(folder.topology.read_text())
+    topology = folder.read_topology()
+    if topology is None:
+        return
     if count := health.running_tasks(topology, ensure_secrets(folder, topology)):
         longest = max(pool.grace_period_seconds for pool in topology.pools)
         steps.note(

@@ -19,6 +19,10 @@ SAMPLE_DATABASE = "examples"
 SAMPLE_ROLE = "examples"
 
 
+class MissingUriError(ValueError):
+    """Declared databases without a URI in the environment; names every variable that is missing."""
+
+
 @dataclass(frozen=True)
 class Process:
     """One supervised process. `stop_wait_seconds` is how long it may take to end by itself after `stop_signal`."""
@@ -116,7 +120,7 @@ def superset_environment(topology: Topology, folder: StateFolder, secrets: Mappi
 def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, str]:
     """URI of each declared database that has a secret one: the sample's own, others from this environment.
 
-    Raises ValueError that names every variable that is missing.
+    Raises MissingUriError.
     """
     uris: dict[str, str] = {}
     missing: list[str] = []
@@ -132,7 +136,7 @@ def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, s
         else:
             missing.append(f"{database.uri_env} (databases.{database.name})")
     if missing:
-        raise ValueError(f"set the SQLAlchemy URI of each database in the environment: {', '.join(missing)}")
+        raise MissingUriError(f"set the SQLAlchemy URI of each database in the environment: {', '.join(missing)}")
     return uris
 
 

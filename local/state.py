@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from runtime.model import Topology
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -82,6 +84,15 @@ class StateFolder:
     def redis(self, instance: str) -> Path:
         """Data directory and configuration of a Redis instance."""
         return self.root / instance
+
+    def read_topology(self) -> Topology | None:
+        """The topology that was started last; None where there is none, or one of a version of this project that had others."""
+        if not self.topology.exists():
+            return None
+        try:
+            return Topology.model_validate_json(self.topology.read_text())
+        except ValidationError:
+            return None
 
     def make(self) -> None:
         """Create the folder, readable by its owner only."""

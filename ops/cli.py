@@ -15,6 +15,7 @@ from rich.table import Table
 
 from infra.problems import StackError
 from local import binaries, first_queries, platform, preflight
+from local.processes import MissingUriError
 from local.progress import Steps
 from local.state import StateFolder
 from ops import query
@@ -37,6 +38,7 @@ _EXPECTED = (
     preflight.PreflightError,
     binaries.MissingProgramError,
     platform.PlatformError,
+    MissingUriError,
     first_queries.FirstQueryError,
 )
 

@@ -1,0 +1,150 @@
+"""The parts of the local platform that decide, without starting anything."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.topology import plan
+from local import platform, preflight
+from local.binaries import MissingProgramError, superset_python
+from local.first_queries import chart_payload
+from local.processes import MissingUriError, database_uris, processes, supervisor_config
+from local.sample import dashboard_layout
+from local.state import StateFolder, ensure_secrets, write_private
+from runtime.model import Topology
+
+
+def topology_of(**settings: Any) -> Topology:
+    return plan("here", {"topology": "minimal", "platform": "local"} | settings)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StateFolder:
+    made = StateFolder(tmp_path / "state")
+    made.make()
+    return made
+
+
+def test_secrets_are_made_once_and_only_their_owner_can_read_them(folder: StateFolder) -> None:
+    topology = topology_of()
+    first = ensure_secrets(folder, topology)
+    assert ensure_secrets(folder, topology) == first
+    assert len(set(first.values())) == len(first)
+    assert all(len(value) >= 32 for value in first.values())
+    for path in (folder.secrets, folder.password_file):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.root.stat().st_mode) == 0o700
+
+
+def test_a_second_redis_gets_its_secret_and_the_others_keep_theirs(folder: StateFolder) -> None:
+    first = ensure_secrets(folder, topology_of())
+    more = ensure_secrets(folder, plan("here", {"topology": "enterprise", "platform": "local"}))
+    assert first.items() <= more.items()
+    assert len(more) > len(first)
+
+
+def test_a_private_file_replaces_one_that_all_could_read(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, "new")
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_long_path_still_has_a_socket_that_the_kernel_takes(tmp_path: Path) -> None:
+    deep = StateFolder(tmp_path / ("x" * 120) / "local")
+    other = StateFolder(tmp_path / ("y" * 120) / "local")
+    assert len(str(deep.supervisor_socket)) <= 107
+    assert deep.supervisor_socket != other.supervisor_socket
+
+
+def test_the_supervisor_reads_back_what_was_meant(folder: StateFolder) -> None:
+    topology = topology_of(databases={"examples": {"sample": True}})
+    secrets = ensure_secrets(folder, topology) | {"POSTGRES_PASSWORD": "100%s, sure"}
+    wanted = processes(topology, folder, secrets)
+    parsed = configparser.RawConfigParser()
+    parsed.read_string(supervisor_config(folder, wanted))
+    assert [name for name in parsed.sections() if name.startswith("program:")] == [f"program:{it.name}" for it in wanted]
+    assert parsed["program:web"]["environment"].count('POSTGRES_PASSWORD="100%%s, sure"') == 1
+    assert parsed["program:worker-default"]["stopwaitsecs"] == str(topology.pools[0].grace_period_seconds)
+    for process in wanted:
+        assert not any(secret in part for secret in secrets.values() for part in process.command)
+        assert "ADMIN_PASSWORD" not in process.environment
+
+
+def test_stores_start_before_what_uses_them(folder: StateFolder) -> None:
+    topology = plan("here", {"topology": "multi-tenant", "platform": "local", "tenants": {"acme": {"users": ["ann"]}}})
+    names = [process.name for process in processes(topology, folder, ensure_secrets(folder, topology))]
+    assert names == [
+        "redis-broker",
+        "redis-cache",
+        "postgres",
+        "web",
+        "worker-acme",
+        "worker-default",
+        "worker-priority",
+        "beat",
+    ]
+
+
+def test_a_declared_database_needs_its_uri(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = topology_of(databases={"sales": {}, "web-events": {}, "open": {"uri": "postgresql://db.internal/open"}})
+    secrets = ensure_secrets(folder, topology)
+    with pytest.raises(MissingUriError, match=r"DATABASE_URI_SALES \(databases.sales\), DATABASE_URI_WEB_EVENTS"):
+        database_uris(topology, secrets)
+    monkeypatch.setenv("DATABASE_URI_SALES", "postgresql://u:p@db.internal/sales")
+    monkeypatch.setenv("DATABASE_URI_WEB_EVENTS", "postgresql://u:p@db.internal/events")
+    assert set(database_uris(topology, secrets)) == {"DATABASE_URI_SALES", "DATABASE_URI_WEB_EVENTS"}
+
+
+def test_a_full_disk_is_refused_before_anything_starts(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(folder.root)._replace(free=100 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(preflight.PreflightError, match=r"0\.1 GiB free, 2 GiB are needed"):
+        preflight.check(topology_of(local={"web_port": 18088, "redis_port": 18089, "postgres_port": 18090}), folder)
+
+
+def test_two_commands_do_not_work_on_one_state(folder: StateFolder) -> None:
+    with (
+        preflight.only_one(folder),
+        pytest.raises(preflight.PreflightError, match="another command"),
+        preflight.only_one(folder),
+    ):
+        pass
+    with preflight.only_one(folder):
+        pass
+
+
+def test_a_missing_environment_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERSET_ASYNC_PYTHON", "/nowhere/python")
+    with pytest.raises(MissingProgramError, match="run `make up`"):
+        superset_python()
+
+
+def test_status_and_down_understand_the_state_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERSET_ASYNC_STATE", str(tmp_path))
+    folder = StateFolder.of("old")
+    folder.make()
+    folder.topology.write_text(json.dumps({"stack": "old", "key-of-another-version": 1}))
+    assert folder.read_topology() is None
+    assert platform.status("old")["state"] == "stopped"
+
+
+def test_a_dashboard_has_every_chart_in_a_row() -> None:
+    layout = dashboard_layout("Three", [(7, "a"), (8, "b"), (9, "c")])
+    rows = [layout[name]["children"] for name in layout["GRID_ID"]["children"]]
+    assert rows == [["CHART-7", "CHART-8"], ["CHART-9"]]
+    assert {layout[name]["meta"]["chartId"] for row in rows for name in row} == {7, 8, 9}
+
+
+def test_the_first_chart_goes_past_the_cache() -> None:
+    assert chart_payload(3)["force"] is True
+    assert chart_payload(3)["datasource"] == {"id": 3, "type": "table"}
