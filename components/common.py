@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pulumi
@@ -115,15 +115,17 @@ def container_security() -> core.SecurityContextArgs:
     )
 
 
-def secret_environment(secret: SecretRef, keys: Iterable[str] | None = None) -> list[core.EnvVarArgs]:
-    """Environment variables taken from a Secret, each of its key's name: all of them, or only `keys`."""
-    return [
-        core.EnvVarArgs(
-            name=key,
-            value_from=core.EnvVarSourceArgs(secret_key_ref=core.SecretKeySelectorArgs(name=secret.name, key=key)),
-        )
-        for key in (secret.keys if keys is None else keys)
-    ]
+def secret_environment(secret: SecretRef) -> list[core.EnvVarArgs]:
+    """Environment variables taken from a Secret, each of its key's name."""
+    return [secret_variable(key, secret.name, key) for key in secret.keys]
+
+
+def secret_variable(variable: str, secret: pulumi.Input[str], key: str) -> core.EnvVarArgs:
+    """An environment variable whose value is one key of a Secret."""
+    return core.EnvVarArgs(
+        name=variable,
+        value_from=core.EnvVarSourceArgs(secret_key_ref=core.SecretKeySelectorArgs(name=secret, key=key)),
+    )
 
 
 def environment(variables: Mapping[str, str]) -> list[core.EnvVarArgs]:

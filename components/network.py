@@ -9,20 +9,34 @@ import pulumi
 from pulumi_kubernetes.meta import v1 as meta
 from pulumi_kubernetes.networking import v1 as networking
 
-from components.common import SUPERSET, Scope, labels, metadata
+from components.common import Scope, labels, metadata
 
 NAME = "network"
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server of this stack that Superset's processes connect to."""
+class Group:
+    """Some of the stack's pods, under a name for their policies."""
 
-    #: Name of its policy.
     name: str
-    #: Labels of its pods.
     match: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Pods of `source` connect to `port` of the pods of `target`. No source: from anywhere; no target: to anywhere."""
+
+    source: Group | None
+    target: Group | None
     port: int
+
+
+@dataclass(frozen=True)
+class OutsideNetworks:
+    """Pods of `source` connect to every port in these networks, such as those of the analytic databases."""
+
+    source: Group
+    cidrs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -30,73 +44,40 @@ class NetworkPoliciesArgs:
     """The flows that a stack needs."""
 
     scope: Scope
-    web_port: int
-    web_match: Mapping[str, str]
-    servers: Sequence[Server]
-    #: Ports of servers outside of the stack, such as an existing PostgreSQL.
-    outside_ports: Sequence[int]
-    #: Where analytic databases are: web and workers may connect to every port there.
-    database_cidrs: Sequence[str]
+    flows: Sequence[Flow]
+    outside: Sequence[OutsideNetworks]
 
 
 class NetworkPolicies(pulumi.ComponentResource):
-    """Default deny in both directions, then one policy for each flow.
-
-    Pods of Superset reach Redis, PostgreSQL and the analytic databases; only they reach Redis and PostgreSQL. Anybody
-    reaches the web port (an ingress controller's address is not known here), and every pod may ask the cluster's DNS.
-    """
+    """Default deny in both directions; the cluster's DNS for every pod; then the flows, one policy a group and direction."""
 
     #: Names of the policies.
     policies: tuple[str, ...]
 
     def __init__(self, name: str, args: NetworkPoliciesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:network:NetworkPolicies", name, None, opts)
-        scope = args.scope
-        superset = {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": scope.stack}
-        outside = [networking.NetworkPolicyEgressRuleArgs(ports=[_tcp(port)]) for port in args.outside_ports]
+        everything = meta.LabelSelectorArgs()
         specs = {
-            "default-deny": networking.NetworkPolicySpecArgs(
-                pod_selector=meta.LabelSelectorArgs(), policy_types=["Ingress", "Egress"]
-            ),
-            "dns": networking.NetworkPolicySpecArgs(
-                pod_selector=meta.LabelSelectorArgs(), policy_types=["Egress"], egress=[_dns()]
-            ),
-            "superset": networking.NetworkPolicySpecArgs(
-                pod_selector=_pods(superset),
-                policy_types=["Egress"],
-                egress=[
-                    *(
-                        networking.NetworkPolicyEgressRuleArgs(
-                            to=[networking.NetworkPolicyPeerArgs(pod_selector=_pods(server.match))],
-                            ports=[_tcp(server.port)],
-                        )
-                        for server in args.servers
-                    ),
-                    *outside,
-                    *_databases(args.database_cidrs),
-                ],
-            ),
-            "web": networking.NetworkPolicySpecArgs(
-                pod_selector=_pods(args.web_match),
-                policy_types=["Ingress"],
-                ingress=[networking.NetworkPolicyIngressRuleArgs(ports=[_tcp(args.web_port)])],
-            ),
+            "default-deny": networking.NetworkPolicySpecArgs(pod_selector=everything, policy_types=["Ingress", "Egress"]),
+            "dns": networking.NetworkPolicySpecArgs(pod_selector=everything, policy_types=["Egress"], egress=[_dns()]),
+            **{
+                f"from-{group.name}": networking.NetworkPolicySpecArgs(
+                    pod_selector=_pods(group), policy_types=["Egress"], egress=_egress(args, group)
+                )
+                for group in _distinct([*(flow.source for flow in args.flows), *(each.source for each in args.outside)])
+            },
+            **{
+                f"to-{group.name}": networking.NetworkPolicySpecArgs(
+                    pod_selector=_pods(group), policy_types=["Ingress"], ingress=_ingress(args, group)
+                )
+                for group in _distinct([flow.target for flow in args.flows])
+            },
         }
-        for server in args.servers:
-            specs[server.name] = networking.NetworkPolicySpecArgs(
-                pod_selector=_pods(server.match),
-                policy_types=["Ingress"],
-                ingress=[
-                    networking.NetworkPolicyIngressRuleArgs(
-                        from_=[networking.NetworkPolicyPeerArgs(pod_selector=_pods(superset))], ports=[_tcp(server.port)]
-                    )
-                ],
-            )
-        object_labels = labels(scope, NAME, name)
+        object_labels = labels(args.scope, NAME, name)
         for policy, spec in specs.items():
             networking.NetworkPolicy(
                 f"{name}-{policy}",
-                metadata=metadata(scope, f"{name}-{policy}", object_labels),
+                metadata=metadata(args.scope, f"{name}-{policy}", object_labels),
                 spec=spec,
                 opts=pulumi.ResourceOptions(parent=self),
             )
@@ -104,8 +85,41 @@ class NetworkPolicies(pulumi.ComponentResource):
         self.register_outputs({"policies": list(self.policies)})
 
 
-def _pods(match: Mapping[str, str]) -> meta.LabelSelectorArgs:
-    return meta.LabelSelectorArgs(match_labels=dict(match))
+def _distinct(groups: Sequence[Group | None]) -> list[Group]:
+    return list({group.name: group for group in groups if group}.values())
+
+
+def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.NetworkPolicyEgressRuleArgs]:
+    return [
+        *(
+            networking.NetworkPolicyEgressRuleArgs(to=_peer(flow.target), ports=[_tcp(flow.port)])
+            for flow in args.flows
+            if flow.source and flow.source.name == source.name
+        ),
+        *(
+            networking.NetworkPolicyEgressRuleArgs(
+                to=[networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in each.cidrs]
+            )
+            for each in args.outside
+            if each.source.name == source.name and each.cidrs
+        ),
+    ]
+
+
+def _ingress(args: NetworkPoliciesArgs, target: Group) -> list[networking.NetworkPolicyIngressRuleArgs]:
+    return [
+        networking.NetworkPolicyIngressRuleArgs(from_=_peer(flow.source), ports=[_tcp(flow.port)])
+        for flow in args.flows
+        if flow.target and flow.target.name == target.name
+    ]
+
+
+def _peer(group: Group | None) -> list[networking.NetworkPolicyPeerArgs] | None:
+    return [networking.NetworkPolicyPeerArgs(pod_selector=_pods(group))] if group else None
+
+
+def _pods(group: Group) -> meta.LabelSelectorArgs:
+    return meta.LabelSelectorArgs(match_labels=dict(group.match))
 
 
 def _tcp(port: int) -> networking.NetworkPolicyPortArgs:
@@ -114,17 +128,11 @@ def _tcp(port: int) -> networking.NetworkPolicyPortArgs:
 
 def _dns() -> networking.NetworkPolicyEgressRuleArgs:
     """DNS in kube-system, and at the address where a node's own DNS cache listens."""
+    namespace = meta.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": "kube-system"})
     return networking.NetworkPolicyEgressRuleArgs(
         to=[
-            networking.NetworkPolicyPeerArgs(namespace_selector=_pods({"kubernetes.io/metadata.name": "kube-system"})),
+            networking.NetworkPolicyPeerArgs(namespace_selector=namespace),
             networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr="169.254.20.10/32")),
         ],
         ports=[networking.NetworkPolicyPortArgs(port=53, protocol=protocol) for protocol in ("UDP", "TCP")],
     )
-
-
-def _databases(cidrs: Sequence[str]) -> list[networking.NetworkPolicyEgressRuleArgs]:
-    if not cidrs:
-        return []
-    peers = [networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in cidrs]
-    return [networking.NetworkPolicyEgressRuleArgs(to=peers)]

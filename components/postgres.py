@@ -23,6 +23,7 @@ from components.common import (
     name_of,
     pod_security,
     scratch,
+    secret_variable,
     selector,
     service_account,
 )
@@ -180,14 +181,7 @@ class PostgresServer(pulumi.ComponentResource):
                         "METADATA_DATABASE": postgres.database,
                     }
                 ),
-                core.EnvVarArgs(
-                    name="METADATA_PASSWORD",
-                    value_from=core.EnvVarSourceArgs(
-                        secret_key_ref=core.SecretKeySelectorArgs(
-                            name=name_of(secret.metadata, f"{name}-auth"), key=_PASSWORD_KEY
-                        )
-                    ),
-                ),
+                secret_variable("METADATA_PASSWORD", name_of(secret.metadata, f"{name}-auth"), _PASSWORD_KEY),
             ],
             resources=container_resources(postgres.resources),
             security_context=container_security(),

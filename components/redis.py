@@ -1,4 +1,4 @@
-"""A Redis (or Valkey) server: configuration, access control, storage and lifecycle."""
+"""A Redis (or Valkey) server with its replicas: configuration, access control, storage, roles and lifecycle."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from components.common import (
     container_resources,
     container_security,
     content_hash,
+    disruption_budget,
+    environment,
     exec_probe,
     fingerprint,
     labels,
@@ -23,23 +25,120 @@ from components.common import (
     name_of,
     pod_security,
     scratch,
+    secret_variable,
     selector,
     service_account,
+    spread,
 )
 from infra.quantities import format_memory
+from runtime.config.redis import SENTINEL_PORT, SENTINEL_SUFFIX
 from runtime.model import Images, RedisInstance
 
 NAME = "redis"
 DATA = "/data"
 CONFIG = "/etc/redis"
 AUTH = "/etc/redis-auth"
-#: The `redis` user of the official images (Debian's; the volumes belong to this group whatever the image says).
+#: The user of the official Debian images; the volumes belong to its group.
 USER = 999
-#: Clients, exporters and scalers use the default user; `operator` is for people and for replication.
+#: Superset's processes, exporters and scalers are the default user; `operator` is for people, replication and Sentinel.
 OPERATOR = "operator"
-_PASSWORD_KEY = "password"  # noqa: S105 the key of a Secret
-_OPERATOR_KEY = "operator-password"
-_ACL_KEY = "users.acl"
+#: Keys of the Secret.
+PASSWORD = "password"  # noqa: S105
+OPERATOR_PASSWORD = "operator-password"  # noqa: S105
+ACL = "users.acl"
+#: Sentinels of an instance: one may be lost, and two agree that a server is gone.
+SENTINELS = 3
+
+#: Functions for the scripts of servers and Sentinels: who is the primary, by its name, or nothing where nobody knows.
+FIND_PRIMARY = """\
+ask() {
+  host=$1 port=$2
+  shift 2
+  REDISCLI_AUTH="$PASSWORD" timeout 3 redis-cli --raw -h "$host" -p "$port" "$@" 2>/dev/null || true
+}
+primary_by_sentinels() {
+  i=0
+  while [ "$i" -lt "$SENTINELS" ]; do
+    sentinel=$NAME-sentinel-$i.$NAME-sentinel-nodes
+    found=$(ask "$sentinel" "$SENTINEL_PORT" sentinel get-master-addr-by-name "$NAME" | head -n 1)
+    case $found in
+      "$NAME"-*."$NAME-nodes") echo "$found"; return ;;
+    esac
+    i=$((i + 1))
+  done
+}
+primary_by_servers() {
+  i=0
+  while [ "$i" -lt "$SERVERS" ]; do
+    host=$NAME-$i.$NAME-nodes
+    if [ "$host" != "$me" ] && ask "$host" "$PORT" info replication | grep -q '^role:master'; then
+      echo "$host"
+      return
+    fi
+    i=$((i + 1))
+  done
+}
+"""
+
+#: Decides, when a pod starts, whether its server is the primary or whose replica it is, and writes that down. Sentinel
+#: changes the file when it changes the roles, so that a container which only restarts keeps its role.
+JOIN = """\
+set -eu
+me=$POD_NAME.$NAME-nodes
+config=$DATA/node.conf
+. "$CONFIG/find-primary.sh"
+first=$NAME-0.$NAME-nodes
+primary=
+if [ "$SENTINELS" -gt 0 ]; then
+  tries=0
+  while :; do
+    primary=$(primary_by_sentinels)
+    [ -n "$primary" ] || primary=$(primary_by_servers)
+    # Without data this server must not come back as the primary, or the others would copy its emptiness: another one
+    # takes over in a moment.
+    if [ "$primary" = "$me" ] && [ ! -s "$config" ] && [ "$tries" -lt 120 ]; then
+      tries=$((tries + 1))
+      sleep 1
+    else
+      break
+    fi
+  done
+  if [ -z "$primary" ] && [ -s "$config" ]; then
+    primary=$(sed -n 's/^replicaof \\([^ ]*\\) .*/\\1/p' "$config" | tail -n 1)
+    [ -n "$primary" ] || primary=$me
+  fi
+fi
+[ -n "$primary" ] || primary=$first
+umask 077
+{
+  echo "include $CONFIG/redis.conf"
+  echo "masteruser operator"
+  echo "masterauth $OPERATOR_PASSWORD"
+  echo "replica-announce-ip $me"
+  echo "replica-announce-port $PORT"
+  [ "$primary" = "$me" ] || echo "replicaof $primary $PORT"
+} >"$config.new"
+mv "$config.new" "$config"
+echo "$me: the primary is $primary"
+"""
+
+#: Before a primary stops, a replica takes over: clients notice nothing but a reconnect.
+HAND_OVER = """\
+is_primary() { redis-cli -p "$PORT" info replication | grep -q '^role:master'; }
+is_primary || exit 0
+redis-cli -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME"
+tries=0
+while is_primary && [ "$tries" -lt 30 ]; do
+  tries=$((tries + 1))
+  sleep 1
+done
+exit 0
+"""
+
+#: A replica is ready when it has the primary's data: only then may the next pod be replaced or drained.
+IN_SYNC = (
+    'redis-cli -e -p "$PORT" ping >/dev/null && ! redis-cli -p "$PORT" info replication | grep -q master_link_status:down'
+)
 
 
 def server_config(instance: RedisInstance) -> str:
@@ -49,20 +148,24 @@ def server_config(instance: RedisInstance) -> str:
         # The ACL file asks every client for a password, which is what protected mode stands in for.
         "protected-mode no",
         f"dir {DATA}",
-        f"aclfile {AUTH}/{_ACL_KEY}",
+        f"aclfile {AUTH}/{ACL}",
         f"maxmemory {instance.maxmemory_bytes}",
         f"maxmemory-policy {instance.maxmemory_policy}",
         "tcp-keepalive 60",
         *_persistence(instance),
     ]
+    if instance.sentinel and instance.carries_broker:
+        # A primary that lost its replicas refuses writes: what it took could not survive a failover. (Measured: a replica
+        # in its first synchronization was promoted, empty.) Caches rather go on.
+        lines += ["min-replicas-to-write 1", "min-replicas-max-lag 10"]
     return "\n".join(lines) + "\n"
 
 
 def _persistence(instance: RedisInstance) -> list[str]:
     if instance.persistence == "none":
         return ["appendonly no", 'save ""', "shutdown-on-sigterm nosave"]
-    # A snapshot after 15 minutes with one change, or 5 with a hundred; SIGTERM writes one more, so that a restart of the pod
-    # loses nothing even without the append-only file.
+    # A snapshot after 15 minutes with one change, or 5 with a hundred; SIGTERM writes one more, so that a restart of the
+    # pod loses nothing even without the append-only file.
     snapshots = ["save 900 1 300 100", "shutdown-on-sigterm save"]
     if instance.persistence == "rdb":
         return ["appendonly no", *snapshots]
@@ -80,9 +183,32 @@ def acl_file(client_password: str, operator_password: str) -> str:
     )
 
 
+def scripts(instance: RedisInstance) -> dict[str, str]:
+    """Files of the ConfigMap that the server's pods mount."""
+    files = {"redis.conf": server_config(instance)}
+    if instance.replicas:
+        files |= {"find-primary.sh": FIND_PRIMARY, "join.sh": JOIN}
+    if instance.sentinel:
+        files["hand-over.sh"] = HAND_OVER
+    return files
+
+
+def role_environment(instance: RedisInstance) -> dict[str, str]:
+    """What the scripts know of the instance."""
+    return {
+        "NAME": instance.name,
+        "PORT": str(instance.port),
+        "SERVERS": str(instance.replicas + 1),
+        "SENTINELS": str(SENTINELS if instance.sentinel else 0),
+        "SENTINEL_PORT": str(SENTINEL_PORT),
+        "DATA": DATA,
+        "CONFIG": CONFIG,
+    }
+
+
 @dataclass(frozen=True)
 class RedisArgs:
-    """What one Redis server needs."""
+    """What one Redis instance needs."""
 
     scope: Scope
     instance: RedisInstance
@@ -92,78 +218,50 @@ class RedisArgs:
 
 
 class Redis(pulumi.ComponentResource):
-    """One Redis server: a StatefulSet with its volume, Service, configuration and users.
+    """One Redis instance: a StatefulSet of a primary and its replicas, with volumes, configuration and users.
 
-    The password is in no argument and no ConfigMap: the server has it from a file of the Secret, probes from a variable.
+    Passwords are in no argument and no ConfigMap: a server has them from files of the Secret, probes from a variable.
+    Clients reach the primary by the Service of the instance's name; where Sentinel moves the primary, by asking Sentinel.
     """
 
-    #: Host name of the server inside the cluster.
-    host: pulumi.Output[str]
     #: Labels of its pods, for network policies.
     match: dict[str, str]
+    #: The Secret with the passwords of both users, and a digest of them.
+    secret: pulumi.Output[str]
+    fingerprint: pulumi.Output[str]
 
     def __init__(self, name: str, args: RedisArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:redis:Redis", name, None, opts)
         instance, scope = args.instance, args.scope
         child = pulumi.ResourceOptions(parent=self)
-        self.match = selector(scope, NAME, name)
+        self._args = args
         self._labels = labels(scope, NAME, name)
-
-        operator = random.RandomPassword(f"{name}-operator", length=32, special=False, opts=child)
-        passwords = {_PASSWORD_KEY: pulumi.Output.from_input(args.password), _OPERATOR_KEY: operator.result}
-        secret = core.Secret(
-            f"{name}-auth",
-            metadata=metadata(scope, f"{name}-auth", self._labels),
-            type="Opaque",
-            string_data={
-                **passwords,
-                _ACL_KEY: pulumi.Output.all(**passwords).apply(
-                    lambda plain: acl_file(plain[_PASSWORD_KEY], plain[_OPERATOR_KEY])
-                ),
-            },
-            opts=child,
-        )
+        self.match = selector(scope, NAME, name)
+        self.secret, self.fingerprint = self._auth(name, child)
         config = core.ConfigMap(
             f"{name}-config",
             metadata=metadata(scope, f"{name}-config", self._labels),
-            data={"redis.conf": server_config(instance)},
+            data=scripts(instance),
             opts=child,
         )
+        self._services(name, child)
         account = service_account(name, scope, self._labels, child)
-        service = core.Service(
-            name,
-            metadata=metadata(scope, name, self._labels),
-            spec=core.ServiceSpecArgs(
-                selector=self.match,
-                ports=[core.ServicePortArgs(name="redis", port=instance.port, target_port="redis")],
-            ),
-            opts=child,
-        )
-        core.Service(
-            f"{name}-nodes",
-            metadata=metadata(scope, f"{name}-nodes", self._labels),
-            spec=core.ServiceSpecArgs(
-                cluster_ip="None",
-                publish_not_ready_addresses=True,
-                selector=self.match,
-                ports=[core.ServicePortArgs(name="redis", port=instance.port, target_port="redis")],
-            ),
-            opts=child,
-        )
         persistent = instance.persistence != "none"
         apps.StatefulSet(
             name,
             metadata=metadata(scope, name, self._labels),
             spec=apps.StatefulSetSpecArgs(
                 service_name=f"{name}-nodes",
-                replicas=1,
+                replicas=instance.replicas + 1,
+                # One by one would never start where the primary is not the first.
+                pod_management_policy="Parallel",
                 selector=meta.LabelSelectorArgs(match_labels=self.match),
                 template=core.PodTemplateSpecArgs(
                     metadata=meta.ObjectMetaArgs(
                         labels=self._labels,
                         annotations={
-                            f"{PREFIX}/config": content_hash(server_config(instance))[:32],
-                            f"{PREFIX}/secret": fingerprint(passwords),
+                            f"{PREFIX}/config": content_hash(scripts(instance))[:32],
+                            f"{PREFIX}/secret": self.fingerprint,
                         },
                     ),
                     spec=core.PodSpecArgs(
@@ -171,18 +269,21 @@ class Redis(pulumi.ComponentResource):
                         automount_service_account_token=False,
                         enable_service_links=False,
                         security_context=pod_security(USER),
-                        # Long enough to write maxmemory to a slow disk.
-                        termination_grace_period_seconds=120,
-                        containers=[self._container(args, name_of(secret.metadata, f"{name}-auth"))],
+                        # Long enough to hand over, and to write maxmemory to a slow disk.
+                        termination_grace_period_seconds=150,
+                        topology_spread_constraints=spread(self.match) if instance.replicas else None,
+                        init_containers=[self._join()] if instance.replicas else None,
+                        containers=[self._server()],
                         volumes=[
                             core.VolumeArgs(
-                                name="config", config_map=core.ConfigMapVolumeSourceArgs(name=config.metadata.name)
+                                name="config",
+                                config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
                             core.VolumeArgs(
                                 name="auth",
                                 secret=core.SecretVolumeSourceArgs(
-                                    secret_name=name_of(secret.metadata, f"{name}-auth"),
-                                    items=[core.KeyToPathArgs(key=_ACL_KEY, path=_ACL_KEY)],
+                                    secret_name=self.secret,
+                                    items=[core.KeyToPathArgs(key=ACL, path=ACL)],
                                     default_mode=0o440,
                                 ),
                             ),
@@ -195,39 +296,100 @@ class Redis(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        self.host = name_of(service.metadata, name)
-        self.register_outputs({"host": self.host})
+        if instance.replicas:
+            disruption_budget(name, scope, self.match, self._labels, child)
+        self.register_outputs({"secret": self.secret})
 
-    def _container(self, args: RedisArgs, secret: pulumi.Output[str]) -> core.ContainerArgs:
-        instance = args.instance
+    def _auth(self, name: str, opts: pulumi.ResourceOptions) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        operator = random.RandomPassword(f"{name}-operator", length=32, special=False, opts=opts)
+        passwords = {PASSWORD: pulumi.Output.from_input(self._args.password), OPERATOR_PASSWORD: operator.result}
+        secret = core.Secret(
+            f"{name}-auth",
+            metadata=metadata(self._args.scope, f"{name}-auth", self._labels),
+            type="Opaque",
+            string_data={
+                **passwords,
+                ACL: pulumi.Output.all(**passwords).apply(lambda known: acl_file(known[PASSWORD], known[OPERATOR_PASSWORD])),
+            },
+            opts=opts,
+        )
+        return name_of(secret.metadata, f"{name}-auth"), fingerprint(passwords)
+
+    def _services(self, name: str, opts: pulumi.ResourceOptions) -> None:
+        instance, scope = self._args.instance, self._args.scope
+        port = core.ServicePortArgs(name="redis", port=instance.port, target_port="redis")
+        core.Service(
+            f"{name}-nodes",
+            metadata=metadata(scope, f"{name}-nodes", self._labels),
+            spec=core.ServiceSpecArgs(
+                cluster_ip="None", publish_not_ready_addresses=True, selector=self.match, ports=[port]
+            ),
+            opts=opts,
+        )
+        if instance.sentinel:
+            return
+        primary = {"apps.kubernetes.io/pod-index": "0"} if instance.replicas else {}
+        core.Service(
+            name,
+            metadata=metadata(scope, name, self._labels),
+            spec=core.ServiceSpecArgs(selector={**self.match, **primary}, ports=[port]),
+            opts=opts,
+        )
+
+    def _environment(self) -> list[core.EnvVarArgs]:
+        variables = environment(role_environment(self._args.instance))
+        name = core.EnvVarArgs(
+            name="POD_NAME",
+            value_from=core.EnvVarSourceArgs(field_ref=core.ObjectFieldSelectorArgs(field_path="metadata.name")),
+        )
+        return [*variables, name]
+
+    def _mounts(self) -> list[core.VolumeMountArgs]:
+        return [
+            core.VolumeMountArgs(name="data", mount_path=DATA),
+            core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
+            core.VolumeMountArgs(name="auth", mount_path=AUTH, read_only=True),
+            core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
+        ]
+
+    def _join(self) -> core.ContainerArgs:
+        return core.ContainerArgs(
+            name="join",
+            image=self._args.images.redis,
+            image_pull_policy=self._args.images.pull_policy,
+            command=["sh", f"{CONFIG}/join.sh"],
+            env=[
+                *self._environment(),
+                secret_variable("PASSWORD", self.secret, PASSWORD),
+                secret_variable("OPERATOR_PASSWORD", self.secret, OPERATOR_PASSWORD),
+            ],
+            resources=container_resources(self._args.instance.resources),
+            security_context=container_security(),
+            volume_mounts=self._mounts(),
+        )
+
+    def _server(self) -> core.ContainerArgs:
+        instance = self._args.instance
         # `-e` makes an error reply (still loading, wrong password) a failure.
         ping = ["redis-cli", "-e", "-p", str(instance.port), "ping"]
+        hand_over = core.LifecycleArgs(
+            pre_stop=core.LifecycleHandlerArgs(exec_=core.ExecActionArgs(command=["sh", f"{CONFIG}/hand-over.sh"]))
+        )
         return core.ContainerArgs(
             name="redis",
-            image=args.images.redis,
-            image_pull_policy=args.images.pull_policy,
-            command=["redis-server", f"{CONFIG}/redis.conf"],
-            env=[
-                core.EnvVarArgs(
-                    name="REDISCLI_AUTH",
-                    value_from=core.EnvVarSourceArgs(
-                        secret_key_ref=core.SecretKeySelectorArgs(name=secret, key=_PASSWORD_KEY)
-                    ),
-                )
-            ],
+            image=self._args.images.redis,
+            image_pull_policy=self._args.images.pull_policy,
+            command=["redis-server", f"{DATA}/node.conf" if instance.replicas else f"{CONFIG}/redis.conf"],
+            env=[*self._environment(), secret_variable("REDISCLI_AUTH", self.secret, PASSWORD)],
             ports=[core.ContainerPortArgs(name="redis", container_port=instance.port)],
             resources=container_resources(instance.resources),
             security_context=container_security(),
             # Loading a full append-only file takes minutes; killing the server in the middle would never end.
             startup_probe=exec_probe(ping, period=2, failures=300),
-            readiness_probe=exec_probe(ping, period=5, failures=2),
+            readiness_probe=exec_probe(["sh", "-c", IN_SYNC] if instance.replicas else ping, period=5, failures=2),
             liveness_probe=exec_probe(ping, period=10, failures=6),
-            volume_mounts=[
-                core.VolumeMountArgs(name="data", mount_path=DATA),
-                core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
-                core.VolumeMountArgs(name="auth", mount_path=AUTH, read_only=True),
-                core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
-            ],
+            lifecycle=hand_over if instance.sentinel else None,
+            volume_mounts=self._mounts(),
         )
 
 
@@ -242,3 +404,8 @@ def volume_claim(name: str, size: int, claim_labels: dict[str, str]) -> core.Per
             resources=core.VolumeResourceRequirementsArgs(requests={"storage": format_memory(size)}),
         ),
     )
+
+
+def sentinel_name(instance: RedisInstance) -> str:
+    """Name of the instance's Sentinels and of their Service: where clients ask for the primary."""
+    return f"{instance.name}{SENTINEL_SUFFIX}"

@@ -12,14 +12,19 @@ from components.common import (
     PREFIX,
     SUPERSET,
     disruption_budget,
+    environment,
+    exec_probe,
     labels,
     metadata,
     name_of,
     selector,
     service_account,
 )
-from components.superset import Process, SupersetArgs, pod_template
+from components.superset import SCRATCH, Process, SupersetArgs, pod_template
+from runtime.heartbeat import HEARTBEAT_ENV, HUNG_AFTER_SECONDS
 from runtime.model import Pool
+
+HEARTBEAT = f"{SCRATCH}/heartbeat"
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class Workers(pulumi.ComponentResource):
             labels=object_labels,
             match=self.match,
             several=several,
+            environment=environment({HEARTBEAT_ENV: HEARTBEAT}),
+            startup_probe=exec_probe(_touched(60), period=5, failures=60),
+            liveness_probe=exec_probe(_touched(HUNG_AFTER_SECONDS), period=30, failures=2),
         )
         deployment = apps.Deployment(
             name,
@@ -79,3 +87,8 @@ class Workers(pulumi.ComponentResource):
             disruption_budget(name, scope, self.match, object_labels, child)
         self.deployment = name_of(deployment.metadata, name)
         self.register_outputs({"deployment": self.deployment})
+
+
+def _touched(seconds: int) -> list[str]:
+    """A command that succeeds where the worker's event loop has turned in the last `seconds`; it starts no Python."""
+    return ["sh", "-c", f"test $(($(date +%s) - $(stat -c %Y {HEARTBEAT}))) -lt {seconds}"]

@@ -8,20 +8,22 @@ from collections.abc import Iterator, Mapping
 import pulumi
 
 from components.beat import BeatScheduler, BeatSchedulerArgs
-from components.common import PREFIX, Scope
+from components.common import PREFIX, SUPERSET, Scope
 from components.configuration import Configuration, ConfigurationArgs
 from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
-from components.network import NetworkPolicies, NetworkPoliciesArgs, Server
+from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
-from components.redis import Redis, RedisArgs
+from components.redis import Redis, RedisArgs, sentinel_name
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
+from components.sentinel import Sentinel, SentinelArgs
 from components.superset import SupersetArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
 from infra.problems import Problem
 from runtime import commands
-from runtime.model import Topology
+from runtime.config.redis import SENTINEL_PORT
+from runtime.model import RedisInstance, Topology
 
 #: Analytic databases may be anywhere; who knows their networks narrows this down.
 ANYWHERE = ("0.0.0.0/0", "::/0")
@@ -39,16 +41,6 @@ def check(topology: Topology) -> Iterator[Problem]:
             f"Start it with make up STACK={topology.stack}, or set platform: kubernetes",
         )
         return
-    for instance in topology.redis:
-        if instance.sentinel or instance.replicas:
-            key = f"redis.{'broker' if instance.carries_broker else 'cache'}"
-            yield Problem(
-                f"{key}.sentinel",
-                str(instance.sentinel).lower(),
-                "needs clients that follow a failover, which this version's Superset configuration does not cover",
-                f"Set {key}.sentinel: false and {key}.replicas: 0",
-                also=(f"{key}.replicas",),
-            )
     if topology.postgres.kind == "statefulset" and topology.postgres.user == SUPERUSER:
         yield Problem(
             "postgres.user",
@@ -100,6 +92,14 @@ def deploy(
         )
         for instance in topology.redis
     }
+    sentinels = {
+        instance.name: Sentinel(
+            sentinel_name(instance),
+            SentinelArgs(scope, instance, topology.images, redis[instance.name].secret, redis[instance.name].fingerprint),
+        )
+        for instance in topology.redis
+        if instance.sentinel
+    }
     postgres = PostgresServer(
         topology.postgres.host if topology.postgres.kind == "statefulset" else "postgres",
         PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password),
@@ -109,7 +109,7 @@ def deploy(
     initialization = Initialization(
         "superset-init",
         InitializationArgs(superset, secrets.init),
-        pulumi.ResourceOptions(depends_on=[postgres, *redis.values()]),
+        pulumi.ResourceOptions(depends_on=[postgres, *redis.values(), *sentinels.values()]),
     )
     ready = pulumi.ResourceOptions(depends_on=[initialization])
     web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
@@ -117,21 +117,39 @@ def deploy(
         Workers(f"worker-{pool.name}", WorkersArgs(superset, pool, commands.worker(topology, pool)), ready)
     if topology.beat:
         BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    group = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
     NetworkPolicies(
         "allow",
         NetworkPoliciesArgs(
             scope,
-            web_port=topology.web.port,
-            web_match=web.match,
-            servers=[
-                *(Server(instance.name, redis[instance.name].match, instance.port) for instance in topology.redis),
-                *([Server("postgres", postgres.match, topology.postgres.port)] if postgres.match else []),
+            flows=[
+                # An ingress controller's address is not known here, and a login page has to be reached.
+                Flow(None, Group("web", web.match), topology.web.port),
+                Flow(group, Group("postgres", postgres.match) if postgres.match else None, topology.postgres.port),
+                *(
+                    flow
+                    for instance in topology.redis
+                    for flow in _redis_flows(group, instance, redis[instance.name], sentinels.get(instance.name))
+                ),
             ],
-            outside_ports=[] if postgres.match else [topology.postgres.port],
-            database_cidrs=ANYWHERE,
+            outside=[OutsideNetworks(group, ANYWHERE)],
         ),
     )
     return _outputs(topology, namespace, secrets, web)
+
+
+def _redis_flows(clients: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:
+    servers = Group(instance.name, redis.match)
+    flows = [Flow(clients, servers, instance.port)]
+    if instance.replicas:
+        flows.append(Flow(servers, servers, instance.port))
+    if sentinel:
+        sentinels = Group(sentinel_name(instance), sentinel.match)
+        flows += [
+            *(Flow(source, sentinels, SENTINEL_PORT) for source in (clients, servers, sentinels)),
+            Flow(sentinels, servers, instance.port),
+        ]
+    return flows
 
 
 def _outputs(topology: Topology, namespace: Namespace, secrets: Secrets, web: WebTier) -> dict[str, pulumi.Input[object]]:

@@ -1,0 +1,210 @@
+"""The Sentinels of a Redis instance: they notice that the primary is gone, promote a replica, and tell clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes.apps import v1 as apps
+from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.meta import v1 as meta
+
+from components import redis
+from components.common import (
+    PREFIX,
+    Scope,
+    container_resources,
+    container_security,
+    content_hash,
+    disruption_budget,
+    environment,
+    exec_probe,
+    labels,
+    metadata,
+    name_of,
+    pod_security,
+    scratch,
+    secret_variable,
+    selector,
+    service_account,
+    spread,
+)
+from runtime.config.redis import SENTINEL_PORT
+from runtime.model import Images, RedisInstance, Resources
+
+NAME = "redis-sentinel"
+#: A Sentinel holds a few connections and no data.
+RESOURCES = Resources(
+    cpu_request_millis=50, cpu_limit_millis=200, memory_request_bytes=64 * 2**20, memory_limit_bytes=128 * 2**20
+)
+#: Milliseconds without an answer after which a server is taken for gone, and in which a failover has to be done.
+DOWN_AFTER = 5_000
+FAILOVER_TIMEOUT = 30_000
+
+#: Writes a Sentinel's first configuration. Sentinels keep nothing that they cannot find again: who is primary they learn
+#: from each other, or else from the servers, so that they need no volume.
+WATCH = f"""\
+set -eu
+me=$POD_NAME.$NAME-sentinel-nodes
+config=$DATA/sentinel.conf
+. "$CONFIG/find-primary.sh"
+while :; do
+  primary=$(primary_by_sentinels)
+  [ -n "$primary" ] || primary=$(primary_by_servers)
+  [ -z "$primary" ] || break
+  sleep 1
+done
+umask 077
+cat >"$config" <<END
+port $SENTINEL_PORT
+dir $DATA
+protected-mode no
+requirepass $PASSWORD
+sentinel sentinel-pass $PASSWORD
+sentinel resolve-hostnames yes
+sentinel announce-hostnames yes
+sentinel announce-ip $me
+sentinel announce-port $SENTINEL_PORT
+sentinel monitor $NAME $primary $PORT $((SENTINELS / 2 + 1))
+sentinel auth-user $NAME {redis.OPERATOR}
+sentinel auth-pass $NAME $OPERATOR_PASSWORD
+sentinel down-after-milliseconds $NAME {DOWN_AFTER}
+sentinel failover-timeout $NAME {FAILOVER_TIMEOUT}
+sentinel parallel-syncs $NAME 1
+END
+echo "$me: the primary is $primary"
+"""
+
+
+@dataclass(frozen=True)
+class SentinelArgs:
+    """What the Sentinels of one instance need."""
+
+    scope: Scope
+    instance: RedisInstance
+    images: Images
+    #: The instance's Secret, and its digest.
+    secret: pulumi.Output[str]
+    fingerprint: pulumi.Output[str]
+
+
+class Sentinel(pulumi.ComponentResource):
+    """Three Sentinels on different nodes, and the Service at which clients ask them."""
+
+    #: Name of the Service.
+    service: pulumi.Output[str]
+    #: Labels of the pods, for network policies.
+    match: dict[str, str]
+
+    def __init__(self, name: str, args: SentinelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:sentinel:Sentinel", name, None, opts)
+        scope = args.scope
+        child = pulumi.ResourceOptions(parent=self)
+        self.match = selector(scope, NAME, name)
+        object_labels = labels(scope, NAME, name)
+        files = {"find-primary.sh": redis.FIND_PRIMARY, "watch.sh": WATCH}
+        config = core.ConfigMap(
+            f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=files, opts=child
+        )
+        port = core.ServicePortArgs(name="sentinel", port=SENTINEL_PORT, target_port="sentinel")
+        core.Service(
+            f"{name}-nodes",
+            metadata=metadata(scope, f"{name}-nodes", object_labels),
+            spec=core.ServiceSpecArgs(
+                cluster_ip="None", publish_not_ready_addresses=True, selector=self.match, ports=[port]
+            ),
+            opts=child,
+        )
+        service = core.Service(
+            name,
+            metadata=metadata(scope, name, object_labels),
+            spec=core.ServiceSpecArgs(selector=self.match, ports=[port]),
+            opts=child,
+        )
+        account = service_account(name, scope, object_labels, child)
+        apps.StatefulSet(
+            name,
+            metadata=metadata(scope, name, object_labels),
+            spec=apps.StatefulSetSpecArgs(
+                service_name=f"{name}-nodes",
+                replicas=redis.SENTINELS,
+                pod_management_policy="Parallel",
+                selector=meta.LabelSelectorArgs(match_labels=self.match),
+                template=core.PodTemplateSpecArgs(
+                    metadata=meta.ObjectMetaArgs(
+                        labels=object_labels,
+                        annotations={
+                            f"{PREFIX}/config": content_hash(files)[:32],
+                            f"{PREFIX}/secret": args.fingerprint,
+                        },
+                    ),
+                    spec=core.PodSpecArgs(
+                        service_account_name=account,
+                        automount_service_account_token=False,
+                        enable_service_links=False,
+                        security_context=pod_security(redis.USER),
+                        topology_spread_constraints=spread(self.match),
+                        init_containers=[_watch(args)],
+                        containers=[_sentinel(args)],
+                        volumes=[
+                            core.VolumeArgs(
+                                name="config",
+                                config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
+                            ),
+                            scratch("data", "16Mi"),
+                        ],
+                    ),
+                ),
+            ),
+            opts=child,
+        )
+        disruption_budget(name, scope, self.match, object_labels, child)
+        self.service = name_of(service.metadata, name)
+        self.register_outputs({"service": self.service})
+
+
+def _mounts() -> list[core.VolumeMountArgs]:
+    return [
+        core.VolumeMountArgs(name="data", mount_path=redis.DATA),
+        core.VolumeMountArgs(name="config", mount_path=redis.CONFIG, read_only=True),
+    ]
+
+
+def _watch(args: SentinelArgs) -> core.ContainerArgs:
+    return core.ContainerArgs(
+        name="watch",
+        image=args.images.redis,
+        image_pull_policy=args.images.pull_policy,
+        command=["sh", f"{redis.CONFIG}/watch.sh"],
+        env=[
+            *environment(redis.role_environment(args.instance)),
+            core.EnvVarArgs(
+                name="POD_NAME",
+                value_from=core.EnvVarSourceArgs(field_ref=core.ObjectFieldSelectorArgs(field_path="metadata.name")),
+            ),
+            secret_variable("PASSWORD", args.secret, redis.PASSWORD),
+            secret_variable("OPERATOR_PASSWORD", args.secret, redis.OPERATOR_PASSWORD),
+        ],
+        resources=container_resources(RESOURCES),
+        security_context=container_security(),
+        volume_mounts=_mounts(),
+    )
+
+
+def _sentinel(args: SentinelArgs) -> core.ContainerArgs:
+    # A lost quorum is not a reason to be unready: clients must still learn who is primary.
+    ping = ["redis-cli", "-e", "-p", str(SENTINEL_PORT), "ping"]
+    return core.ContainerArgs(
+        name="sentinel",
+        image=args.images.redis,
+        image_pull_policy=args.images.pull_policy,
+        command=["redis-server", f"{redis.DATA}/sentinel.conf", "--sentinel"],
+        env=[secret_variable("REDISCLI_AUTH", args.secret, redis.PASSWORD)],
+        ports=[core.ContainerPortArgs(name="sentinel", container_port=SENTINEL_PORT)],
+        resources=container_resources(RESOURCES),
+        security_context=container_security(),
+        startup_probe=exec_probe(ping, period=2, failures=30),
+        readiness_probe=exec_probe(ping, period=5, failures=2),
+        liveness_probe=exec_probe(ping, period=10, failures=3),
+        volume_mounts=_mounts(),
+    )
