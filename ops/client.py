@@ -369,6 +369,7 @@ class SupersetClient:
     def _chart_event(self, job_id: str, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         for pause in self.backoff.delays():
+            time.sleep(pause)
             parameters = {"last_id": self._last_event} if self._last_event else None
             answer = self._session.call("GET", "/api/v1/async_event/", parameters=parameters, read_timeout=15)
             with self._session.shape(answer):
@@ -377,9 +378,8 @@ class SupersetClient:
                 self._last_event = str(event["id"])
                 if event["job_id"] == job_id and event["status"] in ("done", "error"):
                     return event
-            if time.monotonic() + pause > deadline:
+            if time.monotonic() > deadline:
                 break
-            time.sleep(pause)
         raise StillRunningError(
             f"the chart's job {job_id} has not ended after {timeout:g} s: it is queued (maybe where no worker "
             "listens), runs still, or its worker died"
@@ -438,7 +438,7 @@ class SupersetClient:
         ):
             known = ", ".join(f"{number} ({name})" for name, number in sorted(self.databases().items())) or "none"
             raise UnknownNameError(f"there is no database {database_id} on {self.url}. Known: {known}")
-        if kinds or answer.status_code in (400, 422):
+        if kinds or answer.status_code in (400, 422) or why.startswith("Failed to execute query"):
             raise QueryFailedError(f"Superset refuses the query: {why}")
         self._session.unexpected(answer, "the query was not queued")
 

@@ -58,12 +58,16 @@ def table_lines(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator
 
 
 def csv_lines(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    """RFC 4180 with a header, and PostgreSQL's rule for the rest: NULL is an empty field, an empty string is `""`."""
+    """RFC 4180 with a header, and PostgreSQL's rule for the rest: NULL is an empty field, an empty string is `""`.
+
+    Where there is but one column, NULL is `""` too: to most readers an empty line is no row.
+    """
     if not names:
         return
     yield ",".join(map(_csv_field, names))
+    null = "" if len(names) > 1 else '""'
     for row in rows:
-        yield ",".join("" if value is None else _csv_field(text(value)) for value in row)
+        yield ",".join(null if value is None else _csv_field(text(value)) for value in row)
 
 
 def json_lines(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:

@@ -377,7 +377,7 @@ def _stop(client: SupersetClient, handle: QueryHandle) -> None:
     except NotStoppedError as error:
         _tell(str(error))
     else:
-        _tell(f"query {handle.id} is {left.state} on the server")
+        _tell(f"query {handle.id} is {left.state} on the server{f': {left.error}' if left.error else ''}")
 
 
 # Rows
@@ -454,6 +454,12 @@ def _reported() -> Generator[None]:
     except ClientError as error:
         _tell(f"error: {error}")
         raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        # The reader of the rows has seen enough.
+        raise
+    except OSError as error:
+        _tell(f"error: the rows could not be written: {error.strerror}")
+        raise typer.Exit(ExitCode.UNEXPECTED) from None
 
 
 @contextmanager

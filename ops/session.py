@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, NoReturn, cast
 
 import httpx
@@ -46,6 +48,7 @@ class Session:
             # Over https, Superset wants a referrer of its own origin.
             "headers": {"Accept": "application/json", "Referer": f"{self.url}/", "User-Agent": "superset-async"},
             "trust_env": not _loopback(httpx.URL(self.url).host),
+            "verify": _trust(),
         }
         self._http = httpx.Client(**self._options)
 
@@ -256,6 +259,12 @@ def _login_refused(answer: httpx.Response) -> bool:
     if answer.status_code == 422:
         return set(_body(answer)) == {"msg"}
     return answer.status_code == 400 and "CSRF" in reason(answer)
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The certificates that are trusted, of SSL_CERT_FILE or SSL_CERT_DIR where set; read once, since that is slow."""
+    return httpx.create_ssl_context()
 
 
 def _loopback(host: str) -> bool:
