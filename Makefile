@@ -14,6 +14,7 @@ help: ## this list
 
 $(VENV)/bin/uv: requirements/bootstrap.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "· installing the project's environment ($(VENV))"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
 	@touch $@
@@ -28,6 +29,7 @@ $(VENV)/.dev: $(VENV)/.program requirements/dev.txt
 	@touch $@
 
 $(SUPERSET_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt
+	@echo "· installing Superset's environment ($(SUPERSET_VENV), 650 MB)"
 	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(SUPERSET_VENV)
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset.txt
 	@touch $@
