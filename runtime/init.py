@@ -6,6 +6,7 @@ databases. A second run changes nothing that is as it should be; of several at o
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import logging
@@ -301,11 +302,14 @@ def _record(step: str, digest: str) -> None:
 
 def main() -> int:
     """Make the metadata database ready; the exit code of the job."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.init", description=main.__doc__)
+    parser.add_argument("--wait", type=float, default=WAIT_SECONDS, help="seconds to wait for PostgreSQL and Redis")
+    wait: float = parser.parse_args().wait
     started = time.monotonic()
     try:
         topology = load_topology(os.environ)
         render(topology, os.environ)
-        wait_for_services(topology, os.environ)
+        wait_for_services(topology, os.environ, wait)
         with exclusive(topology, os.environ), superset_app() as app:
             say(f"Superset started in {time.monotonic() - started:.1f} s")
             prepare(app, topology, os.environ)

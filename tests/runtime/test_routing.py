@@ -18,26 +18,24 @@ def broken(user_id: int) -> str | None:
     raise RuntimeError("the metadata database is away")
 
 
-CASES: list[tuple[str, Any, Any, str]] = (
-    [
-        ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": "alice"}, "tenant-a"),
-        ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": "bob"}, "tenant-b"),
-        ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": "stranger"}, "default"),
-        ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": None}, "default"),
-        ("sql_lab.get_sql_results", None, None, "default"),
-        (CHART, ({"user_id": 7}, {}), {}, "tenant-a"),
-        (CHART, (), {"job_metadata": {"user_id": 8}, "form_data": {}}, "tenant-b"),
-        (CHART, ({"user_id": 9}, {}), {}, "default"),
-        (CHART, ({"user_id": 99}, {}), {}, "default"),
-        (CHART, ({"user_id": None}, {}), {}, "default"),
-        (CHART, ({"user_id": None, "guest_token": {"user": {"username": "alice"}}}, {}), {}, "tenant-a"),
-        (CHART, ({"user_id": None, "guest_token": {"user": {}}}, {}), {}, "default"),
-        ("load_explore_json_into_cache", ({"user_id": 8}, {}, "json", False), {}, "tenant-b"),
-        # A report of a tenant's user is no query of the tenant; its kwargs mean something else.
-        ("reports.execute", (1,), {"username": "alice"}, "default"),
-        ("prune_query", (), {"retention_period_days": 1}, "default"),
-    ],
-)
+CASES: list[tuple[str, Any, Any, str]] = [
+    ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": "alice"}, "tenant-a"),
+    ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": "bob"}, "tenant-b"),
+    ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": "stranger"}, "default"),
+    ("sql_lab.get_sql_results", (1, "SELECT 1"), {"username": None}, "default"),
+    ("sql_lab.get_sql_results", None, None, "default"),
+    (CHART, ({"user_id": 7}, {}), {}, "tenant-a"),
+    (CHART, (), {"job_metadata": {"user_id": 8}, "form_data": {}}, "tenant-b"),
+    (CHART, ({"user_id": 9}, {}), {}, "default"),
+    (CHART, ({"user_id": 99}, {}), {}, "default"),
+    (CHART, ({"user_id": None}, {}), {}, "default"),
+    (CHART, ({"user_id": None, "guest_token": {"user": {"username": "alice"}}}, {}), {}, "tenant-a"),
+    (CHART, ({"user_id": None, "guest_token": {"user": {}}}, {}), {}, "default"),
+    ("load_explore_json_into_cache", ({"user_id": 8}, {}, "json", False), {}, "tenant-b"),
+    # A report of a tenant's user is no query of the tenant; its kwargs mean something else.
+    ("reports.execute", (1,), {"username": "alice"}, "default"),
+    ("prune_query", (), {"retention_period_days": 1}, "default"),
+]
 
 
 @pytest.mark.parametrize(("task", "args", "kwargs", "queue"), CASES)

@@ -1,0 +1,52 @@
+"""`runtime.init` on a real PostgreSQL and Redis: what it makes, that it can run again, and how it fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runtime.conftest import DECLARED_LIMIT, Prepared
+
+pytestmark = pytest.mark.superset
+
+
+def test_one_run_makes_schema_roles_administrator_and_databases(prepared: Prepared) -> None:
+    sql = prepared.services.sql
+    assert "creating administrator 'admin'" in prepared.first_run
+    assert sql("SELECT count(*) FROM alembic_version") == "1"
+    assert set(sql("SELECT name FROM ab_role").split()) >= {"Admin", "Alpha", "Gamma", "sql_lab", "Public"}
+    assert int(sql("SELECT count(*) FROM ab_permission_view_role")) > 400
+    assert sql("SELECT username FROM ab_user") == "admin"
+    assert sql("SELECT database_name, allow_run_async, allow_dml, cache_timeout FROM dbs") == "analytics|t|f|"
+    extra = sql("SELECT extra::json->'engine_params' FROM dbs")
+    assert extra == f'{{"execution_options": {{"statement_timeout_seconds": {DECLARED_LIMIT}}}}}'
+    masked = sql("SELECT sqlalchemy_uri FROM dbs")
+    assert "analyst:XXXXXXXXXX@" in masked
+    permissions = sql("SELECT v.name FROM ab_permission_view p JOIN ab_view_menu v ON v.id = p.view_menu_id")
+    assert {"[analytics].(id:1)", "[analytics].[analytics].[public]"} <= set(permissions.splitlines())
+
+
+def test_a_second_run_changes_only_what_differs_and_never_a_password(prepared: Prepared) -> None:
+    def state() -> str:
+        return prepared.services.sql(
+            "SELECT password FROM ab_user WHERE username = 'admin'; SELECT count(*) FROM ab_permission_view_role;"
+            "SELECT id, encode(password, 'hex'), extra FROM dbs"
+        )
+
+    before = state()
+    # Someone changed it by hand; the stack's word is what counts.
+    prepared.services.sql("UPDATE dbs SET allow_dml = true")
+    done = prepared.init(ADMIN_PASSWORD="another-password")
+    assert done.returncode == 0, done.stderr
+    assert state() == before
+    assert prepared.services.sql("SELECT allow_dml FROM dbs") == "f"
+    said = [line for line in done.stdout.splitlines() if not line.startswith(("Superset started", "ready after", "Loaded"))]
+    assert [line for line in said if "INFO" not in line] == ["updating database 'analytics': allow_dml"]
+
+
+def test_a_wrong_password_ends_it_with_the_reason_and_without_the_password(prepared: Prepared) -> None:
+    done = prepared.init("--wait=1", POSTGRES_PASSWORD="wr0ng")
+    assert done.returncode == 1
+    assert "PostgreSQL at 127.0.0.1" in done.stderr
+    assert "password authentication failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "wr0ng" not in done.stdout + done.stderr

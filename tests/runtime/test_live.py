@@ -1,0 +1,123 @@
+"""A web process and a worker of the multi-tenant stack, on real PostgreSQL and Valkey: limits, routes and timeouts in effect."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local import binaries
+from runtime import commands
+from tests.runtime.conftest import DECLARED_LIMIT, PROJECT, STACK_LIMIT, Prepared, run_script, until
+from tests.runtime.stacks import REDIS_PASSWORD
+
+pytestmark = pytest.mark.superset
+
+
+def redis_command(port: int, database: int, *words: str) -> list[str]:
+    """The reply of a Valkey to one command, as redis-py in Superset's environment reads it."""
+    program = (
+        "import json, os, redis, sys; "
+        f"client = redis.Redis(port={port}, db={database}, password=os.environ['P'], decode_responses=True); "
+        "reply = client.execute_command(*sys.argv[1:]); "
+        "print(json.dumps(reply if isinstance(reply, list) else [reply]))"
+    )
+    command = [str(binaries.superset_python()), "-c", program, *words]
+    done = subprocess.run(command, env={"P": REDIS_PASSWORD}, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def worker(prepared: Prepared) -> Iterator[None]:
+    """The worker of Bob's tenant, with the very command that the platform starts."""
+    log = prepared.services.folder / "worker.log"
+    command = commands.worker(prepared.topology, prepared.topology.pool("tenant-b"))
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=prepared.environment("worker"), cwd=PROJECT, stdout=output, stderr=output)
+        try:
+            until(lambda: " ready." in log.read_text() or process.poll() is not None, 90, "the worker is ready")
+            assert process.poll() is None, log.read_text()[-4000:]
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def live(prepared: Prepared, worker: None) -> dict[str, Any]:
+    return run_script("web_process.py", prepared.environment("web"))
+
+
+def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], prepared: Prepared) -> None:
+    plan = prepared.topology.celery
+    replies = list(live["worker_conf"].values())
+    assert len(replies) == 1
+    for conf in (replies[0], live["web_conf"]):
+        assert conf["task_default_queue"] == "default"
+        assert set(conf["task_queues"]) == {"default", "priority", "tenant-a", "tenant-b"}
+        assert conf["task_create_missing_queues"] is False
+        assert conf["task_acks_late"] is True
+        assert conf["task_reject_on_worker_lost"] is True
+        assert (conf["task_soft_time_limit"], conf["task_time_limit"]) == (540, 600)
+        limits = {"soft_time_limit": 540, "time_limit": 600}
+        assert conf["task_annotations"]["sql_lab.get_sql_results"] == limits
+        assert conf["broker_transport_options"]["visibility_timeout"] == plan.visibility_timeout_seconds
+        assert conf["result_expires"] == plan.result_expires_seconds
+        assert conf["result_backend"].startswith("db+postgresql+psycopg2://")
+        assert set(conf["beat_schedule"]) == {"celery-results", "queries", "logs"}
+
+
+def test_a_tenants_messages_carry_our_limits_to_its_queue(live: dict[str, Any], prepared: Prepared) -> None:
+    assert live["alice"]["status"] == 202
+    port = prepared.services.redis_port
+    messages = [json.loads(message) for message in redis_command(port, 0, "LRANGE", "tenant-a", "0", "-1")]
+    limits = {message["headers"]["task"]: message["headers"]["timelimit"] for message in messages}
+    assert limits == {"sql_lab.get_sql_results": [600, 540], "load_chart_data_into_cache": [600, 540]}
+    sql = next(message for message in messages if message["headers"]["task"] == "sql_lab.get_sql_results")
+    _, kwargs, _ = json.loads(base64.b64decode(sql["body"]))
+    assert kwargs["username"] == "alice"
+
+
+def test_a_query_is_answered_and_its_rows_live_as_long_as_the_stack_says(live: dict[str, Any], prepared: Prepared) -> None:
+    assert live["bob"]["query"]["status"] == "success", live["bob"]
+    assert live["bob"]["rows"] == [{"one": 1}]
+    results = prepared.topology.database("query_results")
+    port = prepared.services.redis_port + 1
+    keys = redis_command(port, results.number, "KEYS", "*")
+    assert len(keys) == 1
+    assert keys[0].startswith(results.prefix)
+    (ttl,) = redis_command(port, results.number, "TTL", keys[0])
+    assert 3500 < int(ttl) <= prepared.topology.caching.query_results_ttl_seconds
+    states = prepared.services.sql("SELECT status FROM celery_taskmeta")
+    assert "SUCCESS" in states.split()
+
+
+def test_the_database_ends_a_slow_statement_and_the_user_reads_why(live: dict[str, Any]) -> None:
+    slow = live["slow"]
+    assert slow["query"]["status"] == "failed"
+    # From when the worker took it: how long it waited for the worker depends on this machine's load.
+    seconds = float(slow["query"]["end_time"]) / 1000 - float(slow["query"]["start_running_time"]) / 1000
+    assert DECLARED_LIMIT <= seconds < DECLARED_LIMIT + 2
+    assert f"The database ended this statement after {DECLARED_LIMIT}s, its limit" in slow["error_message"]
+
+
+def test_a_database_that_nobody_declared_has_the_stacks_limit(live: dict[str, Any]) -> None:
+    assert live["undeclared_limit"] == {
+        "none": f"{STACK_LIMIT}s",
+        "stricter": "2s",
+        "endless": f"{STACK_LIMIT}s",
+        "longer than a task": f"{STACK_LIMIT}s",
+    }
+
+
+def test_event_streams_expire(live: dict[str, Any], prepared: Prepared) -> None:
+    assert live["alice"]["status"] == 202
+    (ttl,) = redis_command(prepared.services.redis_port, 2, "TTL", "async-events-c")
+    assert 86_000 < int(ttl) <= 86_400

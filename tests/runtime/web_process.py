@@ -1,0 +1,107 @@
+"""Run in Superset's environment as a web process of the multi-tenant stack: submits queries over HTTP and says what happened.
+
+Alice's tenant has no worker, so that her messages stay to be looked at; Bob's has one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib import import_module
+from typing import Any
+
+PASSWORD = "for-this-test"
+
+
+def main() -> None:
+    """Print everything as one line of JSON."""
+    app = import_module("superset.app").create_app()
+    with app.app_context():
+        extensions = import_module("superset.extensions")
+        sm, celery = extensions.security_manager, extensions.celery_app
+        for name in ("alice", "bob"):
+            sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
+        users = {name: sm.find_user(username=name).id for name in ("alice", "bob")}
+        database_id = app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
+        answer: dict[str, Any] = {
+            "worker_conf": celery.control.inspect(timeout=10).conf(),
+            "web_conf": {name: celery.conf[name] for name in app.config["CELERY_CONFIG"]},
+            "undeclared_limit": _limit_of_an_undeclared_database(),
+        }
+        # A chart of Alice's, through Superset's own function.
+        manager = extensions.async_query_manager
+        manager.submit_chart_data_job("channel", {"datasource": "1__table"}, users["alice"])
+    alice, bob = Browser(app, "alice", database_id), Browser(app, "bob", database_id)
+    answer["alice"] = alice.submit("SELECT 1 AS one")
+    answer["bob"] = bob.follow("SELECT 1 AS one")
+    answer["slow"] = bob.follow("SELECT slow(8)")
+    with app.app_context():
+        import_module("superset.extensions").async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
+    print(json.dumps(answer, default=repr))
+
+
+def _limit_of_an_undeclared_database() -> dict[str, str]:
+    """What a connection has of a database that someone added in Superset's pages, without and with options of their own."""
+    model = import_module("superset.models.core").Database
+    declared = import_module("superset.extensions").db.session.query(model).filter_by(database_name="analytics").one()
+    found: dict[str, str] = {}
+    for name, extra in {
+        "none": {},
+        "stricter": {"engine_params": {"connect_args": {"options": "-c statement_timeout=2s"}}},
+        "endless": {"engine_params": {"connect_args": {"options": "-c statement_timeout=0"}}},
+        "longer than a task": {"engine_params": {"connect_args": {"options": "-c statement_timeout=1d"}}},
+    }.items():
+        database = model(database_name="undeclared", extra=json.dumps(extra))
+        database.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
+        with database.get_raw_connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute("SHOW statement_timeout")
+            found[name] = cursor.fetchone()[0]
+    return found
+
+
+class Browser:
+    """A logged-in user of Superset's HTTP API."""
+
+    def __init__(self, app: Any, user: str, database_id: int) -> None:
+        self._client = app.test_client()
+        self._database_id = database_id
+        login = {"username": user, "password": PASSWORD, "provider": "db", "refresh": False}
+        token = self._client.post("/api/v1/security/login", json=login).json["access_token"]
+        self._headers = {"Authorization": f"Bearer {token}"}
+        token = self._client.get("/api/v1/security/csrf_token/", headers=self._headers).json["result"]
+        self._headers["X-CSRFToken"] = token
+
+    def submit(self, sql: str) -> dict[str, Any]:
+        """Submit asynchronously: status, JSON and seconds."""
+        started = time.monotonic()
+        body = {
+            "database_id": self._database_id,
+            "sql": sql,
+            "runAsync": True,
+            "client_id": f"{time.monotonic_ns() % 10**10}",
+            "schema": "public",
+        }
+        answer = self._client.post("/api/v1/sqllab/execute/", json=body, headers=self._headers)
+        return {"status": answer.status_code, "json": answer.json, "seconds": time.monotonic() - started}
+
+    def follow(self, sql: str) -> dict[str, Any]:
+        """Submit and poll until the query has ended: the query as the API shows it, seconds, and rows where there are."""
+        started = time.monotonic()
+        submitted = self.submit(sql)
+        if submitted["status"] != 202:
+            return submitted
+        query: dict[str, Any] = {"status": "pending"}
+        while query["status"] not in ("success", "failed", "stopped", "timed_out") and time.monotonic() - started < 60:
+            time.sleep(0.1)
+            url = f"/api/v1/query/{submitted['json']['query']['queryId']}"
+            query = self._client.get(url, headers=self._headers).json["result"]
+        answer = {"query": query, "seconds": time.monotonic() - started, "error_message": query.get("error_message")}
+        if query["status"] == "success":
+            url = f"/api/v1/sqllab/results/?q=(key:'{query['results_key']}')"
+            answer["rows"] = self._client.get(url, headers=self._headers).json["data"]
+        return answer
+
+
+if __name__ == "__main__":
+    main()
