@@ -24,9 +24,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Flow:
-    """Pods of `source` connect to `port` of the pods of `target`. No source: from anywhere; no target: to anywhere."""
+    """Pods of `source`, or of the namespace that it names, connect to `port` of the pods of `target`; None: anywhere."""
 
-    source: Group | None
+    source: Group | str
     target: Group | None
     port: int
 
@@ -85,8 +85,8 @@ class NetworkPolicies(pulumi.ComponentResource):
         self.register_outputs({"policies": list(self.policies)})
 
 
-def _distinct(groups: Sequence[Group | None]) -> list[Group]:
-    return list({group.name: group for group in groups if group}.values())
+def _distinct(ends: Sequence[Group | str | None]) -> list[Group]:
+    return list({end.name: end for end in ends if isinstance(end, Group)}.values())
 
 
 def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.NetworkPolicyEgressRuleArgs]:
@@ -94,14 +94,14 @@ def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.Network
         *(
             networking.NetworkPolicyEgressRuleArgs(to=_peer(flow.target), ports=[_tcp(flow.port)])
             for flow in args.flows
-            if flow.source and flow.source.name == source.name
+            if flow.source == source
         ),
         *(
             networking.NetworkPolicyEgressRuleArgs(
                 to=[networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in each.cidrs]
             )
             for each in args.outside
-            if each.source.name == source.name and each.cidrs
+            if each.source == source and each.cidrs
         ),
     ]
 
@@ -110,12 +110,18 @@ def _ingress(args: NetworkPoliciesArgs, target: Group) -> list[networking.Networ
     return [
         networking.NetworkPolicyIngressRuleArgs(from_=_peer(flow.source), ports=[_tcp(flow.port)])
         for flow in args.flows
-        if flow.target and flow.target.name == target.name
+        if flow.target == target
     ]
 
 
-def _peer(group: Group | None) -> list[networking.NetworkPolicyPeerArgs] | None:
-    return [networking.NetworkPolicyPeerArgs(pod_selector=_pods(group))] if group else None
+def _peer(end: Group | str | None) -> list[networking.NetworkPolicyPeerArgs] | None:
+    if isinstance(end, str):
+        return [networking.NetworkPolicyPeerArgs(namespace_selector=_namespace(end))]
+    return [networking.NetworkPolicyPeerArgs(pod_selector=_pods(end))] if end else None
+
+
+def _namespace(name: str) -> meta.LabelSelectorArgs:
+    return meta.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": name})
 
 
 def _pods(group: Group) -> meta.LabelSelectorArgs:
@@ -128,10 +134,9 @@ def _tcp(port: int) -> networking.NetworkPolicyPortArgs:
 
 def _dns() -> networking.NetworkPolicyEgressRuleArgs:
     """DNS in kube-system, and at the address where a node's own DNS cache listens."""
-    namespace = meta.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": "kube-system"})
     return networking.NetworkPolicyEgressRuleArgs(
         to=[
-            networking.NetworkPolicyPeerArgs(namespace_selector=namespace),
+            networking.NetworkPolicyPeerArgs(namespace_selector=_namespace("kube-system")),
             networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr="169.254.20.10/32")),
         ],
         ports=[networking.NetworkPolicyPortArgs(port=53, protocol=protocol) for protocol in ("UDP", "TCP")],

@@ -1,4 +1,4 @@
-"""The metadata database: a PostgreSQL server of the stack's own, or a name for one that exists."""
+"""The metadata database: a PostgreSQL server of the stack's own."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ NAME = "postgres"
 DATA = "/data"
 SCRIPTS = "/etc/postgres"
 SOCKETS = "/var/run/postgresql"
+PASSWORD = "password"  # noqa: S105 the key of a Secret
 #: The server's superuser. Nothing connects as it over the network; `kubectl exec … psql -U postgres` does, by the socket.
 SUPERUSER = "postgres"
-_PASSWORD_KEY = "password"  # noqa: S105 the key of a Secret
 
 HBA = """\
 local all postgres peer
@@ -76,20 +76,27 @@ REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 """
 
 
-def server_arguments(postgres: Postgres) -> list[str]:
-    """Command line of the server.
+def server_settings(postgres: Postgres) -> dict[str, str]:
+    """What the topology decides about the server, whoever starts it.
 
     A quarter of the memory request for shared buffers is PostgreSQL's own advice for a dedicated server; the connections
     that the topology reserves are the superuser's, so that an operator gets in when the tiers use all the others.
     """
-    settings = {
-        "listen_addresses": "*",
-        "port": str(postgres.port),
+    return {
         "max_connections": str(postgres.max_connections),
         "superuser_reserved_connections": str(postgres.reserved_connections),
         "shared_buffers": f"{max(postgres.resources.memory_request_bytes // 4 // MIB, 32)}MB",
         "effective_cache_size": f"{max(postgres.resources.memory_request_bytes * 3 // 4 // MIB, 96)}MB",
         "password_encryption": "scram-sha-256",
+    }
+
+
+def server_arguments(postgres: Postgres) -> list[str]:
+    """Command line of the server."""
+    settings = {
+        **server_settings(postgres),
+        "listen_addresses": "*",
+        "port": str(postgres.port),
         "hba_file": f"{SCRIPTS}/pg_hba.conf",
         "unix_socket_directories": SOCKETS,
     }
@@ -97,7 +104,9 @@ def server_arguments(postgres: Postgres) -> list[str]:
 
 
 def user_of(image: str) -> int:
-    """The `postgres` user of an official image: initdb refuses a user that the image does not know."""
+    """The `postgres` user of an official image, or of CloudNativePG's: initdb refuses one that the image does not know."""
+    if "cloudnative-pg" in image:
+        return 26
     return 70 if "alpine" in image else 999
 
 
@@ -115,41 +124,34 @@ class PostgresArgs:
 class PostgresServer(pulumi.ComponentResource):
     """A PostgreSQL server: a StatefulSet with its volume and Service, and the role and database that Superset uses.
 
-    With `kind: existing` it has no children, and `host` is the one that the stack file says.
+    Role, password and database are made again at every start of the pod, so that a new password needs only a restart.
     """
 
-    #: Host name of the server.
-    host: pulumi.Output[str]
-    #: Labels of its pods, for network policies; None where the server is not this stack's.
-    match: dict[str, str] | None
+    #: Labels of its pods, for network policies.
+    match: dict[str, str]
+    #: The Secret with the role's password.
+    secret: pulumi.Output[str]
 
     def __init__(self, name: str, args: PostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:postgres:PostgresServer", name, None, opts)
-        if args.postgres.kind == "existing":
-            self.match = None
-            self.host = pulumi.Output.from_input(args.postgres.host)
-        else:
-            self.match = selector(args.scope, NAME, name)
-            self.host = self._server(name, args, self.match)
-        self.register_outputs({"host": self.host})
-
-    def _server(self, name: str, args: PostgresArgs, match: dict[str, str]) -> pulumi.Output[str]:
         scope, postgres = args.scope, args.postgres
+        self.match = match = selector(scope, NAME, name)
         child = pulumi.ResourceOptions(parent=self)
         object_labels = labels(scope, NAME, name)
         secret = core.Secret(
             f"{name}-auth",
             metadata=metadata(scope, f"{name}-auth", object_labels),
             type="Opaque",
-            string_data={_PASSWORD_KEY: args.password},
+            string_data={PASSWORD: args.password},
             opts=child,
         )
+        self.secret = name_of(secret.metadata, f"{name}-auth")
         scripts = {"pg_hba.conf": HBA, "prepare.sh": PREPARE, "roles.sql": ROLES}
         config = core.ConfigMap(
             f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=scripts, opts=child
         )
         account = service_account(name, scope, object_labels, child)
-        service = core.Service(
+        core.Service(
             name,
             metadata=metadata(scope, name, object_labels),
             spec=core.ServiceSpecArgs(
@@ -181,7 +183,7 @@ class PostgresServer(pulumi.ComponentResource):
                         "METADATA_DATABASE": postgres.database,
                     }
                 ),
-                secret_variable("METADATA_PASSWORD", name_of(secret.metadata, f"{name}-auth"), _PASSWORD_KEY),
+                secret_variable("METADATA_PASSWORD", self.secret, PASSWORD),
             ],
             resources=container_resources(postgres.resources),
             security_context=container_security(),
@@ -214,7 +216,7 @@ class PostgresServer(pulumi.ComponentResource):
                         labels=object_labels,
                         annotations={
                             f"{PREFIX}/config": content_hash(scripts)[:32],
-                            f"{PREFIX}/secret": fingerprint({_PASSWORD_KEY: args.password}),
+                            f"{PREFIX}/secret": fingerprint({PASSWORD: args.password}),
                         },
                     ),
                     spec=core.PodSpecArgs(
@@ -240,4 +242,4 @@ class PostgresServer(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        return name_of(service.metadata, name)
+        self.register_outputs({"secret": self.secret})

@@ -59,10 +59,10 @@ ask() {
 primary_by_sentinels() {
   i=0
   while [ "$i" -lt "$SENTINELS" ]; do
-    sentinel=$NAME-sentinel-$i.$NAME-sentinel-nodes
+    sentinel=$NAME-sentinel-$i.$NAME-sentinel-nodes.$NAMESPACE.svc
     found=$(ask "$sentinel" "$SENTINEL_PORT" sentinel get-master-addr-by-name "$NAME" | head -n 1)
     case $found in
-      "$NAME"-*."$NAME-nodes") echo "$found"; return ;;
+      "$NAME"-*."$NAME-nodes.$NAMESPACE.svc") echo "$found"; return ;;
     esac
     i=$((i + 1))
   done
@@ -70,7 +70,7 @@ primary_by_sentinels() {
 primary_by_servers() {
   i=0
   while [ "$i" -lt "$SERVERS" ]; do
-    host=$NAME-$i.$NAME-nodes
+    host=$NAME-$i.$NAME-nodes.$NAMESPACE.svc
     if [ "$host" != "$me" ] && ask "$host" "$PORT" info replication | grep -q '^role:master'; then
       echo "$host"
       return
@@ -84,10 +84,10 @@ primary_by_servers() {
 #: changes the file when it changes the roles, so that a container which only restarts keeps its role.
 JOIN = """\
 set -eu
-me=$POD_NAME.$NAME-nodes
+me=$POD_NAME.$NAME-nodes.$NAMESPACE.svc
 config=$DATA/node.conf
 . "$CONFIG/find-primary.sh"
-first=$NAME-0.$NAME-nodes
+first=$NAME-0.$NAME-nodes.$NAMESPACE.svc
 primary=
 if [ "$SENTINELS" -gt 0 ]; then
   tries=0
@@ -193,9 +193,9 @@ def scripts(instance: RedisInstance) -> dict[str, str]:
     return files
 
 
-def role_environment(instance: RedisInstance) -> dict[str, str]:
-    """What the scripts know of the instance."""
-    return {
+def role_environment(instance: RedisInstance) -> list[core.EnvVarArgs]:
+    """What the scripts know of the instance and of their pod."""
+    plain = {
         "NAME": instance.name,
         "PORT": str(instance.port),
         "SERVERS": str(instance.replicas + 1),
@@ -204,6 +204,17 @@ def role_environment(instance: RedisInstance) -> dict[str, str]:
         "DATA": DATA,
         "CONFIG": CONFIG,
     }
+    of_pod = {"POD_NAME": "metadata.name", "NAMESPACE": "metadata.namespace"}
+    return [
+        *environment(plain),
+        *(
+            core.EnvVarArgs(
+                name=variable,
+                value_from=core.EnvVarSourceArgs(field_ref=core.ObjectFieldSelectorArgs(field_path=path)),
+            )
+            for variable, path in of_pod.items()
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -336,14 +347,6 @@ class Redis(pulumi.ComponentResource):
             opts=opts,
         )
 
-    def _environment(self) -> list[core.EnvVarArgs]:
-        variables = environment(role_environment(self._args.instance))
-        name = core.EnvVarArgs(
-            name="POD_NAME",
-            value_from=core.EnvVarSourceArgs(field_ref=core.ObjectFieldSelectorArgs(field_path="metadata.name")),
-        )
-        return [*variables, name]
-
     def _mounts(self) -> list[core.VolumeMountArgs]:
         return [
             core.VolumeMountArgs(name="data", mount_path=DATA),
@@ -359,7 +362,7 @@ class Redis(pulumi.ComponentResource):
             image_pull_policy=self._args.images.pull_policy,
             command=["sh", f"{CONFIG}/join.sh"],
             env=[
-                *self._environment(),
+                *role_environment(self._args.instance),
                 secret_variable("PASSWORD", self.secret, PASSWORD),
                 secret_variable("OPERATOR_PASSWORD", self.secret, OPERATOR_PASSWORD),
             ],
@@ -380,7 +383,7 @@ class Redis(pulumi.ComponentResource):
             image=self._args.images.redis,
             image_pull_policy=self._args.images.pull_policy,
             command=["redis-server", f"{DATA}/node.conf" if instance.replicas else f"{CONFIG}/redis.conf"],
-            env=[*self._environment(), secret_variable("REDISCLI_AUTH", self.secret, PASSWORD)],
+            env=[*role_environment(self._args.instance), secret_variable("REDISCLI_AUTH", self.secret, PASSWORD)],
             ports=[core.ContainerPortArgs(name="redis", container_port=instance.port)],
             resources=container_resources(instance.resources),
             security_context=container_security(),

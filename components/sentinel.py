@@ -17,7 +17,6 @@ from components.common import (
     container_security,
     content_hash,
     disruption_budget,
-    environment,
     exec_probe,
     labels,
     metadata,
@@ -45,7 +44,7 @@ FAILOVER_TIMEOUT = 30_000
 #: from each other, or else from the servers, so that they need no volume.
 WATCH = f"""\
 set -eu
-me=$POD_NAME.$NAME-sentinel-nodes
+me=$POD_NAME.$NAME-sentinel-nodes.$NAMESPACE.svc
 config=$DATA/sentinel.conf
 . "$CONFIG/find-primary.sh"
 while :; do
@@ -177,11 +176,7 @@ def _watch(args: SentinelArgs) -> core.ContainerArgs:
         image_pull_policy=args.images.pull_policy,
         command=["sh", f"{redis.CONFIG}/watch.sh"],
         env=[
-            *environment(redis.role_environment(args.instance)),
-            core.EnvVarArgs(
-                name="POD_NAME",
-                value_from=core.EnvVarSourceArgs(field_ref=core.ObjectFieldSelectorArgs(field_path="metadata.name")),
-            ),
+            *redis.role_environment(args.instance),
             secret_variable("PASSWORD", args.secret, redis.PASSWORD),
             secret_variable("OPERATOR_PASSWORD", args.secret, redis.OPERATOR_PASSWORD),
         ],

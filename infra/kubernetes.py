@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import pulumi
 
+from components.autoscaler import KEDA_NAMESPACE, Autoscaler, AutoscalerArgs
+from components.backup import MetadataBackup, MetadataBackupArgs
 from components.beat import BeatScheduler, BeatSchedulerArgs
 from components.common import PREFIX, SUPERSET, Scope
 from components.configuration import Configuration, ConfigurationArgs
@@ -14,7 +16,10 @@ from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
+from components.postgres_cluster import PORT as CLUSTER_PORT
+from components.postgres_cluster import PostgresCluster, cluster_flows
 from components.redis import Redis, RedisArgs, sentinel_name
+from components.route import WebRoute, WebRouteArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs
 from components.superset import SupersetArgs
@@ -25,8 +30,6 @@ from runtime import commands
 from runtime.config.redis import SENTINEL_PORT
 from runtime.model import RedisInstance, Topology
 
-#: Analytic databases may be anywhere; who knows their networks narrows this down.
-ANYWHERE = ("0.0.0.0/0", "::/0")
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 
@@ -41,7 +44,15 @@ def check(topology: Topology) -> Iterator[Problem]:
             f"Start it with make up STACK={topology.stack}, or set platform: kubernetes",
         )
         return
-    if topology.postgres.kind == "statefulset" and topology.postgres.user == SUPERUSER:
+    if topology.postgres.kind == "cloudnativepg" and topology.postgres.port != CLUSTER_PORT:
+        yield Problem(
+            "postgres.port",
+            str(topology.postgres.port),
+            f"is not the port of a CloudNativePG server, {CLUSTER_PORT}",
+            "Leave it out",
+            also=("postgres.kind",),
+        )
+    if topology.postgres.kind != "existing" and topology.postgres.user == SUPERUSER:
         yield Problem(
             "postgres.user",
             SUPERUSER,
@@ -100,64 +111,127 @@ def deploy(
         for instance in topology.redis
         if instance.sentinel
     }
-    postgres = PostgresServer(
-        topology.postgres.host if topology.postgres.kind == "statefulset" else "postgres",
-        PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password),
-    )
+    postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password))
+    servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
     configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology))
     superset = SupersetArgs(scope, topology.images, configuration.ref, secrets.app)
     initialization = Initialization(
         "superset-init",
         InitializationArgs(superset, secrets.init),
-        pulumi.ResourceOptions(depends_on=[postgres, *redis.values(), *sentinels.values()]),
+        pulumi.ResourceOptions(depends_on=servers),
     )
     ready = pulumi.ResourceOptions(depends_on=[initialization])
     web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
+    broker_database = topology.database("broker")
+    broker = topology.instance(broker_database.instance)
     for pool in topology.pools:
-        Workers(f"worker-{pool.name}", WorkersArgs(superset, pool, commands.worker(topology, pool)), ready)
+        name = f"worker-{pool.name}"
+        workers = Workers(name, WorkersArgs(superset, pool, commands.worker(topology, pool)), ready)
+        if pool.scaling:
+            args = AutoscalerArgs(
+                scope,
+                pool,
+                pool.scaling,
+                deployment=workers.deployment,
+                broker=broker,
+                broker_database=broker_database,
+                broker_secret=redis[broker.name].secret,
+                counts_running=len(topology.pools) == 1 and topology.celery.acks_late,
+            )
+            Autoscaler(f"{name}-scaler", args)
     if topology.beat:
         BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
-    group = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
+    route = (
+        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port))
+        if topology.web.route
+        else None
+    )
+    backup = (
+        MetadataBackup(
+            "postgres-backup",
+            MetadataBackupArgs(scope, topology.postgres, topology.postgres.backup, topology.images, postgres.secret),
+        )
+        if topology.postgres.backup and postgres
+        else None
+    )
     NetworkPolicies(
         "allow",
-        NetworkPoliciesArgs(
-            scope,
-            flows=[
-                # An ingress controller's address is not known here, and a login page has to be reached.
-                Flow(None, Group("web", web.match), topology.web.port),
-                Flow(group, Group("postgres", postgres.match) if postgres.match else None, topology.postgres.port),
-                *(
-                    flow
-                    for instance in topology.redis
-                    for flow in _redis_flows(group, instance, redis[instance.name], sentinels.get(instance.name))
-                ),
-            ],
-            outside=[OutsideNetworks(group, ANYWHERE)],
-        ),
+        _network(topology, scope, web=web, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup),
     )
-    return _outputs(topology, namespace, secrets, web)
+    return _outputs(topology, namespace, secrets, web, route)
 
 
-def _redis_flows(clients: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:
+def _postgres(topology: Topology, args: PostgresArgs) -> PostgresServer | PostgresCluster | None:
+    match topology.postgres.kind:
+        case "statefulset":
+            return PostgresServer(topology.postgres.host, args)
+        case "cloudnativepg":
+            return PostgresCluster(topology.postgres.host, args)
+        case "existing":
+            return None
+
+
+def _network(
+    topology: Topology,
+    scope: Scope,
+    *,
+    web: WebTier,
+    redis: Mapping[str, Redis],
+    sentinels: Mapping[str, Sentinel],
+    postgres: PostgresServer | PostgresCluster | None,
+    backup: MetadataBackup | None,
+) -> NetworkPoliciesArgs:
+    superset = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
+    route, port = topology.web.route, topology.postgres.port
+    database = Group("postgres", postgres.match) if postgres else None
+    flows = [
+        *(
+            Flow(namespace, Group("web", web.match), topology.web.port)
+            for namespace in (route.from_namespaces if route else ())
+        ),
+        Flow(superset, database, port),
+    ]
+    if backup:
+        flows.append(Flow(Group("postgres-backup", backup.match), database, port))
+    if isinstance(postgres, PostgresCluster) and database:
+        flows += cluster_flows(database)
+    for instance in topology.redis:
+        flows += _redis_flows(superset, instance, redis[instance.name], sentinels.get(instance.name))
+        if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
+            flows += _clients(KEDA_NAMESPACE, instance, redis[instance.name], sentinels.get(instance.name))
+    return NetworkPoliciesArgs(scope, flows, [OutsideNetworks(superset, topology.database_cidrs)])
+
+
+def _redis_flows(superset: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:
+    flows = _clients(superset, instance, redis, sentinel)
     servers = Group(instance.name, redis.match)
-    flows = [Flow(clients, servers, instance.port)]
     if instance.replicas:
         flows.append(Flow(servers, servers, instance.port))
     if sentinel:
         sentinels = Group(sentinel_name(instance), sentinel.match)
         flows += [
-            *(Flow(source, sentinels, SENTINEL_PORT) for source in (clients, servers, sentinels)),
+            Flow(servers, sentinels, SENTINEL_PORT),
+            Flow(sentinels, sentinels, SENTINEL_PORT),
             Flow(sentinels, servers, instance.port),
         ]
     return flows
 
 
-def _outputs(topology: Topology, namespace: Namespace, secrets: Secrets, web: WebTier) -> dict[str, pulumi.Input[object]]:
+def _clients(source: Group | str, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:
+    flows = [Flow(source, Group(instance.name, redis.match), instance.port)]
+    if sentinel:
+        flows.append(Flow(source, Group(sentinel_name(instance), sentinel.match), SENTINEL_PORT))
+    return flows
+
+
+def _outputs(
+    topology: Topology, namespace: Namespace, secrets: Secrets, web: WebTier, route: WebRoute | None
+) -> dict[str, pulumi.Input[object]]:
     port = topology.web.port
     where = pulumi.Output.all(namespace=namespace.namespace, service=web.service, secret=secrets.init.name)
     return {
         "namespace": namespace.namespace,
-        "url": where.apply(lambda known: f"http://{known['service']}.{known['namespace']}.svc:{port}"),
+        "url": route.url if route else where.apply(lambda known: _inside(known, port)),
         "port_forward": where.apply(
             lambda known: f"kubectl --namespace {known['namespace']} port-forward service/{known['service']} {port}:{port}"
         ),
@@ -179,3 +253,8 @@ def _outputs(topology: Topology, namespace: Namespace, secrets: Secrets, web: We
             for pool in topology.pools
         ],
     }
+
+
+def _inside(known: Mapping[str, str], port: int) -> str:
+    """The web tier's URL for what runs in the cluster."""
+    return f"http://{known['service']}.{known['namespace']}.svc:{port}"

@@ -29,12 +29,19 @@ ORDER = (
     "ServiceAccount",
     "Secret",
     "ConfigMap",
+    "PersistentVolumeClaim",
     "Service",
+    "Cluster",
     "StatefulSet",
     "Job",
     "Deployment",
+    "CronJob",
     "PodDisruptionBudget",
     "HorizontalPodAutoscaler",
+    "TriggerAuthentication",
+    "ScaledObject",
+    "Ingress",
+    "HTTPRoute",
 )
 #: Lists the files that the last render wrote; kubectl does not read it.
 INDEX = ".rendered"

@@ -1,0 +1,217 @@
+"""What changes the number of a pool's workers: KEDA, which reads the broker, or an HPA, which reads a metric of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes.apiextensions import CustomResource
+from pulumi_kubernetes.autoscaling import v2 as autoscaling
+from pulumi_kubernetes.meta import v1 as meta
+
+from components import redis
+from components.common import SUPERSET, Scope, labels, metadata
+from components.redis import sentinel_name
+from components.web import cpu_metric
+from runtime.config.redis import SENTINEL_PORT
+from runtime.model import Pool, RedisDatabase, RedisInstance, Scaling
+
+#: Namespace of KEDA's operator, which connects to the broker.
+KEDA_NAMESPACE = "keda"
+#: External metric that an HPA asks for, of the exporter's, by way of the metrics adapter: messages in each `queue_name`.
+QUEUE_METRIC = "celery_queue_depth"
+#: Celery's list of a queue has the queue's name. What workers have taken and not acknowledged is one hash for all queues.
+UNACKNOWLEDGED = "unacked"
+#: Seconds between two looks at the broker.
+POLLING_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class AutoscalerArgs:
+    """What the scaler of one pool needs."""
+
+    scope: Scope
+    pool: Pool
+    scaling: Scaling
+    #: Name of the pool's Deployment.
+    deployment: pulumi.Output[str]
+    broker: RedisInstance
+    broker_database: RedisDatabase
+    #: The broker's Secret.
+    broker_secret: pulumi.Output[str]
+    #: Whether every unacknowledged message is of this pool and stays so while it runs (one pool, late acknowledgement).
+    counts_running: bool
+
+
+class Autoscaler(pulumi.ComponentResource):
+    """Scales one pool's Deployment on CPU and on the messages of its queues: whichever asks for more workers.
+
+    It goes up at once and down one worker at a time, each only after a window of lower load, so that long queries end in
+    peace. There is one scaler a Deployment: of KEDA, or an HPA.
+    """
+
+    #: Name of the ScaledObject or HorizontalPodAutoscaler.
+    scaler: str
+
+    def __init__(self, name: str, args: AutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:autoscaler:Autoscaler", name, None, opts)
+        self.scaler = name
+        child = pulumi.ResourceOptions(parent=self)
+        object_labels = labels(args.scope, SUPERSET, name)
+        if args.scaling.kind == "keda":
+            _keda(name, args, object_labels, child)
+        else:
+            _hpa(name, args, object_labels, child)
+        self.register_outputs({"scaler": name})
+
+
+def formula(queues: Sequence[str], *, counts_running: bool) -> str:
+    """Messages waiting in the pool's queues, and, where they can be told apart, running: a sum over the triggers' names."""
+    return " + ".join([*(f"queue{number}" for number, _ in enumerate(queues)), *(["running"] if counts_running else [])])
+
+
+def _triggers(args: AutoscalerArgs, authentication: str) -> list[dict[str, Any]]:
+    """The length of each queue's list, that of the hash of running messages, and CPU."""
+    broker = args.broker
+    host, port = (sentinel_name(broker), SENTINEL_PORT) if broker.sentinel else (broker.host, broker.port)
+    address = pulumi.Output.concat(host, ".", args.scope.namespace, f".svc:{port}")
+    server = {"addresses": address, "sentinelMaster": broker.name} if broker.sentinel else {"address": address}
+
+    def length(name: str, key: str) -> dict[str, Any]:
+        return {
+            "type": "redis-sentinel" if broker.sentinel else "redis",
+            "name": name,
+            "metricType": "AverageValue",
+            "metadata": {
+                **server,
+                # The default is 0, whatever database the broker is in.
+                "databaseIndex": str(args.broker_database.number),
+                "listName": f"{args.broker_database.prefix}{key}",
+                "listLength": str(args.scaling.queued_per_worker),
+            },
+            "authenticationRef": {"name": authentication},
+        }
+
+    return [
+        *(length(f"queue{number}", queue) for number, queue in enumerate(args.pool.queues)),
+        *([length("running", UNACKNOWLEDGED)] if args.counts_running else []),
+        {
+            "type": "cpu",
+            "metricType": "Utilization",
+            "metadata": {"value": str(args.scaling.cpu_target_percent)},
+        },
+    ]
+
+
+def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
+    pool, broker = args.pool, args.broker
+    secret = {"name": args.broker_secret, "key": redis.PASSWORD}
+    authentication = CustomResource(
+        name,
+        api_version="keda.sh/v1alpha1",
+        kind="TriggerAuthentication",
+        metadata=metadata(args.scope, name, object_labels),
+        spec={
+            "secretTargetRef": [
+                {"parameter": parameter, **secret}
+                for parameter in ("password", *(["sentinelPassword"] if broker.sentinel else []))
+            ]
+        },
+        opts=opts,
+    )
+    CustomResource(
+        f"{name}-scaled",
+        api_version="keda.sh/v1alpha1",
+        kind="ScaledObject",
+        metadata=metadata(args.scope, name, object_labels),
+        spec={
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": args.deployment},
+            "minReplicaCount": pool.min_workers,
+            "maxReplicaCount": pool.max_workers,
+            "pollingInterval": POLLING_SECONDS,
+            # A broker that cannot be asked is no reason to take workers away.
+            "fallback": {
+                "failureThreshold": 3,
+                "replicas": pool.min_workers,
+                "behavior": "currentReplicasIfHigher",
+            },
+            "advanced": {
+                "scalingModifiers": {
+                    "formula": formula(pool.queues, counts_running=args.counts_running),
+                    "target": str(args.scaling.queued_per_worker),
+                    "metricType": "AverageValue",
+                },
+                "horizontalPodAutoscalerConfig": {"behavior": _behaviour(args.scaling)},
+            },
+            "triggers": _triggers(args, name),
+        },
+        opts=pulumi.ResourceOptions(parent=opts.parent, depends_on=[authentication]),
+    )
+
+
+def _behaviour(scaling: Scaling) -> dict[str, Any]:
+    return {
+        "scaleUp": {
+            "stabilizationWindowSeconds": 0,
+            "selectPolicy": "Max",
+            "policies": [
+                {"type": "Percent", "value": 100, "periodSeconds": 30},
+                {"type": "Pods", "value": 2, "periodSeconds": 30},
+            ],
+        },
+        "scaleDown": {
+            "stabilizationWindowSeconds": scaling.scale_in_window_seconds,
+            "selectPolicy": "Max",
+            "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
+        },
+    }
+
+
+def _hpa(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
+    pool, scaling = args.pool, args.scaling
+    behaviour = _behaviour(scaling)
+    waiting = autoscaling.MetricSpecArgs(
+        type="External",
+        external=autoscaling.ExternalMetricSourceArgs(
+            metric=autoscaling.MetricIdentifierArgs(
+                name=QUEUE_METRIC,
+                selector=meta.LabelSelectorArgs(
+                    match_expressions=[
+                        meta.LabelSelectorRequirementArgs(key="queue_name", operator="In", values=list(pool.queues))
+                    ]
+                ),
+            ),
+            target=autoscaling.MetricTargetArgs(type="AverageValue", average_value=str(scaling.queued_per_worker)),
+        ),
+    )
+    autoscaling.HorizontalPodAutoscaler(
+        name,
+        metadata=metadata(args.scope, name, object_labels),
+        spec=autoscaling.HorizontalPodAutoscalerSpecArgs(
+            scale_target_ref=autoscaling.CrossVersionObjectReferenceArgs(
+                api_version="apps/v1", kind="Deployment", name=args.deployment
+            ),
+            min_replicas=pool.min_workers,
+            max_replicas=pool.max_workers,
+            metrics=[cpu_metric(scaling.cpu_target_percent), waiting],
+            behavior=autoscaling.HorizontalPodAutoscalerBehaviorArgs(
+                scale_up=_rules(behaviour["scaleUp"]), scale_down=_rules(behaviour["scaleDown"])
+            ),
+        ),
+        opts=opts,
+    )
+
+
+def _rules(rules: dict[str, Any]) -> autoscaling.HPAScalingRulesArgs:
+    return autoscaling.HPAScalingRulesArgs(
+        stabilization_window_seconds=rules["stabilizationWindowSeconds"],
+        select_policy=rules["selectPolicy"],
+        policies=[
+            autoscaling.HPAScalingPolicyArgs(
+                type=policy["type"], value=policy["value"], period_seconds=policy["periodSeconds"]
+            )
+            for policy in rules["policies"]
+        ],
+    )

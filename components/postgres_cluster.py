@@ -1,0 +1,115 @@
+"""The metadata database as a `Cluster` of CloudNativePG: a primary and its replicas, which that operator looks after."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_kubernetes.apiextensions import CustomResource
+from pulumi_kubernetes.core import v1 as core
+
+from components.common import labels, metadata, name_of
+from components.network import Flow, Group
+from components.postgres import NAME, PASSWORD, PostgresArgs, server_settings, user_of
+from infra.quantities import format_cpu, format_memory
+
+#: Namespace of the operator, which asks every server for its state at `STATUS_PORT`.
+OPERATOR_NAMESPACE = "cnpg-system"
+STATUS_PORT = 8000
+#: The operator's servers always listen here.
+PORT = 5432
+
+
+def cluster_flows(servers: Group) -> list[Flow]:
+    """What the servers need beside their clients: each other, the operator, and the API server, wherever it is."""
+    return [
+        Flow(servers, servers, PORT),
+        Flow(servers, servers, STATUS_PORT),
+        Flow(OPERATOR_NAMESPACE, servers, PORT),
+        Flow(OPERATOR_NAMESPACE, servers, STATUS_PORT),
+        Flow(servers, None, 443),
+        Flow(servers, None, 6443),
+    ]
+
+
+class PostgresCluster(pulumi.ComponentResource):
+    """A CloudNativePG `Cluster`; the Service of the component's name always leads to the primary.
+
+    The operator makes role and database from the Secret, and follows a new password.
+    """
+
+    #: Labels of its pods, for network policies.
+    match: dict[str, str]
+    #: The Secret with the role's password.
+    secret: pulumi.Output[str]
+
+    def __init__(self, name: str, args: PostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("superset-async:postgres_cluster:PostgresCluster", name, None, opts)
+        scope, postgres, image = args.scope, args.postgres, args.images.postgres
+        child = pulumi.ResourceOptions(parent=self)
+        object_labels = labels(scope, NAME, name)
+        self.match = {"cnpg.io/cluster": name}
+        secret = core.Secret(
+            f"{name}-auth",
+            metadata=metadata(scope, f"{name}-auth", {**object_labels, "cnpg.io/reload": "true"}),
+            type="kubernetes.io/basic-auth",
+            string_data={"username": postgres.user, PASSWORD: args.password},
+            opts=child,
+        )
+        self.secret = name_of(secret.metadata, f"{name}-auth")
+        resources = postgres.resources
+        CustomResource(
+            name,
+            api_version="postgresql.cnpg.io/v1",
+            kind="Cluster",
+            metadata=metadata(scope, name, object_labels),
+            spec={
+                "instances": postgres.instances,
+                "imageName": image,
+                "imagePullPolicy": args.images.pull_policy,
+                "postgresUID": user_of(image),
+                "postgresGID": user_of(image),
+                "enableSuperuserAccess": False,
+                "bootstrap": {
+                    "initdb": {
+                        "database": postgres.database,
+                        "owner": postgres.user,
+                        "secret": {"name": self.secret},
+                        "encoding": "UTF8",
+                        "localeCollate": "C.UTF-8",
+                        "localeCType": "C.UTF-8",
+                        "dataChecksums": True,
+                    }
+                },
+                "postgresql": {"parameters": server_settings(postgres)},
+                "storage": {"size": format_memory(postgres.volume_bytes)},
+                "resources": {
+                    "requests": {
+                        "cpu": format_cpu(resources.cpu_request_millis),
+                        "memory": format_memory(resources.memory_request_bytes),
+                    },
+                    "limits": {
+                        "cpu": format_cpu(resources.cpu_limit_millis),
+                        "memory": format_memory(resources.memory_limit_bytes),
+                    },
+                },
+                "affinity": {
+                    "enablePodAntiAffinity": True,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "podAntiAffinityType": "preferred",
+                },
+                "inheritedMetadata": {"labels": object_labels},
+                "managed": {
+                    "services": {
+                        # Only what is used: the primary, under the name that everything else has.
+                        "disabledDefaultServices": ["ro", "r"],
+                        "additional": [
+                            {
+                                "selectorType": "rw",
+                                "serviceTemplate": {"metadata": {"name": name, "labels": object_labels}},
+                            }
+                        ],
+                    }
+                },
+            },
+            opts=child,
+        )
+        self.register_outputs({"secret": self.secret})
