@@ -58,20 +58,14 @@ class Connection:
 
 
 def local_platform(stack: str) -> LocalPlatform | None:
-    """The platform of `stack` on this machine, or None where none was ever started; it need not run."""
+    """The platform of `stack` on this machine, or None where this version never started one; it need not run."""
     folder = StateFolder.of(stack)
-    if not folder.topology.exists():
+    topology = folder.read_topology()
+    if topology is None:
         return None
-    try:
-        topology = Topology.model_validate_json(folder.topology.read_text(encoding="utf-8"))
-        made: dict[str, Any] = (
-            json.loads(folder.bootstrapped.read_text(encoding="utf-8")) if folder.bootstrapped.exists() else {}
-        )
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{folder.root}: the state of the local platform cannot be read ({type(error).__name__}). "
-            f"Run `superset-async up --stack {stack}` again, or give --url"
-        ) from None
+    made: dict[str, Any] = (
+        json.loads(folder.bootstrapped.read_text(encoding="utf-8")) if folder.bootstrapped.exists() else {}
+    )
     return LocalPlatform(
         stack, web_url(topology), topology.admin_username, folder.password_file, made.get("database_id"), topology
     )
@@ -89,7 +83,9 @@ def resolve(
         raise UsageError("--password-file and --token-file: give one of them")
     url = wanted.url or env.get(URL_ENV) or (local.url if local else None)
     if not url:
-        raise UsageError(f"no local platform is there (`make up` starts one): say which Superset by --url or {URL_ENV}")
+        raise UsageError(
+            f"this version has started no local platform here (`make up` does): say which Superset by --url or {URL_ENV}"
+        )
     url = checked_url(url)
     home = local if local and checked_url(local.url) == url else None
     username = wanted.username or env.get(USERNAME_ENV) or (home.username if home else None)

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -98,12 +99,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         payload = text.encode()
-        self.send_response(answer.status)
-        kind = "text/html" if isinstance(answer.body, str) else "application/json"
-        for name, value in ({"Content-Type": kind, "Content-Length": str(len(payload))} | answer.headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(payload)
+        # A client that was interrupted does not listen any more.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.send_response(answer.status)
+            kind = "text/html" if isinstance(answer.body, str) else "application/json"
+            for name, value in ({"Content-Type": kind, "Content-Length": str(len(payload))} | answer.headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(payload)
 
     do_GET = do_POST = _serve
 

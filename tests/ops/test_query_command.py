@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from ops.errors import ExitCode
 from ops.query import app, with_command
 from tests.ops.conftest import PASSWORD, USER, Answer, Playing, record, refusal, result
 
@@ -242,3 +244,10 @@ def test_help_tells_the_exit_codes(query: Query) -> None:
         shown = " ".join(query(*arguments).stdout.replace("│", " ").split())
         assert "5 query failed" in shown
         assert "9 no worker took it" in shown
+
+
+def test_the_documentation_has_every_exit_code() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/client.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE)
+    documented = {int(code) for row in rows for code in row.split(",")}
+    assert documented == set(map(int, ExitCode))
