@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render test lint format docs lock image
+.PHONY: help install up down status logs clean render policy test lint format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ clean: $(VENV)/.program ## stop it and delete its data (asks first)
 
 render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 	@$(RUN) render --stack $(STACK)
+
+policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
+	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))
 
 test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test, with real services
 	@$(VENV)/bin/python -m pytest

@@ -67,14 +67,14 @@ class Secrets(pulumi.ComponentResource):
                 **{env: self.redis_passwords[instance] for instance, env in args.redis_password_envs.items()},
             },
         )
-        self.init = self._secret("init", {ADMIN_PASSWORD: self._generate("admin", 24), **args.database_uris})
+        self.init = self._secret("init", {ADMIN_PASSWORD: self._generate("admin", 32), **args.database_uris})
         self.register_outputs({"app": self.app.name, "init": self.init.name})
 
     def _generate(self, purpose: str, length: int) -> pulumi.Output[str]:
         password = random.RandomPassword(
             f"{self._name}-{purpose}",
             length=length,
-            # Letters and digits stand unquoted in URLs, ACL files and SQL alike; 24 of them are 142 bits, 32 are 190.
+            # Letters and digits stand unquoted in URLs, ACL files and SQL alike; 32 of them are 190 bits.
             special=False,
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -105,6 +105,7 @@ _BASE: dict[str, Any] = {
     "tenants": {},
     "maintenance": {"query_retention_days": 90, "log_retention_days": 90, "cron": "17 3 * * *"},
     "admin_username": "admin",
+    "policy_exceptions": [],
     "local": {"web_port": 8088, "redis_port": 16379, "postgres_port": 15432},
 }
 

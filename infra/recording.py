@@ -114,7 +114,7 @@ def _record(stack: str, config: Mapping[str, Any], secret_keys: frozenset[str], 
 
 def as_engine_config(config: Mapping[str, Any]) -> dict[str, str]:
     """The keys of a stack file as the engine hands them to a program: a string as itself, all else as JSON."""
-    return {f"{PROJECT_NAME}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    return {f"{PROJECT_NAME}:{key}": value if isinstance(value, str) else json.dumps(value, default=str) for key, value in config.items()}
 
 
 class _NoMocks(pulumi_mocks.Mocks):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import ipaddress
 import re
 import types
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from infra import presets
@@ -308,6 +309,26 @@ class MaintenanceSettings(Section):
     cron: Cron = Field(description="when, in UTC: minute hour day-of-month month day-of-week")
 
 
+def _is_day(value: object) -> object:
+    """A day as YAML gives it, quoted or not, as its text."""
+    text = value.isoformat() if type(value) is datetime.date else value
+    try:
+        datetime.date.fromisoformat(text if isinstance(text, str) and len(text) == 10 else "")
+    except ValueError:
+        raise ValueError("must be a day|Write it as in 2027-01-31") from None
+    return text
+
+
+class PolicyException(Section):
+    """One rule of the policy pack that one resource may break, for a while; see docs/policies.md."""
+
+    rule: str = Field(description="id of the rule")
+    resource: str = Field(description="kind and name of the resource, such as Deployment/web")
+    reason: Annotated[str, Field(min_length=10)] = Field(description="why, in a sentence")
+    owner: Annotated[str, Field(min_length=2)] = Field(description="who answers for it")
+    expires: Annotated[str, BeforeValidator(_is_day)] = Field(description="its last day, as in 2027-01-31")
+
+
 class LocalSettings(Section):
     """Ports of the local platform, all on 127.0.0.1."""
 
@@ -340,6 +361,9 @@ class Settings(Section):
     tenants: dict[Name, TenantSettings] = Field(description="tenants by id")
     maintenance: MaintenanceSettings
     admin_username: Identifier = Field(description="first administrator; the password is generated")
+    policy_exceptions: tuple[PolicyException, ...] = Field(
+        strict=False, description="rules that a resource may break: a list of rule, resource, reason, owner and expires (a day)"
+    )
     local: LocalSettings
 
 

@@ -119,6 +119,17 @@ def render(
     write_manifests(stack, output or Path("build") / stack, secrets_file=secrets_file)
 
 
+@app.command()
+def policy(
+    stack: Stack = "minimal",
+    config: Annotated[Path | None, typer.Option(help="JSON as for pulumi's --policy-pack-config")] = None,
+) -> None:
+    """Check the resources of a stack against the policy pack, without the engine. Exit code 1: it must not be deployed."""
+    from policies.check import run as check
+
+    raise typer.Exit(check(stack, config))
+
+
 def _show_status(known: dict[str, object]) -> None:
     out.print(f"stack {known['stack']}: [bold]{known['state']}[/]")
     table = Table("process", "state", "pid", "", box=None)

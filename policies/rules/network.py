@@ -1,0 +1,157 @@
+"""Rules about the network: closed by default, nothing public unless said, data stores reached only by those who need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from policies.graph import Graph, at
+from policies.rule import Option, Options, Plain, Rules, kinds
+from policies.servers import postgres_servers, redis_servers, sentinels
+from policies.workloads import Workload, lasting, selects, workloads
+
+RULES = Rules("policy-network")
+_ANYWHERE = ("0.0.0.0/0", "::/0")
+#: Annotations that keep a cloud's load balancer inside its network.
+_INTERNAL = {
+    "service.beta.kubernetes.io/aws-load-balancer-scheme": "internal",
+    "service.beta.kubernetes.io/aws-load-balancer-internal": "true",
+    "service.beta.kubernetes.io/azure-load-balancer-internal": "true",
+    "networking.gke.io/load-balancer-type": "Internal",
+}
+
+
+def _policies(graph: Graph, namespace: str) -> list[Plain]:
+    return [Plain(each) for each in graph.of_kind("NetworkPolicy") if each.namespace == namespace]
+
+
+@RULES.rule(
+    "network-default-deny",
+    workloads,
+    fix="Add a NetworkPolicy for all pods of the namespace with policyTypes Ingress and Egress and no rules",
+    runbook="default-deny",
+)
+def default_deny(workload: Workload, graph: Graph, options: Options) -> Iterator[str]:
+    """Without a default deny every pod of the cluster reaches this one, and it reaches everything."""
+    closed: set[str] = set()
+    for policy in _policies(graph, workload.resource.namespace):
+        if not _picks_all(policy.get("spec", "podSelector", default={})):
+            continue
+        for direction in policy.get("spec", "policyTypes", default=["Ingress"]):
+            if not policy.get("spec", direction.lower(), default=[]):
+                closed.add(direction)
+    missing = sorted({"Ingress", "Egress"} - closed)
+    if missing:
+        yield f"is in a namespace without default deny for {' and '.join(missing)}"
+
+
+def _picks_all(selector: Any) -> bool:
+    return not at(selector, "matchLabels", default={}) and not at(selector, "matchExpressions", default=[])
+
+
+@RULES.rule(
+    "network-policy-opens-all",
+    kinds("NetworkPolicy"),
+    fix="Name peers and ports",
+    runbook="opening",
+    alone=True,
+)
+def policy_opens_all(policy: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """One policy that allows everything undoes all others, since policies only add."""
+    everyone = _picks_all(policy.get("spec", "podSelector", default={}))
+    for direction, key in (("ingress", "from"), ("egress", "to")):
+        for rule in policy.get("spec", direction, default=[]):
+            peers, ports = at(rule, key, default=[]), at(rule, "ports", default=[])
+            if not peers and not ports:
+                yield f"allows all {direction}"
+            elif not peers and everyone:
+                yield f"allows {direction} for every pod, whoever the peer is"
+            elif not ports and everyone and any(_is_anywhere(peer) for peer in peers):
+                yield f"allows {direction} of every pod, any port, anywhere"
+            elif direction == "ingress" and not ports and any(_is_anywhere(peer) for peer in peers):
+                yield "allows ingress on every port from anywhere"
+
+
+def _is_anywhere(peer: Any) -> bool:
+    block = at(peer, "ipBlock", default={})
+    return (at(block, "cidr") in _ANYWHERE and not at(block, "except")) or at(peer, "namespaceSelector") == {}
+
+
+def _stores(graph: Graph) -> list[Workload]:
+    """Workloads that hold data or say where it is."""
+    urns = {each.resource.urn for each in (*graph.derive(redis_servers), *graph.derive(postgres_servers))}
+    urns |= {each.resource.urn for each in graph.derive(sentinels)}
+    return [each for each in graph.derive(lasting) if each.resource.urn in urns]
+
+
+@RULES.rule(
+    "network-store-open",
+    _stores,
+    fix="Add a NetworkPolicy for its pods that names who may connect, by podSelector",
+    runbook="stores",
+)
+def store_open(workload: Workload, graph: Graph, options: Options) -> Iterator[str]:
+    """A data store should be reached only by the pods that use it, not by whatever runs in the cluster."""
+    mine = [
+        each
+        for each in _policies(graph, workload.resource.namespace)
+        if selects(each.get("spec", "podSelector", default={}), workload.labels)
+        and "Ingress" in each.get("spec", "policyTypes", default=["Ingress"])
+    ]
+    if not mine:
+        yield "is reached by every pod of the cluster: no policy picks it"
+    for policy in mine:
+        for rule in policy.get("spec", "ingress", default=[]):
+            if not at(rule, "from", default=[]) or any(_is_anywhere(peer) for peer in at(rule, "from", default=[])):
+                yield f"is reached from anywhere by {policy.resource.title}"
+
+
+@RULES.rule(
+    "network-public-service",
+    kinds("Service"),
+    fix="Use type ClusterIP behind an Ingress or a Gateway, or name it in the rule's option `public`",
+    runbook="public",
+    alone=True,
+    options={"public": Option([], "names of Services that are meant to be public")},
+)
+def public_service(service: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """A Service with an address outside of the cluster is an entrance that nobody decided."""
+    if service.resource.title.partition("/")[2] in options["public"]:
+        return
+    kind = service.get("spec", "type", default="ClusterIP")
+    annotations = service.get("metadata", "annotations", default={})
+    internal = any(str(annotations.get(key, "")) == value for key, value in _INTERNAL.items())
+    if kind == "NodePort" or (kind == "LoadBalancer" and not internal):
+        yield f"is of type {kind}"
+    if service.get("spec", "externalIPs", default=[]):
+        yield f"has external addresses {', '.join(service.get('spec', 'externalIPs'))}"
+
+
+@RULES.rule(
+    "network-service-without-pods",
+    kinds("Service"),
+    fix="Make its selector the labels of some workload's pods",
+    runbook="opening",
+)
+def service_without_pods(service: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """A Service that picks no pods answers nobody."""
+    match = service.get("spec", "selector", default={})
+    namespace = service.resource.namespace
+    pods = [each for each in graph.derive(workloads) if each.resource.namespace == namespace]
+    if match and pods and not any(selects({"matchLabels": match}, each.labels) for each in pods):
+        yield "picks no pods of this stack"
+
+
+@RULES.rule(
+    "network-ingress-plain",
+    kinds("Ingress"),
+    fix="Give the Ingress a tls section for each of its hosts",
+    runbook="public",
+    alone=True,
+)
+def ingress_plain(ingress: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """Users log in over this route: without TLS their passwords and sessions travel in clear."""
+    secured = {host for each in ingress.get("spec", "tls", default=[]) for host in at(each, "hosts", default=[])}
+    for rule in ingress.get("spec", "rules", default=[]):
+        if at(rule, "host", default="*") not in secured:
+            yield f"serves {at(rule, 'host', default='every host')} without TLS"
