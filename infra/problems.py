@@ -7,6 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
+class MendableError(Exception):
+    """What a person can mend: its text is the whole message, and no traceback helps. Anything else is a defect."""
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake: the key's path, its value, the rule that it breaks, and the way out."""
@@ -22,7 +26,7 @@ class Problem:
         return f"{self.key} = {self.value}: {self.rule}. {self.fix}"
 
 
-class StackError(ValueError):
+class StackError(MendableError, ValueError):
     """A stack that cannot be built; `problems` holds every mistake found, in the order of their keys."""
 
     def __init__(self, stack: str, problems: Iterable[Problem]) -> None:

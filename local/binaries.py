@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from infra.problems import MendableError
 from local.state import PROJECT
 
 
-class MissingProgramError(RuntimeError):
+class MissingProgramError(MendableError):
     """A program that a wheel should have brought is not there; says which wheel and what to do."""
 
 

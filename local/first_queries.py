@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from infra.problems import MendableError
 from local.sample import TABLE
 from ops.client import SupersetClient
 from ops.errors import ClientError
@@ -18,7 +19,7 @@ SQL = (
 )
 
 
-class FirstQueryError(RuntimeError):
+class FirstQueryError(MendableError):
     """The platform is up but did not answer; says what failed and where to look."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import stackfile
-from infra.problems import Problem, StackError
+from infra.problems import MendableError, Problem, StackError
 from infra.topology import plan
 from local import binaries, health, postgres, preflight
 from local.processes import (
@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 180
 _LOG_LINES = 15
 
 
-class PlatformError(RuntimeError):
+class PlatformError(MendableError):
     """A part that did not come up or go down; says which, its last log lines, and what to do."""
 
 

@@ -8,12 +8,17 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 
+from infra.problems import MendableError
 from local import binaries
 from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
 from local.state import StateFolder
 from runtime.model import Topology
 
 _ADMIN = "postgres"
+
+
+class PostgresError(MendableError):
+    """What initdb or psql refused, in its own words."""
 
 
 def ensure_data_directory(folder: StateFolder, secrets: Mapping[str, str]) -> None:
@@ -41,7 +46,7 @@ def ensure_data_directory(folder: StateFolder, secrets: Mapping[str, str]) -> No
         ]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+        raise PostgresError(f"initdb failed: {done.stderr.strip()}")
     draft.rename(folder.postgres)
 
 
@@ -53,7 +58,7 @@ def ready(topology: Topology) -> bool:
 
 
 def ensure_databases(topology: Topology, secrets: Mapping[str, str]) -> None:
-    """Create the roles and databases that the topology needs, unless they are there; RuntimeError with psql's words."""
+    """Create the roles and databases that the topology needs, unless they are there; PostgresError with psql's words."""
     server = topology.postgres
     wanted = [(server.user, secrets[server.password_env], server.database)]
     if any(database.sample for database in topology.databases):
@@ -70,7 +75,7 @@ def ensure_databases(topology: Topology, secrets: Mapping[str, str]) -> None:
 
 
 def run_sql(topology: Topology, user: str, password: str, database: str, script: str) -> str:
-    """Run `script` with psql and return its unaligned rows; RuntimeError with psql's words, without the script."""
+    """Run `script` with psql and return its unaligned rows; PostgresError with psql's words, without the script."""
     server = topology.postgres
     command = [
         str(binaries.postgres_program("psql")),
@@ -87,5 +92,5 @@ def run_sql(topology: Topology, user: str, password: str, database: str, script:
     environment = os.environ | {"PGPASSWORD": password}
     done = subprocess.run(command, input=script, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"PostgreSQL refused a statement: {done.stderr.strip()}")
+        raise PostgresError(f"PostgreSQL refused a statement: {done.stderr.strip()}")
     return done.stdout.strip()

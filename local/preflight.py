@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import psutil
 
+from infra.problems import MendableError
 from local.state import StateFolder
 from runtime.model import Topology
 
@@ -17,7 +18,7 @@ from runtime.model import Topology
 FREE_BYTES_NEEDED = 2 * 2**30
 
 
-class PreflightError(RuntimeError):
+class PreflightError(MendableError):
     """Why the platform cannot start here, all reasons at once; nothing was started."""
 
 

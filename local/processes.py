@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from infra.problems import MendableError
 from local import binaries
 from local.state import PROJECT, StateFolder
 from runtime import commands
@@ -19,7 +20,7 @@ SAMPLE_DATABASE = "examples"
 SAMPLE_ROLE = "examples"
 
 
-class MissingUriError(ValueError):
+class MissingUriError(MendableError):
     """Declared databases without a URI in the environment; names every variable that is missing."""
 
 

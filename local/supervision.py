@@ -15,11 +15,16 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from infra.problems import MendableError
 from local.processes import MARK
 from local.state import StateFolder
 
 #: supervisord's XML-RPC faults that say "it is so already".
 _ALREADY_STARTED, _NOT_RUNNING = 60, 70
+
+
+class SupervisorError(MendableError):
+    """A supervisor that does not start, end or obey; says where its log is."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,13 @@ class Supervisor:
             return False
 
     def start(self) -> None:
-        """Start it in the background; RuntimeError with its last words when it does not answer."""
+        """Start it in the background; SupervisorError when it does not answer."""
         folder = self._folder
         folder.supervisor_socket.unlink(missing_ok=True)
         command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(folder.supervisor_config)]
         subprocess.run(command, check=True, env=os.environ | {MARK: str(folder.root)}, stdout=subprocess.DEVNULL)
         if not wait_until(self.alive, 15):
-            raise RuntimeError(f"the supervisor did not start; see {folder.logs / 'supervisord.log'}")
+            raise SupervisorError(f"the supervisor did not start; see {folder.logs / 'supervisord.log'}")
 
     def states(self) -> list[ProcessState]:
         """Every process that it knows."""
@@ -83,14 +88,14 @@ class Supervisor:
         pid = int(self._call("getPID"))
         self._call("shutdown")
         if not wait_until(lambda: not psutil.pid_exists(pid), 30):
-            raise RuntimeError(f"the supervisor does not end; see {self._folder.logs / 'supervisord.log'}")
+            raise SupervisorError(f"the supervisor does not end; see {self._folder.logs / 'supervisord.log'}")
 
     def _call_unless(self, tolerated: int, method: str, *args: object) -> None:
         try:
             self._call(method, *args)
         except Fault as fault:
             if fault.faultCode != tolerated:
-                raise RuntimeError(f"the supervisor refused {method}{args}: {fault.faultString}") from None
+                raise SupervisorError(f"the supervisor refused {method}{args}: {fault.faultString}") from None
 
     def _call(self, method: str, *args: object) -> Any:
         transport = SupervisorTransport(None, None, serverurl=f"unix://{self._folder.supervisor_socket}")

@@ -13,11 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.problems import StackError
-from local import binaries, first_queries, platform, preflight
-from local.processes import MissingUriError
+from infra.problems import MendableError
 from local.progress import Steps
-from local.state import StateFolder
 from ops import query
 
 app = typer.Typer(
@@ -32,15 +29,7 @@ err = Console(stderr=True)
 
 Stack = Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")]
 
-#: What a person can mend; anything else is a defect and shows its traceback.
-_EXPECTED = (
-    StackError,
-    preflight.PreflightError,
-    binaries.MissingProgramError,
-    platform.PlatformError,
-    MissingUriError,
-    first_queries.FirstQueryError,
-)
+# Each command imports what it needs: a query should not wait for the libraries of the broker, nor `--help` for any.
 
 
 @app.command()
@@ -49,6 +38,8 @@ def up(stack: Stack = "local") -> None:
 
     Waits until each part does its work. What runs already stays; what an earlier run left half dead is cleared first.
     """
+    from local import first_queries, platform
+
     steps = Steps(out)
     running = platform.up(stack, steps)
     known = platform.status(stack)
@@ -65,12 +56,17 @@ def down(
     now: Annotated[bool, typer.Option("--now", help="do not wait for running queries; they run again or fail")] = False,
 ) -> None:
     """Stop the platform; data, passwords and queued queries stay. Running queries may finish first."""
+    from local import platform
+
     platform.down(stack, Steps(out), now=now)
 
 
 @app.command()
 def clean(stack: Stack = "local", yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Stop the platform and delete its data, passwords included. Asks first."""
+    from local import platform
+    from local.state import StateFolder
+
     folder = StateFolder.of(stack).root
     if not yes and not typer.confirm(f"Delete {folder} with all data of stack {stack}?"):
         raise typer.Exit(1)
@@ -80,6 +76,8 @@ def clean(stack: Stack = "local", yes: Annotated[bool, typer.Option("--yes", hel
 @app.command()
 def status(stack: Stack = "local", as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
     """Show what runs, where, and how to log in. Exit code 0: running; 3: stopped; 4: degraded."""
+    from local import platform
+
     known = platform.status(stack)
     if as_json:
         sys.stdout.write(json.dumps(known, indent=1) + "\n")
@@ -95,6 +93,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
 ) -> None:
     """Show the last lines of the logs."""
+    from local.state import StateFolder
+
     folder = StateFolder.of(stack).logs
     files = [path for path in sorted(folder.glob("*.log")) if process in (None, path.stem)]
     if not files:
@@ -144,7 +144,7 @@ def _show_status(known: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Run the command; an error that a person can mend is printed without a traceback, exit code 1."""
+    """Run the command; what a person can mend is printed without a traceback, exit code 1."""
     run(app)
 
 
@@ -152,7 +152,7 @@ def run(command: Callable[[], object]) -> None:
     """Call `command`; see `main`."""
     try:
         command()
-    except _EXPECTED as error:
+    except MendableError as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
 

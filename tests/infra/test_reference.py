@@ -11,5 +11,11 @@ def test_the_reference_is_up_to_date() -> None:
 
 def test_it_names_the_keys_of_every_section() -> None:
     page = document()
-    for key in ("topology", "redis.broker.maxmemory", "redis.cache.maxmemory", "pools.<name>.queues", "tenants.<name>.users"):
+    for key in (
+        "topology",
+        "redis.broker.maxmemory",
+        "redis.cache.maxmemory",
+        "pools.<name>.queues",
+        "tenants.<name>.users",
+    ):
         assert f"| `{key}` |" in page
