@@ -63,8 +63,9 @@ def normalise(value: object) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
-        # A rule may read nothing behind a proxy that raises on unknown values, so those are unwrapped first (`plain`).
-        return {str(key): normalise(inner) for key, inner in cast("Mapping[Any, object]", value).items()}
+        pairs = cast("Mapping[Any, object]", value).items()
+        # A null is the same as nothing, also to the API server.
+        return {str(key): normalise(inner) for key, inner in pairs if inner is not None}
     if isinstance(value, list | tuple):
         return [normalise(inner) for inner in cast("Iterable[object]", value)]
     return value
