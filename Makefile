@@ -78,5 +78,5 @@ lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that stil
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done
 
-image: ## build the image that the stacks name (docker, podman or buildah)
+image: $(VENV)/.program ## build the image that the stacks name (docker, podman or buildah)
 	@sh runtime/image.sh

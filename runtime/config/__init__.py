@@ -55,4 +55,4 @@ def load_topology(env: Mapping[str, str]) -> Topology:
         raise ConfigurationError(
             f"{TOPOLOGY_ENV}={path} is no topology of this version ({error.error_count()} problems, first: "
             f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}). Make it again with this version"
-        ) from error
+        ) from None

@@ -35,14 +35,11 @@ class Database:
     ttl_seconds: int | None
     service: str | None
 
-    def url(self, sentinel_scheme: str = "sentinel", path: str | None = None) -> str:
-        """URL with the password: `redis://…/<number>`, or with `sentinel_scheme` where Sentinels know the server.
-
-        `path` replaces the number behind Sentinels, for the libraries that want the service's name there.
-        """
-        scheme = sentinel_scheme if self.service else "redis"
-        end = path if self.service and path else self.number
-        return f"{scheme}://:{quote(self.password, safe='')}@{self.host}:{self.port}/{end}"
+    @property
+    def url(self) -> str:
+        """Celery's URL of it, with the password: `redis://…`, or `sentinel://…` where Sentinels know the server."""
+        scheme = "sentinel" if self.service else "redis"
+        return f"{scheme}://:{quote(self.password, safe='')}@{self.host}:{self.port}/{self.number}"
 
     def sentinel_options(self) -> dict[str, object]:
         """Keyword arguments of redis-py's clients of the Sentinels themselves."""

@@ -56,7 +56,7 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
 def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
     broker = redis.database(topology, secrets, "broker")
     return {
-        "broker_url": broker.url(),
+        "broker_url": broker.url,
         "broker_transport_options": {
             "visibility_timeout": topology.celery.visibility_timeout_seconds,
             **redis.client_options(),
@@ -92,7 +92,7 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
     results = redis.database(topology, secrets, "celery_results")
     return {
         **common,
-        "result_backend": results.url(),
+        "result_backend": results.url,
         "override_backends": {"redis": "runtime.results:RedisBackend", "sentinel": "runtime.results:SentinelBackend"},
         "result_backend_transport_options": {
             "visibility_timeout": celery.visibility_timeout_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from runtime import logins
 from runtime.config import redis
 from runtime.config.secrets import Secrets
 from runtime.model import Topology
@@ -23,8 +24,9 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "ENABLE_PROXY_FIX": topology.platform != "local",
         # Superset's default is a string that everyone knows; embedded dashboards would accept what it signs.
         "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
+        "FLASK_APP_MUTATOR": logins.limit,
         "RATELIMIT_ENABLED": True,
-        # Log-ins are limited (AUTH_RATE_LIMIT). A limit on all requests would count every poll of every user behind one
+        # Only log-ins are limited. A limit on all requests would count every poll of every user behind one
         # address together.
         "RATELIMIT_APPLICATION": None,
         **_rate_storage(redis.database(topology, secrets, "rate_limits")),
@@ -34,18 +36,23 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
 
 
 def _rate_storage(database: redis.Database) -> dict[str, object]:
-    options = redis.client_options()
-    if database.service is not None:
-        options |= {
+    if database.service is None:
+        uri, options = database.url, redis.client_options()
+    else:
+        # Here the URL's last part is the service; and a quoted password in it would be taken literally.
+        uri = f"redis+sentinel://{database.host}:{database.port}/{database.service}"
+        options = {
+            **redis.client_options(),
             "db": database.number,
+            "password": database.password,
             "sentinel_kwargs": database.sentinel_options(),
             # A replica lags: what it has counted is too little.
             "use_replicas": False,
         }
     return {
-        "RATELIMIT_STORAGE_URI": database.url("redis+sentinel", path=database.service),
-        "RATELIMIT_STORAGE_OPTIONS": options,
-        "RATELIMIT_KEY_PREFIX": database.prefix,
+        "RATELIMIT_STORAGE_URI": uri,
+        # The store puts the colon after it.
+        "RATELIMIT_STORAGE_OPTIONS": {**options, "key_prefix": database.prefix.removesuffix(":")},
     }
 
 

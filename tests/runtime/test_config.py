@@ -106,8 +106,7 @@ def test_sentinel_is_asked_for_the_primary_everywhere() -> None:
     assert settings["DATA_CACHE_CONFIG"]["CACHE_REDIS_SENTINELS"] == [("redis-cache-sentinel", 26379)]
     assert settings["DATA_CACHE_CONFIG"]["CACHE_REDIS_SENTINEL_MASTER"] == "redis-cache"
     assert settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]["CACHE_REDIS_SENTINEL_MASTER"] == "redis-broker"
-    assert settings["RATELIMIT_STORAGE_URI"].startswith("redis+sentinel://")
-    assert settings["RATELIMIT_STORAGE_URI"].endswith("/redis-cache")
+    assert settings["RATELIMIT_STORAGE_URI"] == "redis+sentinel://redis-cache-sentinel:26379/redis-cache"
     high = rendered("high-throughput")["CELERY_CONFIG"]
     assert high["result_backend_transport_options"]["master_name"] == "redis-broker"
 
@@ -143,12 +142,16 @@ def test_any_password_survives_every_url(postgres: str, redis: str, stack: str) 
     env = environment(plan) | {"POSTGRES_PASSWORD": postgres} | {each.password_env: redis for each in plan.redis}
     settings: dict[str, Any] = render(plan, env)
     celery = settings["CELERY_CONFIG"]
-    for url, password in (
+    urls = [
         (settings["SQLALCHEMY_DATABASE_URI"], postgres),
         (celery["broker_url"], redis),
         (celery["result_backend"], postgres if plan.celery.result_backend == "postgresql" else redis),
-        (settings["RATELIMIT_STORAGE_URI"], redis),
-    ):
+    ]
+    if stack in SENTINEL_STACKS:
+        assert settings["RATELIMIT_STORAGE_OPTIONS"]["password"] == redis
+    else:
+        urls.append((settings["RATELIMIT_STORAGE_URI"], redis))
+    for url, password in urls:
         assert unquote(split(url).password or "") == password
         assert split(url).hostname in {
             plan.postgres.host,

@@ -121,3 +121,11 @@ def test_event_streams_expire(live: dict[str, Any], prepared: Prepared) -> None:
     assert live["alice"]["status"] == 202
     (ttl,) = redis_command(prepared.services.redis_port, 2, "TTL", "async-events-c")
     assert 86_000 < int(ttl) <= 86_400
+
+
+def test_guessing_passwords_is_slowed_down(live: dict[str, Any]) -> None:
+    """Through the form and through the API; Superset alone limits neither."""
+    for way in ("form", "api"):
+        assert len(live["guesses"][way]) == 10
+        assert live["guesses"][way][0] != 429
+        assert live["guesses"][way][-1] == 429

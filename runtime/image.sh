@@ -1,0 +1,39 @@
+#!/bin/sh
+# Builds the image that a stack names, with docker, podman or buildah, whichever is there (or BUILDER).
+# IMAGE overrides its name, BASE the Python image that it is built on (a mirror's, for example), STACK the stack.
+set -eu
+cd "$(dirname "$0")/.."
+
+if [ -z "${BUILDER:-}" ]; then
+  for candidate in docker podman buildah; do
+    if command -v "$candidate" >/dev/null 2>&1; then
+      BUILDER=$candidate
+      break
+    fi
+  done
+fi
+if [ -z "${BUILDER:-}" ]; then
+  echo "make image: needs docker, podman or buildah, and none is on PATH. Install one, or name it: make image BUILDER=/path" >&2
+  exit 1
+fi
+if [ -z "${IMAGE:-}" ]; then
+  IMAGE=$(.venv/bin/python -c '
+import sys
+from infra import stackfile
+from infra.topology import plan
+print(plan(sys.argv[1], stackfile.read(sys.argv[1])).images.superset)' "${STACK:-local}")
+fi
+
+# A context of just what the image carries: no secret, state or environment of this folder can get into a layer.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+mkdir "$context/requirements"
+cp requirements/superset.txt "$context/requirements/"
+cp -R runtime "$context/runtime"
+find "$context/runtime" -name __pycache__ -type d -prune -exec rm -rf {} +
+# The image's user is not the one who builds it.
+chmod -R a+rX "$context"
+
+echo "building $IMAGE with $BUILDER"
+"$BUILDER" build --file "$context/runtime/Dockerfile" --tag "$IMAGE" ${BASE:+--build-arg "BASE=$BASE"} "$context"
+echo "built $IMAGE"

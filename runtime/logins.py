@@ -1,0 +1,21 @@
+"""The rate of log-ins from one address, where it takes effect.
+
+Superset 6.1 puts its limit (AUTH_RATE_LIMIT) on a view that only shows the page; the view that checks the password, and the
+API's, have none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Blueprints of Flask-AppBuilder whose POST checks a password: the form's and the API's.
+BLUEPRINTS = ("AuthDBView", "AuthLDAPView", "SecurityApi")
+
+
+def limit(app: Any) -> None:
+    """Superset's FLASK_APP_MUTATOR: called with the application once its security views are there."""
+    if not app.config["AUTH_RATE_LIMITED"]:
+        return
+    for name in BLUEPRINTS:
+        if blueprint := app.blueprints.get(name):
+            app.appbuilder.sm.limiter.limit(app.config["AUTH_RATE_LIMIT"], methods=["POST"])(blueprint)
