@@ -58,9 +58,9 @@ fi
 rm -f "$PGDATA/postmaster.pid"
 pg_ctl --pgdata="$PGDATA" --wait --timeout=3600 \\
   --options="-c listen_addresses='' -c unix_socket_directories=$PGHOST -c hba_file=$SCRIPTS/pg_hba.conf" start
+trap 'pg_ctl --pgdata="$PGDATA" --wait --mode=fast stop' EXIT
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=user="$METADATA_USER" --set=database="$METADATA_DATABASE" \\
   --username=postgres --dbname=postgres --file="$SCRIPTS/roles.sql"
-pg_ctl --pgdata="$PGDATA" --wait --mode=fast stop
 """
 
 #: The role owns its database and nothing else. A failing statement is not logged: it would show the password.

@@ -154,6 +154,9 @@ def server_config(instance: RedisInstance) -> str:
         "tcp-keepalive 60",
         *_persistence(instance),
     ]
+    if instance.replicas:
+        # A replica has its data as soon as it can: until then it cannot take over.
+        lines.append("repl-diskless-sync-delay 0")
     if instance.sentinel and instance.carries_broker:
         # A primary that lost its replicas refuses writes: what it took could not survive a failover. (Measured: a replica
         # in its first synchronization was promoted, empty.) Caches rather go on.

@@ -52,10 +52,6 @@ _ALPHABET = string.ascii_letters + string.digits
 _SECRET_KEYS = (program.DATABASE_URIS, program.POSTGRES_PASSWORD)
 
 
-class RenderError(ValueError):
-    """A render that must not happen, and what to do about it. Nothing was written."""
-
-
 def render(
     stack: str,
     out_dir: Path | None = None,
@@ -68,10 +64,10 @@ def render(
     `kubectl apply -f` would take it too. With `secrets_file` the Secrets go there (mode 0600) and not into `out_dir`: values
     are generated, and those that the file has already are kept.
 
-    RenderError or StackError for what a person can mend; nothing is written then.
+    StackError for what a person can mend; nothing is written then.
     """
     folder = out_dir or ROOT / "build" / stack
-    old = _owned(folder)
+    old = _owned(stack, folder)
     config = stackfile.read(stack)
     masked = _record(stack, config, recording.placeholder, {})
     files = manifest_files(stack, masked.manifests())
@@ -79,10 +75,9 @@ def render(
         _write(folder, files, old)
         return [folder / name for name in files]
     if folder.resolve() in secrets_file.resolve().parents:
-        raise RenderError(
-            f"{secrets_file} is inside {folder}: keep secrets out of what is rendered, and choose another place"
-        )
-    known = _known_values(secrets_file, masked)
+        rule = f"is inside {folder}, which must hold no secret"
+        raise StackError(stack, [Problem("secrets_file", str(secrets_file), rule, "Choose another place")])
+    known = _known_values(stack, secrets_file, masked)
     real = _record(
         stack, config, lambda name, length: known.get(recording.placeholder(name, length)) or _generate(length), known
     )
@@ -163,7 +158,7 @@ def _generate(length: int) -> str:
     return "".join(random.SystemRandom().choices(_ALPHABET, k=length))
 
 
-def _known_values(secrets_file: Path, masked: Recording) -> dict[str, str]:
+def _known_values(stack: str, secrets_file: Path, masked: Recording) -> dict[str, str]:
     """Values that `secrets_file` has from an earlier render, by the placeholder that stands for each.
 
     In `masked`, a recording with placeholders, every secret stands alone under some key of some Secret: that is where its
@@ -175,9 +170,9 @@ def _known_values(secrets_file: Path, masked: Recording) -> dict[str, str]:
         documents = [each for each in yaml.safe_load_all(secrets_file.read_text(encoding="utf-8")) if each]
         values = {document["metadata"]["name"]: dict(document["stringData"]) for document in documents}
     except (yaml.YAMLError, TypeError, KeyError, ValueError):
-        raise RenderError(
-            f"{secrets_file} exists, and is no file of Secrets from an earlier render: choose another place, or remove it"
-        ) from None
+        rule = "exists, and is no file of Secrets from an earlier render"
+        problem = Problem("secrets_file", str(secrets_file), rule, "Choose another place, or remove it")
+        raise StackError(stack, [problem]) from None
     return {
         mark: values[name][key]
         for name, manifest in masked.of_kind("Secret").items()
@@ -186,22 +181,24 @@ def _known_values(secrets_file: Path, masked: Recording) -> dict[str, str]:
     }
 
 
-def _owned(folder: Path) -> list[str]:
-    """Names of the files in `folder` that an earlier render wrote; RenderError where kubectl would read others too."""
+def _owned(stack: str, folder: Path) -> list[str]:
+    """Names of the files in `folder` that an earlier render wrote; StackError where kubectl would read others too."""
+
+    def refuse(rule: str, fix: str) -> StackError:
+        return StackError(stack, [Problem("output", str(folder), rule, fix)])
+
     if not folder.exists():
         return []
     if not folder.is_dir():
-        raise RenderError(f"{folder} is a file: choose another folder")
+        raise refuse("is a file", "Choose another folder")
     index = folder / INDEX
     written = index.read_text(encoding="utf-8").split() if index.exists() else []
     if not all(_RENDERED_NAME.fullmatch(name) for name in written):
-        raise RenderError(f"{index} lists files that no render writes: remove {folder} yourself, or choose another folder")
+        raise refuse(f"has a {INDEX} with names that no render writes", "Remove the folder yourself, or choose another")
     foreign = sorted(path.name for path in folder.iterdir() if path.suffix in _APPLIED and path.name not in written)
     if foreign:
-        raise RenderError(
-            f"{folder} has {', '.join(foreign)}, which no render wrote and kubectl apply would take too: "
-            "move it away, or choose another folder"
-        )
+        rule = f"has {', '.join(foreign)}, which no render wrote and kubectl apply would take too"
+        raise refuse(rule, "Move it away, or choose another folder")
     return written
 
 

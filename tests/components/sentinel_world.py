@@ -1,0 +1,273 @@
+"""A Redis instance with Sentinels on this machine, started by the very scripts and configuration of the pods.
+
+It runs in a network and mount namespace of its own, where every pod's name is a loopback address. `test_sentinel.py` runs it
+as a program; each step that was seen to hold is printed as one JSON line with its seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import redis as redis_client
+from redis.sentinel import Sentinel as SentinelClient
+
+from components import redis, sentinel
+from infra import stackfile
+from infra.topology import plan
+from local import binaries
+from runtime.config.redis import SENTINEL_PORT
+
+NAMESPACE = "superset"
+PASSWORD, OPERATOR_PASSWORD = "client-password", "operator-password"
+INSTANCE = plan("enterprise", stackfile.read("enterprise")).instance("redis-broker")
+SERVERS = INSTANCE.replicas + 1
+
+#: `redis-cli`, which the wheel does not have: the few options that the scripts use.
+CLI = """\
+#!{python}
+import os, sys
+import redis
+arguments, host, port, exit_code = sys.argv[1:], "127.0.0.1", 6379, 0
+while arguments and arguments[0].startswith("-"):
+    option = arguments.pop(0)
+    if option == "-h":
+        host = arguments.pop(0)
+    elif option == "-p":
+        port = int(arguments.pop(0))
+    elif option not in ("--raw", "-e"):
+        sys.exit("unknown option " + option)
+try:
+    client = redis.Redis(host=host, port=port, password=os.environ["REDISCLI_AUTH"], socket_timeout=2)
+    client.response_callbacks.clear()
+    reply = client.execute_command(*arguments)
+except redis.RedisError as error:
+    print(error)
+    sys.exit(1)
+for item in reply if isinstance(reply, list) else [reply]:
+    print(item.decode() if isinstance(item, bytes) else item)
+"""
+
+
+class Pod:
+    """One pod's processes: its init script, then its server; `data` is its volume."""
+
+    def __init__(self, world: World, name: str, address: str, *, is_sentinel: bool) -> None:
+        self.name, self.address, self.is_sentinel = name, address, is_sentinel
+        self.folder = world.folder / name
+        self.data = self.folder / "data"
+        self.config = self.folder / "config"
+        for path in (self.data, self.config):
+            path.mkdir(parents=True)
+        files = (
+            {"find-primary.sh": redis.FIND_PRIMARY, "watch.sh": sentinel.WATCH} if is_sentinel else redis.scripts(INSTANCE)
+        )
+        for file, text in files.items():
+            (self.config / file).write_text(self._here(text))
+        (self.folder / "users.acl").write_text(redis.acl_file(PASSWORD, OPERATOR_PASSWORD))
+        plain = {variable.name: variable.value for variable in redis.role_environment(INSTANCE) if variable.value}
+        self.environment = {
+            **cast("dict[str, str]", plain),
+            "PATH": f"{world.folder / 'bin'}:{os.environ['PATH']}",
+            "DATA": str(self.data),
+            "CONFIG": str(self.config),
+            "POD_NAME": name,
+            "NAMESPACE": NAMESPACE,
+            "PASSWORD": PASSWORD,
+            "OPERATOR_PASSWORD": OPERATOR_PASSWORD,
+            "REDISCLI_AUTH": PASSWORD,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _here(self, text: str) -> str:
+        """The pod's paths and its address, which in a pod are mounts and a network of its own."""
+        text = text.replace(f"dir {redis.DATA}", f"dir {self.data}").replace(redis.AUTH, str(self.folder))
+        return text.replace("protected-mode no\n", f"protected-mode no\nbind {self.address}\n")
+
+    def start(self) -> None:
+        """What the kubelet does: init container, then container."""
+        script = "watch.sh" if self.is_sentinel else "join.sh"
+        subprocess.run(["sh", str(self.config / script)], env=self.environment, check=True, timeout=200)
+        self.start_container()
+
+    def start_container(self) -> None:
+        arguments = (
+            [str(self.data / "sentinel.conf"), "--sentinel"] if self.is_sentinel else [str(self.data / "node.conf")]
+        )
+        with (self.folder / "log").open("ab") as log:
+            command = [str(binaries.valkey_server()), *arguments]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+
+    def stop(self, how: signal.Signals) -> None:
+        assert self.process
+        self.process.send_signal(how)
+        self.process.wait(60)
+
+    def ready(self) -> bool:
+        environment = {**self.environment, "PORT": str(INSTANCE.port)}
+        script = redis.IN_SYNC.replace("redis-cli", f"redis-cli -h {self.address}")
+        return subprocess.run(["sh", "-c", script], env=environment, check=False, capture_output=True).returncode == 0
+
+    def empty(self) -> None:
+        """Lose the volume."""
+        subprocess.run(["rm", "-rf", str(self.data)], check=True)
+        self.data.mkdir()
+
+
+class World:
+    """All pods, and clients that find the primary as Superset's processes do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir(parents=True)
+        cli = folder / "bin/redis-cli"
+        cli.write_text(CLI.format(python=sys.executable))
+        cli.chmod(0o755)
+        addresses = {
+            **{f"{INSTANCE.name}-{number}": f"127.0.1.{number + 1}" for number in range(SERVERS)},
+            **{f"{INSTANCE.name}-sentinel-{number}": f"127.0.2.{number + 1}" for number in range(redis.SENTINELS)},
+        }
+        hosts = "127.0.0.1 localhost\n" + "".join(
+            f"{address} {name}.{name.rpartition('-')[0]}-nodes.{NAMESPACE}.svc\n" for name, address in addresses.items()
+        )
+        (folder / "hosts").write_text(hosts)
+        subprocess.run(["mount", "--bind", str(folder / "hosts"), "/etc/hosts"], check=True)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        self.pods = {
+            name: Pod(self, name, address, is_sentinel="sentinel" in name) for name, address in addresses.items()
+        }
+        self.servers = [pod for pod in self.pods.values() if not pod.is_sentinel]
+        self.sentinels = [pod for pod in self.pods.values() if pod.is_sentinel]
+        self.started = time.monotonic()
+
+    def sentinel_client(self) -> SentinelClient:
+        return SentinelClient(
+            [(pod.address, SENTINEL_PORT) for pod in self.sentinels],
+            sentinel_kwargs={"password": PASSWORD, "socket_timeout": 1},
+            password=PASSWORD,
+            socket_timeout=2,
+        )
+
+    def primary(self) -> Pod:
+        host = cast("tuple[str, int]", self.sentinel_client().discover_master(INSTANCE.name))[0]
+        return self.pods[host.partition(".")[0]]
+
+    def write(self, key: str, value: str) -> None:
+        cast("redis_client.Redis", self.sentinel_client().master_for(INSTANCE.name)).set(key, value)
+
+    def read(self, key: str) -> str | None:
+        found = cast("bytes | None", cast(Any, self.sentinel_client().master_for(INSTANCE.name)).get(key))
+        return found.decode() if found else None
+
+    def until(self, what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until `holds`, and say how long it took."""
+        begun = time.monotonic()
+        while True:
+            try:
+                if holds():
+                    break
+            except redis_client.RedisError:
+                pass
+            if time.monotonic() - begun > seconds:
+                raise TimeoutError(what)
+            time.sleep(0.1)
+        print(json.dumps({"step": what, "seconds": round(time.monotonic() - begun, 1)}), flush=True)
+
+    def check(self, what: str, holds: bool) -> None:
+        if not holds:
+            raise AssertionError(what)
+        print(json.dumps({"step": what}), flush=True)
+
+    def healthy(self) -> bool:
+        """Every server in sync, and every Sentinel sees all others and all replicas."""
+        watched = cast(Any, self.sentinel_client()).sentinels
+        states = [client.sentinel_master(INSTANCE.name) for client in watched]
+        return all(pod.ready() for pod in self.servers) and all(
+            state["num-slaves"] == SERVERS - 1 and state["num-other-sentinels"] == redis.SENTINELS - 1 for state in states
+        )
+
+    def stop(self) -> None:
+        for pod in self.pods.values():
+            if pod.process and pod.process.poll() is None:
+                pod.process.kill()
+                pod.process.wait()
+
+
+def refuses_writes(pod: Pod) -> bool:
+    """Whether a server that stands alone takes no writes."""
+    try:
+        redis_client.Redis(host=pod.address, port=INSTANCE.port, password=PASSWORD).set("alone", "1")
+    except redis_client.RedisError as error:
+        return "NOREPLICAS" in str(error)
+    return False
+
+
+def scenario(world: World) -> None:
+    """From the first start to the loss of everything but the volumes."""
+    first = world.servers[0]
+    first.start()
+    world.until("a first server starts as the primary", lambda: first.ready(), 20)
+    world.check("alone it takes no writes that no replica would have", refuses_writes(first))
+    for pod in [*world.servers[1:], *world.sentinels]:
+        pod.start()
+    world.until("replicas are in sync and Sentinels see each other", world.healthy)
+    world.check("the first server is the primary", world.primary() is first)
+    world.write("task", "queued")
+
+    first.stop(signal.SIGKILL)
+    world.until("a replica takes over from a killed primary", lambda: world.primary() is not first, 30)
+    world.until("it takes writes", lambda: world.write("task-2", "queued") is None, 30)
+    world.check("what was written before is there", world.read("task") == "queued")
+    first.start()
+    world.until("the old primary comes back as a replica", world.healthy)
+    world.check("and leaves the new one alone", world.primary() is not first)
+
+    second = world.primary()
+    second.stop(signal.SIGKILL)
+    second.empty()
+    second.start()
+    world.until("a primary that lost its volume comes back as a replica", world.healthy, 90)
+    world.check("and nothing is lost", world.read("task") == "queued" and world.primary() is not second)
+
+    third = world.primary()
+    script = redis.HAND_OVER.replace("redis-cli -p", f"redis-cli -h {third.address} -p").replace(
+        '-h "$NAME-sentinel"', f"-h {world.sentinels[0].address}"
+    )
+    subprocess.run(["sh", "-c", script], env=third.environment, check=True, timeout=60)
+    world.check("a primary that stops hands over first", world.primary() is not third)
+    third.stop(signal.SIGTERM)
+    third.start()
+    world.until("and comes back as a replica", world.healthy)
+
+    fourth = world.primary()
+    for pod in world.sentinels:
+        pod.stop(signal.SIGKILL)
+        pod.empty()
+    for pod in world.sentinels:
+        pod.start()
+    world.until("Sentinels that lost everything find each other again", world.healthy)
+    world.check("and the same primary", world.primary() is fourth and fourth is not first)
+
+    for pod in world.pods.values():
+        pod.stop(signal.SIGKILL)
+    for pod in world.sentinels:
+        pod.empty()
+    for pod in [*world.servers, *world.sentinels]:
+        pod.start()
+    world.until("after a power cut all come back", world.healthy)
+    world.check("with the same primary and its data", world.primary() is fourth and world.read("task-2") == "queued")
+
+
+if __name__ == "__main__":
+    the_world = World(Path(sys.argv[1]))
+    try:
+        scenario(the_world)
+    finally:
+        the_world.stop()

@@ -1,0 +1,73 @@
+"""The stacks that the tests of components look at: every stack file for Kubernetes, and two that say everything else."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+from infra import program, recording, stackfile
+from infra.recording import Recording
+from runtime.model import Topology
+
+#: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway.
+OTHERS: dict[str, dict[str, Any]] = {
+    "existing": {
+        "topology": "enterprise",
+        "labels": {"team": "data"},
+        "postgres": {"kind": "existing", "host": "db.example.com", "max_connections": 900, "backup": None},
+        "postgres_password": "given-postgres-password",
+        "databases": {"warehouse": {}, "lake": {"uri": "trino://lake.example.com/hive"}},
+        "database_uris": {"warehouse": "postgresql://reader:given-uri-password@warehouse.example.com/dwh"},
+        "network": {"database_cidrs": ["10.20.0.0/16"]},
+        "workers": {
+            "scaling": {"kind": "hpa", "cpu_target": 70, "queued_per_worker": 50, "scale_in_window": 300},
+        },
+        "web": {
+            "route": {
+                "kind": "ingress",
+                "host": "superset.example.com",
+                "parent": "nginx",
+                "tls_secret": "superset-tls",
+                "from_namespaces": ["ingress-nginx"],
+            }
+        },
+    },
+    "cloudnativepg": {
+        "topology": "multi-tenant",
+        "tenants": {"acme": {"users": ["ann"], "concurrency": 3}},
+        "redis": {"cache": {"persistence": "none", "replicas": 1, "sentinel": False}},
+        "postgres": {"kind": "cloudnativepg", "instances": 3},
+        "web": {
+            "route": {
+                "kind": "gateway",
+                "host": "superset.example.com",
+                "parent": "gateways/public",
+                "tls_secret": None,
+                "from_namespaces": ["gateways"],
+            }
+        },
+    },
+}
+#: Every value in `OTHERS` that is a secret.
+GIVEN_SECRETS = ("given-postgres-password", "given-uri-password")
+SECRET_KEYS = frozenset({program.DATABASE_URIS, program.POSTGRES_PASSWORD})
+STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant", *OTHERS)
+
+
+def config_of(stack: str) -> dict[str, Any]:
+    """The keys of a stack: of its file, or of `OTHERS`."""
+    return copy.deepcopy(OTHERS[stack]) if stack in OTHERS else stackfile.read(stack)
+
+
+@cache
+def recorded(stack: str) -> Recording:
+    """What the program registers for a stack, with placeholders for generated secrets."""
+    return recording.record(stack, config_of(stack), secret_keys=SECRET_KEYS)
+
+
+@cache
+def topology_of(stack: str) -> Topology:
+    """The topology of a stack."""
+    planned, _ = program.read(stack, recording.as_engine_config(config_of(stack)), lambda key: True)
+    return planned

@@ -1,0 +1,412 @@
+"""What must hold for every object of every stack; and each rule is seen to find a mistake that is planted for it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from components import redis
+from runtime.model import Topology
+from tests.components.stacks import STACKS, recorded, topology_of
+
+Manifest = dict[str, Any]
+Objects = list[Manifest]
+CUSTOM = {"keda.sh/v1alpha1", "postgresql.cnpg.io/v1", "gateway.networking.k8s.io/v1"}
+
+
+def name_of(manifest: Manifest) -> str:
+    return f"{manifest['kind']}/{manifest['metadata']['name']}"
+
+
+def pods(objects: Objects) -> Iterator[tuple[str, Manifest, Manifest]]:
+    """Name, pod template and controller of everything that makes pods."""
+    for manifest in objects:
+        spec = manifest.get("spec", {})
+        if manifest["kind"] == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
+        if "template" in spec:
+            yield name_of(manifest), spec["template"], manifest
+
+
+def containers(objects: Objects) -> Iterator[tuple[str, Manifest, Manifest]]:
+    """Name, container and pod spec of every container, those of initialization included."""
+    for owner, template, _ in pods(objects):
+        for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
+            yield f"{owner}/{container['name']}", container, template["spec"]
+
+
+def chosen(objects: Objects, kind: str, name: str) -> Manifest:
+    return next(each for each in objects if name_of(each) == f"{kind}/{name}")
+
+
+def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+# The rules. Each yields what breaks it.
+
+
+def objects_are_valid(objects: Objects, topology: Topology) -> Iterator[str]:
+    for manifest in objects:
+        if manifest["apiVersion"] not in CUSTOM:
+            for version in ("1.34", "1.37"):
+                try:
+                    kubernetes_validate.validate(manifest, version, strict=True)
+                except kubernetes_validate.ValidationError as error:
+                    yield f"{name_of(manifest)} in {version}: {error.message}"
+
+
+def objects_say_where_and_whose_they_are(objects: Objects, topology: Topology) -> Iterator[str]:
+    for manifest in objects:
+        metadata = manifest["metadata"]
+        if manifest["kind"] != "Namespace" and metadata.get("namespace") != topology.namespace:
+            yield f"{name_of(manifest)} is in namespace {metadata.get('namespace')}"
+        wanted = {**topology.labels, "app.kubernetes.io/instance": topology.stack}
+        if not matches(wanted, metadata.get("labels", {})):
+            yield f"{name_of(manifest)} lacks labels"
+    names = [name_of(manifest) for manifest in objects]
+    yield from (f"{name} exists twice" for name in set(names) if names.count(name) > 1)
+
+
+def containers_ask_for_resources(objects: Objects, topology: Topology) -> Iterator[str]:
+    for where, container, _ in containers(objects):
+        resources = container.get("resources", {})
+        for kind in ("requests", "limits"):
+            if set(resources.get(kind, {})) != {"cpu", "memory"}:
+                yield f"{where} has {kind} {resources.get(kind)}"
+
+
+def pods_are_restricted(objects: Objects, topology: Topology) -> Iterator[str]:
+    for where, template, _ in pods(objects):
+        spec = template["spec"]
+        security = spec.get("securityContext", {})
+        if not security.get("runAsNonRoot") or not security.get("runAsUser"):
+            yield f"{where} may run as root"
+        if security.get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{where} has no seccomp profile"
+        if spec.get("automountServiceAccountToken") is not False:
+            yield f"{where} mounts a token of the API server"
+        if any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")) or any(
+            "hostPath" in volume for volume in spec.get("volumes", [])
+        ):
+            yield f"{where} uses the host"
+    for where, container, _ in containers(objects):
+        security = container.get("securityContext", {})
+        if (
+            security.get("allowPrivilegeEscalation") is not False
+            or security.get("capabilities") != {"drop": ["ALL"]}
+            or security.get("readOnlyRootFilesystem") is not True
+            or security.get("privileged")
+        ):
+            yield f"{where} has too many rights: {security}"
+
+
+def references_lead_somewhere(objects: Objects, topology: Topology) -> Iterator[str]:
+    keys = {
+        name_of(manifest): {*manifest.get("data", {}), *manifest.get("stringData", {})}
+        for manifest in objects
+        if manifest["kind"] in ("ConfigMap", "Secret")
+    }
+    for where, template, manifest in pods(objects):
+        spec = template["spec"]
+        if f"ServiceAccount/{spec.get('serviceAccountName')}" not in {name_of(each) for each in objects}:
+            yield f"{where} has no service account"
+        volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+        volumes |= {claim["metadata"]["name"]: claim for claim in manifest["spec"].get("volumeClaimTemplates", [])}
+        for volume in volumes.values():
+            if "configMap" in volume and f"ConfigMap/{volume['configMap']['name']}" not in keys:
+                yield f"{where} mounts ConfigMap {volume['configMap']['name']}"
+            for item in volume.get("secret", {}).get("items", []):
+                if item["key"] not in keys.get(f"Secret/{volume['secret']['secretName']}", set()):
+                    yield f"{where} mounts key {item['key']} of a Secret that lacks it"
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            for mount in container.get("volumeMounts", []):
+                if mount["name"] not in volumes:
+                    yield f"{where}/{container['name']} mounts {mount['name']}, which is no volume"
+            for variable in container.get("env", []):
+                secret = variable.get("valueFrom", {}).get("secretKeyRef")
+                if secret and secret["key"] not in keys.get(f"Secret/{secret['name']}", set()):
+                    yield f"{where}/{container['name']} takes {secret['key']} of Secret {secret['name']}"
+            ports = {port["name"] for port in container.get("ports", [])}
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                port = container.get(probe, {}).get("httpGet", {}).get("port")
+                if port is not None and port not in ports:
+                    yield f"{where}/{container['name']} probes {port}, which is no port"
+
+
+def selectors_pick_pods(objects: Objects, topology: Topology) -> Iterator[str]:
+    labels = {where: template["metadata"]["labels"] for where, template, _ in pods(objects)}
+    for where, template, manifest in pods(objects):
+        selector = manifest["spec"].get("selector", {}).get("matchLabels")
+        if selector is not None and not matches(selector, template["metadata"]["labels"]):
+            yield f"{where} does not select its own pods"
+        if selector is not None and sum(matches(selector, each) for each in labels.values()) != 1:
+            yield f"{where} selects pods of others"
+        if selector is not None and set(selector) & set(topology.labels):
+            yield f"{where} selects by labels that the stack file may change"
+    for manifest in objects:
+        match manifest["kind"]:
+            case "Service":
+                selector = manifest["spec"]["selector"]
+            case "PodDisruptionBudget":
+                selector = manifest["spec"]["selector"]["matchLabels"]
+            case "NetworkPolicy":
+                selector = manifest["spec"]["podSelector"].get("matchLabels", {})
+            case _:
+                continue
+        plain = {key: value for key, value in selector.items() if key != "apps.kubernetes.io/pod-index"}
+        if "cnpg.io/cluster" not in plain and not any(matches(plain, each) for each in labels.values()):
+            yield f"{name_of(manifest)} picks no pod"
+
+
+def scaled_deployments_say_no_replicas(objects: Objects, topology: Topology) -> Iterator[str]:
+    targets = [
+        manifest["spec"]["scaleTargetRef"]["name"]
+        for manifest in objects
+        if manifest["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")
+    ]
+    yield from (f"Deployment/{name} has several scalers" for name in set(targets) if targets.count(name) > 1)
+    for manifest in objects:
+        if manifest["kind"] == "Deployment":
+            scaled = manifest["metadata"]["name"] in targets
+            if scaled == ("replicas" in manifest["spec"]):
+                yield f"{name_of(manifest)} says {manifest['spec'].get('replicas')} replicas, scaled: {scaled}"
+
+
+def what_can_be_several_survives_a_drain(objects: Objects, topology: Topology) -> Iterator[str]:
+    budgets = [
+        manifest["spec"]["selector"]["matchLabels"] for manifest in objects if manifest["kind"] == "PodDisruptionBudget"
+    ]
+    several = {"web": topology.web.max_replicas} | {f"worker-{pool.name}": pool.max_workers for pool in topology.pools}
+    several |= {instance.name: instance.replicas + 1 for instance in topology.redis}
+    for where, template, _ in pods(objects):
+        many = several.get(where.rpartition("/")[2], 1) > 1
+        if many != any(matches(budget, template["metadata"]["labels"]) for budget in budgets) and "sentinel" not in where:
+            yield f"{where}: budget for one pod, or none for several"
+        if many and not template["spec"].get("topologySpreadConstraints"):
+            yield f"{where} is not spread over nodes"
+
+
+def workers_listen_to_the_queues_of_their_pool(objects: Objects, topology: Topology) -> Iterator[str]:
+    for pool in topology.pools:
+        deployment = chosen(objects, "Deployment", f"worker-{pool.name}")
+        pod = deployment["spec"]["template"]["spec"]
+        command = pod["containers"][0]["command"]
+        if command[0] != "celery":
+            yield f"worker-{pool.name} starts {command[0]}, which gets SIGTERM instead of Celery"
+        if f"--queues={','.join(pool.queues)}" not in command or f"--concurrency={pool.concurrency}" not in command:
+            yield f"worker-{pool.name} runs {command}"
+        if pod["terminationGracePeriodSeconds"] < topology.celery.soft_time_limit_seconds + 30:
+            yield f"worker-{pool.name} is killed in mid-query"
+
+
+def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[str]:
+    database = topology.database("broker")
+    instance = topology.instance(database.instance)
+    for manifest in objects:
+        if manifest["kind"] != "ScaledObject":
+            continue
+        spec = manifest["spec"]
+        pool = topology.pool(spec["scaleTargetRef"]["name"].removeprefix("worker-"))
+        lists = [trigger for trigger in spec["triggers"] if trigger["type"].startswith("redis")]
+        formula = spec["advanced"]["scalingModifiers"]["formula"].split(" + ")
+        if formula != [trigger["name"] for trigger in lists]:
+            yield f"{name_of(manifest)}: the formula is not over its triggers"
+        if [trigger["metadata"]["listName"] for trigger in lists[: len(pool.queues)]] != list(pool.queues):
+            yield f"{name_of(manifest)}: lists are not the queues of the pool"
+        host = redis.sentinel_name(instance) if instance.sentinel else instance.host
+        for trigger in lists:
+            address = trigger["metadata"].get("addresses" if instance.sentinel else "address", "")
+            if trigger["metadata"]["databaseIndex"] != str(database.number) or not address.startswith(f"{host}."):
+                yield f"{name_of(manifest)}: reads {trigger['metadata']}, and the broker is elsewhere"
+            if "password" in str(trigger["metadata"]).lower():
+                yield f"{name_of(manifest)}: a password in the trigger"
+
+
+def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
+    beats = [manifest for where, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
+    if len(beats) != (1 if topology.beat else 0):
+        yield f"{len(beats)} beats"
+    for beat in beats:
+        if beat["spec"].get("replicas") != 1 or beat["spec"]["strategy"] != {"type": "Recreate"}:
+            yield "two beats at once are possible"
+
+
+def _command(manifest: Manifest) -> str:
+    spec = manifest["spec"].get("template", {}).get("spec", {})
+    return " ".join(" ".join(container["command"]) for container in spec.get("containers", []))
+
+
+def a_broker_evicts_no_task(objects: Objects, topology: Topology) -> Iterator[str]:
+    for instance in topology.redis:
+        config = chosen(objects, "ConfigMap", f"{instance.name}-config")["data"]["redis.conf"].splitlines()
+        if instance.carries_broker and any(line.startswith("maxmemory-policy allkeys") for line in config):
+            yield f"{instance.name} evicts tasks"
+        if instance.carries_broker and "save 900 1 300 100" not in config:
+            yield f"{instance.name} forgets tasks at a restart"
+
+
+def every_flow_has_a_policy(objects: Objects, topology: Topology) -> Iterator[str]:
+    policies = [manifest["spec"] for manifest in objects if manifest["kind"] == "NetworkPolicy"]
+    if not any(policy["podSelector"] == {} and sorted(policy["policyTypes"]) == ["Egress", "Ingress"] for policy in policies):
+        yield "no default deny"
+    for policy in policies:
+        for rule in policy.get("ingress", []):
+            if not rule.get("from") or any(not (peer.get("podSelector") or peer.get("namespaceSelector")) for peer in rule["from"]):
+                yield f"{policy['podSelector']} is open to everybody"
+    servers = {instance.name: instance.port for instance in topology.redis}
+    if topology.postgres.kind == "statefulset":
+        servers[topology.postgres.host] = topology.postgres.port
+    labels = {where.rpartition("/")[2]: template["metadata"]["labels"] for where, template, _ in pods(objects)}
+    clients = {name: found for name, found in labels.items() if found["app.kubernetes.io/name"] == "superset"}
+    for client, client_labels in clients.items():
+        for server, port in servers.items():
+            if not _allowed(policies, "egress", "to", client_labels, labels[server], port):
+                yield f"{client} may not connect to {server}"
+            if not _allowed(policies, "ingress", "from", labels[server], client_labels, port):
+                yield f"{server} does not let {client} in"
+
+
+def _allowed(
+    policies: list[Manifest], direction: str, peers: str, own: dict[str, str], other: dict[str, str], port: int
+) -> bool:
+    return any(
+        any(each["port"] == port for each in rule.get("ports", []))
+        and any(matches(peer.get("podSelector", {}).get("matchLabels", {"?": "?"}), other) for peer in rule.get(peers, []))
+        for policy in policies
+        if matches(policy["podSelector"].get("matchLabels", {}), own)
+        for rule in policy.get(direction, [])
+    )
+
+
+def the_topology_arrives_whole(objects: Objects, topology: Topology) -> Iterator[str]:
+    carried = chosen(objects, "ConfigMap", "superset-topology")["data"]["topology.json"]
+    if Topology.model_validate_json(carried) != topology:
+        yield "the ConfigMap holds another topology"
+
+
+Rule = Callable[[Objects, Topology], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    objects_are_valid,
+    objects_say_where_and_whose_they_are,
+    containers_ask_for_resources,
+    pods_are_restricted,
+    references_lead_somewhere,
+    selectors_pick_pods,
+    scaled_deployments_say_no_replicas,
+    what_can_be_several_survives_a_drain,
+    workers_listen_to_the_queues_of_their_pool,
+    scalers_read_the_broker,
+    one_beat_at_most,
+    a_broker_evicts_no_task,
+    every_flow_has_a_policy,
+    the_topology_arrives_whole,
+)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_stack_holds_every_rule(stack: str, rule: Rule) -> None:
+    assert list(rule(recorded(stack).manifests(), topology_of(stack))) == []
+
+
+def _pod(objects: Objects, kind: str, name: str) -> Manifest:
+    return chosen(objects, kind, name)["spec"]["template"]["spec"]
+
+
+def _container(objects: Objects, kind: str, name: str) -> Manifest:
+    return _pod(objects, kind, name)["containers"][0]
+
+
+def _scaler(objects: Objects) -> Manifest:
+    return chosen(objects, "ScaledObject", "worker-default-scaler")["spec"]
+
+
+def _say(target: Manifest, **values: Any) -> None:
+    target.update(values)
+
+
+#: A mistake that somebody could make in a component, and the rule that has to name it.
+MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
+    (objects_are_valid, lambda o: _say(chosen(o, "Deployment", "web")["spec"], replica=3)),
+    (objects_are_valid, lambda o: _say(_container(o, "Deployment", "web"), resources={"requests": {"cpu": True}})),
+    (objects_say_where_and_whose_they_are, lambda o: chosen(o, "Service", "web")["metadata"].pop("namespace")),
+    (objects_say_where_and_whose_they_are, lambda o: chosen(o, "Service", "web")["metadata"].pop("labels")),
+    (objects_say_where_and_whose_they_are, lambda o: o.append(chosen(o, "Service", "web"))),
+    (containers_ask_for_resources, lambda o: _container(o, "Deployment", "web")["resources"]["requests"].pop("cpu")),
+    (containers_ask_for_resources, lambda o: _pod(o, "StatefulSet", "postgres")["initContainers"][0].pop("resources")),
+    (pods_are_restricted, lambda o: _say(_pod(o, "Deployment", "web")["securityContext"], runAsUser=0)),
+    (pods_are_restricted, lambda o: _container(o, "Deployment", "beat").pop("securityContext")),
+    (pods_are_restricted, lambda o: _pod(o, "StatefulSet", "postgres").pop("automountServiceAccountToken")),
+    (pods_are_restricted, lambda o: _pod(o, "Deployment", "web")["volumes"].append({"name": "x", "hostPath": {"path": "/"}})),
+    (references_lead_somewhere, lambda o: o.remove(chosen(o, "Secret", "superset-init"))),
+    (references_lead_somewhere, lambda o: o.remove(chosen(o, "ServiceAccount", "web"))),
+    (references_lead_somewhere, lambda o: _container(o, "Deployment", "web")["volumeMounts"].append({"name": "x"})),
+    (references_lead_somewhere, lambda o: _say(_container(o, "Deployment", "web"), ports=[])),
+    (selectors_pick_pods, lambda o: _say(chosen(o, "Service", "web")["spec"], selector={"app": "web"})),
+    (selectors_pick_pods, lambda o: chosen(o, "Deployment", "web")["spec"]["template"]["metadata"].update(labels={})),
+    (scaled_deployments_say_no_replicas, lambda o: _say(chosen(o, "Deployment", "worker-default")["spec"], replicas=2)),
+    (scaled_deployments_say_no_replicas, lambda o: _say(chosen(o, "Deployment", "web")["spec"], replicas=3)),
+    (scaled_deployments_say_no_replicas, lambda o: chosen(o, "Deployment", "beat")["spec"].pop("replicas")),
+    (what_can_be_several_survives_a_drain, lambda o: o.remove(chosen(o, "PodDisruptionBudget", "web"))),
+    (what_can_be_several_survives_a_drain, lambda o: _pod(o, "Deployment", "web").pop("topologySpreadConstraints")),
+    (
+        workers_listen_to_the_queues_of_their_pool,
+        lambda o: _say(_container(o, "Deployment", "worker-default"), command=["celery", "worker", "--queues=celery"]),
+    ),
+    (
+        workers_listen_to_the_queues_of_their_pool,
+        lambda o: _container(o, "Deployment", "worker-default")["command"].insert(0, "sh"),
+    ),
+    (
+        workers_listen_to_the_queues_of_their_pool,
+        lambda o: _say(_pod(o, "Deployment", "worker-default"), terminationGracePeriodSeconds=30),
+    ),
+    (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(databaseIndex="1")),
+    (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(listName="celery")),
+    (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(addresses="redis-cache:6379")),
+    (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(password="x")),
+    (scalers_read_the_broker, lambda o: _scaler(o)["advanced"]["scalingModifiers"].update(formula="queue1")),
+    (one_beat_at_most, lambda o: _say(chosen(o, "Deployment", "beat")["spec"], replicas=2)),
+    (one_beat_at_most, lambda o: o.remove(chosen(o, "Deployment", "beat"))),
+    (
+        a_broker_evicts_no_task,
+        lambda o: chosen(o, "ConfigMap", "redis-broker-config")["data"].update(
+            {"redis.conf": "maxmemory-policy allkeys-lru\nsave 900 1 300 100\n"}
+        ),
+    ),
+    (
+        a_broker_evicts_no_task,
+        lambda o: chosen(o, "ConfigMap", "redis-broker-config")["data"].update({"redis.conf": 'save ""\n'}),
+    ),
+    (every_flow_has_a_policy, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-default-deny"))),
+    (every_flow_has_a_policy, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-to-redis-broker"))),
+    (every_flow_has_a_policy, lambda o: chosen(o, "NetworkPolicy", "allow-from-superset")["spec"].update(egress=[])),
+    (
+        every_flow_has_a_policy,
+        lambda o: chosen(o, "NetworkPolicy", "allow-to-postgres")["spec"].update(ingress=[{"ports": [{"port": 5432}]}]),
+    ),
+    (
+        the_topology_arrives_whole,
+        lambda o: chosen(o, "ConfigMap", "superset-topology").update(data=recorded_topology("multi-tenant")),
+    ),
+]
+
+
+def recorded_topology(stack: str) -> dict[str, str]:
+    return chosen(recorded(stack).manifests(), "ConfigMap", "superset-topology")["data"]
+
+
+@pytest.mark.parametrize(("rule", "plant"), MISTAKES, ids=[f"{rule.__name__}-{n}" for n, (rule, _) in enumerate(MISTAKES)])
+def test_a_planted_mistake_is_found(rule: Rule, plant: Callable[[Objects], object]) -> None:
+    objects = copy.deepcopy(recorded("enterprise").manifests())
+    plant(objects)
+    assert list(rule(objects, topology_of("enterprise")))
+
+
+def test_every_rule_was_seen_to_find_something() -> None:
+    assert {rule for rule, _ in MISTAKES} == set(RULES)

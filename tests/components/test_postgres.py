@@ -1,0 +1,186 @@
+"""The scripts that prepare, back up and restore the metadata database, run by a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from components import backup, postgres
+from infra import stackfile
+from infra.topology import plan
+from local import binaries
+from runtime.model import Postgres
+
+
+class Server:
+    """A PostgreSQL pod on this machine: its volume, and its two containers."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        planned = plan("minimal", stackfile.read("minimal")).postgres
+        self.spec: Postgres = planned.model_copy(update={"port": port, "max_connections": 40})
+        self.folder = folder
+        scripts = folder / "scripts"
+        scripts.mkdir()
+        # There is no system user `postgres` here that the socket could know by name.
+        (scripts / "pg_hba.conf").write_text(postgres.HBA.replace("peer", "trust"))
+        (scripts / "prepare.sh").write_text(postgres.PREPARE)
+        (scripts / "roles.sql").write_text(postgres.ROLES)
+        self.environment = {
+            "PATH": f"{binaries.postgres_program('initdb').parent}:{os.environ['PATH']}",
+            "PGDATA": str(folder / "pgdata"),
+            "PGHOST": str(folder),
+            "PGPORT": str(port),
+            "SCRIPTS": str(scripts),
+            "METADATA_USER": self.spec.user,
+            "METADATA_DATABASE": self.spec.database,
+        }
+
+    def prepare(self, password: str) -> subprocess.CompletedProcess[str]:
+        command = [*binaries.postgres_prefix(), "sh", f"{self.environment['SCRIPTS']}/prepare.sh"]
+        environment = {**self.environment, "METADATA_PASSWORD": password}
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        arguments = [
+            argument.replace(postgres.SCRIPTS, self.environment["SCRIPTS"]).replace(postgres.SOCKETS, str(self.folder))
+            for argument in postgres.server_arguments(self.spec)
+        ]
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen([*binaries.postgres_prefix(), *arguments], env=self.environment, stdout=log, stderr=log)
+        try:
+            for _ in range(200):
+                if self._run(["pg_isready", "--quiet", "--host=127.0.0.1"]).returncode == 0:
+                    break
+                time.sleep(0.1)
+            else:
+                pytest.fail((self.folder / "log").read_text()[-2000:])
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    def _run(self, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env={**self.environment, **environment}, check=False, capture_output=True, text=True, timeout=60
+        )
+
+    def sql(self, statement: str, password: str, *, user: str | None = None, database: str | None = None) -> str:
+        """Rows of a statement over the network, as the role that Superset uses; or psql's words."""
+        done = self._run(
+            ["psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={statement}", "--host=127.0.0.1"],
+            PGUSER=user or self.spec.user,
+            PGDATABASE=database or self.spec.database,
+            PGPASSWORD=password,
+        )
+        return done.stdout.strip() or done.stderr.strip()
+
+    def as_superuser(self, statement: str) -> str:
+        return self._run(
+            ["psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={statement}", "-U", "postgres", "postgres"]
+        ).stdout.strip()
+
+    def script(self, text: str, dumps: Path, password: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._run(
+            ["sh", "-c", text],
+            DUMPS=str(dumps),
+            KEEP="2",
+            PGHOST="127.0.0.1",
+            PGUSER=self.spec.user,
+            PGDATABASE=self.spec.database,
+            PGPASSWORD=password,
+            **environment,
+        )
+
+
+@pytest.fixture(scope="module")
+def pod() -> Iterator[Server]:
+    """A server's volume, made once; its path is short, since a socket lies in it."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        server = Server(folder)
+        first = server.prepare("first")
+        assert first.returncode == 0, first.stdout + first.stderr
+        assert "first" not in first.stdout + first.stderr
+        yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_role_owns_its_database_and_nothing_else(pod: Server) -> None:
+    with pod.running():
+        assert pod.sql("CREATE TABLE of_mine (id int); SELECT 1", "first").endswith("1")
+        roles = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+        assert pod.sql(roles, "first") == "f|f|f"
+        assert "password authentication failed" in pod.sql("SELECT 1", "wrong")
+        # The superuser has no password, and so no way in over the network.
+        assert "password authentication failed" in pod.sql("SELECT 1", "first", user="postgres", database="postgres")
+        assert pod.as_superuser("SHOW max_connections") == "40"
+        assert pod.as_superuser("SHOW superuser_reserved_connections") == str(pod.spec.reserved_connections)
+
+
+def test_a_new_password_takes_effect_at_the_next_start_and_data_stays(pod: Server) -> None:
+    assert pod.prepare("it's new").returncode == 0
+    with pod.running():
+        assert pod.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'of_mine'", "it's new") == "1"
+        assert "password authentication failed" in pod.sql("SELECT 1", "first")
+    assert pod.prepare("first").returncode == 0
+
+
+def test_a_preparation_that_was_cut_short_begins_again() -> None:
+    fresh = Server(Path(tempfile.mkdtemp(prefix="pg-")))
+    try:
+        leftover = Path(f"{fresh.environment['PGDATA']}.new")
+        leftover.mkdir()
+        (leftover / "half").write_text("of an initdb")
+        assert fresh.prepare("first").returncode == 0
+        assert not leftover.exists()
+    finally:
+        shutil.rmtree(fresh.folder)
+
+
+def test_a_failing_statement_does_not_show_the_password(pod: Server) -> None:
+    broken = pod.environment | {"METADATA_USER": "postgres"}
+    before, pod.environment = pod.environment, broken
+    try:
+        done = pod.prepare("hidden-password")
+    finally:
+        pod.environment = before
+    assert done.returncode != 0
+    assert "hidden-password" not in done.stdout + done.stderr
+    # The server that it started for itself must not be left behind.
+    assert pod.prepare("first").returncode == 0
+
+
+def test_a_dump_puts_back_what_was_lost_and_the_oldest_dumps_go(pod: Server, tmp_path: Path) -> None:
+    with pod.running():
+        pod.sql("CREATE TABLE charts AS SELECT generate_series(1, 1000) AS id", "first")
+        for _ in range(3):
+            done = pod.script(backup.DUMP, tmp_path, "first")
+            assert done.returncode == 0, done.stderr
+            time.sleep(1.1)
+        assert len(list(tmp_path.iterdir())) == 2
+        pod.sql("DROP TABLE charts; CREATE TABLE later (id int)", "first")
+        done = pod.script(backup.RESTORE, tmp_path, "first")
+        assert done.returncode == 0, done.stderr
+        assert pod.sql("SELECT count(*) FROM charts", "first") == "1000"
+
+
+def test_a_dump_that_fails_leaves_the_others_and_no_half_file(pod: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{pod.spec.database}-20260101T000000Z.dump").write_text("an older one")
+    with pod.running():
+        assert pod.script(backup.DUMP, tmp_path, "wrong").returncode != 0
+        assert pod.script(backup.RESTORE, tmp_path, "first").returncode != 0
+    assert [path.name for path in tmp_path.iterdir()] == [f"{pod.spec.database}-20260101T000000Z.dump"]

@@ -1,0 +1,43 @@
+"""Servers and Sentinels, started by the pods' own scripts, keep every write through every failure (see sentinel_world.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
+
+
+@pytest.fixture(scope="module")
+def isolated() -> list[str]:
+    """What to put before a command for a network and mounts of its own; skips where the kernel allows none."""
+    missing = [program for program in ("unshare", "mount", "ip") if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not found: pods' names need a network of their own")
+    tried = subprocess.run([*NAMESPACES, "ip", "link", "set", "lo", "up"], check=False, capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"no network namespace here: {tried.stderr.strip()}")
+    return NAMESPACES
+
+
+def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*isolated, sys.executable, str(PROJECT / "tests/components/sentinel_world.py"), str(tmp_path / "world")],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    steps = {step["step"]: step for line in done.stdout.splitlines() if line.startswith("{") for step in [json.loads(line)]}
+    assert len(steps) == 17
+    # Five seconds until a primary is taken for gone, and then moments.
+    assert steps["a replica takes over from a killed primary"]["seconds"] < 20
