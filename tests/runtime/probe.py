@@ -34,6 +34,7 @@ def known() -> dict[str, Any]:
             set(re.findall(r"_transport_options(?:\.get\(|\[)\s*['\"](\w+)", results))
         ),
         "redis_client": sorted(inspect.signature(redis.Redis.__init__).parameters),
+        "compressions": sorted(import_module("kombu.compression")._aliases),
         "feature_flags": sorted(import_module("superset.config").DEFAULT_FEATURE_FLAGS),
     }
 
@@ -48,7 +49,6 @@ def started() -> dict[str, Any]:
         celery = extensions.celery_app
         for module in celery.conf.imports:
             import_module(module)
-        import_module("superset.tasks.async_queries")
         celery.finalize()
         caches, limiter = extensions.cache_manager, app.appbuilder.sm.limiter
         pool = extensions.db.engine.pool

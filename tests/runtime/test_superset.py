@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from runtime.config import render
-from runtime.model import Purpose, Topology
+from runtime.model import Compression, Purpose, Topology
 from tests.runtime.conftest import Prepared, run_script
 from tests.runtime.names import unread_cache, unread_celery, unread_settings
 from tests.runtime.stacks import STACKS, environment, topology
@@ -49,6 +49,11 @@ def test_every_setting_is_one_that_something_installed_reads(stack: str, probed:
     for name in (*(key for key in settings if key.endswith("CACHE_CONFIG")), "GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"):
         assert unread_cache(settings[name], known) == set(), name
     assert set(settings["FEATURE_FLAGS"]) <= set(known["feature_flags"])
+
+
+def test_every_compression_that_a_stack_may_say_is_installed(probed: dict[str, Any]) -> None:
+    """With one that is not, every submission fails."""
+    assert set(get_args(Compression)) - {"none"} <= set(probed["known"]["compressions"])
 
 
 def test_an_invented_name_is_found(probed: dict[str, Any]) -> None:
