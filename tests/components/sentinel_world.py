@@ -98,9 +98,7 @@ class Pod:
         self.start_container()
 
     def start_container(self) -> None:
-        arguments = (
-            [str(self.data / "sentinel.conf"), "--sentinel"] if self.is_sentinel else [str(self.data / "node.conf")]
-        )
+        arguments = [str(self.data / "sentinel.conf"), "--sentinel"] if self.is_sentinel else [str(self.data / "node.conf")]
         with (self.folder / "log").open("ab") as log:
             command = [str(binaries.valkey_server()), *arguments]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
@@ -140,9 +138,7 @@ class World:
         (folder / "hosts").write_text(hosts)
         subprocess.run(["mount", "--bind", str(folder / "hosts"), "/etc/hosts"], check=True)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        self.pods = {
-            name: Pod(self, name, address, is_sentinel="sentinel" in name) for name, address in addresses.items()
-        }
+        self.pods = {name: Pod(self, name, address, is_sentinel="sentinel" in name) for name, address in addresses.items()}
         self.servers = [pod for pod in self.pods.values() if not pod.is_sentinel]
         self.sentinels = [pod for pod in self.pods.values() if pod.is_sentinel]
         self.started = time.monotonic()
@@ -160,7 +156,7 @@ class World:
         return self.pods[host.partition(".")[0]]
 
     def write(self, key: str, value: str) -> None:
-        cast("redis_client.Redis", self.sentinel_client().master_for(INSTANCE.name)).set(key, value)
+        self.sentinel_client().master_for(INSTANCE.name).set(key, value)
 
     def read(self, key: str) -> str | None:
         found = cast("bytes | None", cast(Any, self.sentinel_client().master_for(INSTANCE.name)).get(key))
@@ -213,7 +209,7 @@ def scenario(world: World) -> None:
     """From the first start to the loss of everything but the volumes."""
     first = world.servers[0]
     first.start()
-    world.until("a first server starts as the primary", lambda: first.ready(), 20)
+    world.until("a first server starts as the primary", first.ready, 20)
     world.check("alone it takes no writes that no replica would have", refuses_writes(first))
     for pod in [*world.servers[1:], *world.sentinels]:
         pod.start()

@@ -228,7 +228,7 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
 
 
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
-    beats = [manifest for where, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
+    beats = [manifest for _, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
     if len(beats) != (1 if topology.beat else 0):
         yield f"{len(beats)} beats"
     for beat in beats:
@@ -252,11 +252,15 @@ def a_broker_evicts_no_task(objects: Objects, topology: Topology) -> Iterator[st
 
 def every_flow_has_a_policy(objects: Objects, topology: Topology) -> Iterator[str]:
     policies = [manifest["spec"] for manifest in objects if manifest["kind"] == "NetworkPolicy"]
-    if not any(policy["podSelector"] == {} and sorted(policy["policyTypes"]) == ["Egress", "Ingress"] for policy in policies):
+    if not any(
+        policy["podSelector"] == {} and sorted(policy["policyTypes"]) == ["Egress", "Ingress"] for policy in policies
+    ):
         yield "no default deny"
     for policy in policies:
         for rule in policy.get("ingress", []):
-            if not rule.get("from") or any(not (peer.get("podSelector") or peer.get("namespaceSelector")) for peer in rule["from"]):
+            if not rule.get("from") or any(
+                not (peer.get("podSelector") or peer.get("namespaceSelector")) for peer in rule["from"]
+            ):
                 yield f"{policy['podSelector']} is open to everybody"
     servers = {instance.name: instance.port for instance in topology.redis}
     if topology.postgres.kind == "statefulset":
@@ -342,7 +346,10 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     (pods_are_restricted, lambda o: _say(_pod(o, "Deployment", "web")["securityContext"], runAsUser=0)),
     (pods_are_restricted, lambda o: _container(o, "Deployment", "beat").pop("securityContext")),
     (pods_are_restricted, lambda o: _pod(o, "StatefulSet", "postgres").pop("automountServiceAccountToken")),
-    (pods_are_restricted, lambda o: _pod(o, "Deployment", "web")["volumes"].append({"name": "x", "hostPath": {"path": "/"}})),
+    (
+        pods_are_restricted,
+        lambda o: _pod(o, "Deployment", "web")["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+    ),
     (references_lead_somewhere, lambda o: o.remove(chosen(o, "Secret", "superset-init"))),
     (references_lead_somewhere, lambda o: o.remove(chosen(o, "ServiceAccount", "web"))),
     (references_lead_somewhere, lambda o: _container(o, "Deployment", "web")["volumeMounts"].append({"name": "x"})),

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,13 +53,15 @@ class Server:
         return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         arguments = [
             argument.replace(postgres.SCRIPTS, self.environment["SCRIPTS"]).replace(postgres.SOCKETS, str(self.folder))
             for argument in postgres.server_arguments(self.spec)
         ]
         with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen([*binaries.postgres_prefix(), *arguments], env=self.environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [*binaries.postgres_prefix(), *arguments], env=self.environment, stdout=log, stderr=log
+            )
         try:
             for _ in range(200):
                 if self._run(["pg_isready", "--quiet", "--host=127.0.0.1"]).returncode == 0:

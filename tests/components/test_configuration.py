@@ -1,0 +1,133 @@
+"""A process restarts exactly when something that it reads has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from components.configuration import ROLES, Role, relevant
+from infra import presets, stackfile
+from infra.problems import StackError
+from infra.topology import plan
+from runtime.commands import ROLE_ENV
+from runtime.config import render
+from runtime.model import Topology
+
+SECRETS = {
+    "SUPERSET_SECRET_KEY": "k" * 64,
+    "ASYNC_QUERIES_JWT_SECRET": "j" * 64,
+    "POSTGRES_PASSWORD": "p",
+    "REDIS_PASSWORD": "r",
+    "REDIS_BROKER_PASSWORD": "b",
+    "REDIS_CACHE_PASSWORD": "c",
+}
+
+
+def configuration(topology: Topology, role: Role) -> object:
+    """All that a process of `role` is configured with: the settings, and the state of the objects in them."""
+    return _plain(render(topology, {**SECRETS, ROLE_ENV: role}))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict | tuple | list):
+        items = cast("Any", value).items() if isinstance(value, dict) else enumerate(cast("Any", value))
+        return {str(key): _plain(inner) for key, inner in items}
+    if hasattr(value, "__dict__") and not callable(getattr(value, "__name__", None)):
+        return {"type": type(value).__qualname__, **{key: _plain(inner) for key, inner in vars(value).items()}}
+    return repr(value)
+
+
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "row_limit": st.integers(100, 1000),
+        "statement_timeout": st.integers(100, 200),
+        "admin_username": st.sampled_from(["admin", "root"]),
+        "labels": st.just({"team": "data"}),
+        "environment": st.sampled_from(["dev", "prod"]),
+        "images": st.just({"superset": "superset-async:2"}),
+        "caching": st.fixed_dictionaries({}, optional={"chart_data_ttl": st.integers(60, 90)}),
+        "celery": st.fixed_dictionaries(
+            {},
+            optional={
+                "result_expires": st.integers(60, 90),
+                "acks_late": st.booleans(),
+                "visibility_timeout": st.just(7200),
+            },
+        ),
+        "web": st.fixed_dictionaries(
+            {},
+            optional={
+                "threads": st.integers(1, 20),
+                "max_replicas": st.integers(4, 6),
+                "secure_cookies": st.booleans(),
+                "connections": st.fixed_dictionaries({}, optional={"size": st.integers(1, 9)}),
+            },
+        ),
+        "redis": st.fixed_dictionaries({}, optional={"broker": st.just({"maxmemory": "128Mi", "volume_size": "12Gi"})}),
+        "postgres": st.fixed_dictionaries(
+            {}, optional={"database": st.sampled_from(["superset", "meta"]), "reserved_connections": st.integers(5, 9)}
+        ),
+        "workers": st.fixed_dictionaries({}, optional={"max_workers": st.integers(3, 9), "grace_period": st.just(900)}),
+        "databases": st.just({"lake": {"uri": "trino://lake.example.com/hive"}}),
+        "maintenance": st.just({"query_retention_days": 7}),
+    },
+)
+
+
+def planned(topology: str, change: Mapping[str, Any]) -> Topology | None:
+    try:
+        return plan("test", {"topology": topology, **change})
+    except StackError:
+        return None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(st.sampled_from(presets.NAMES), changes, st.sampled_from(ROLES))
+def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[str, Any], role: Role) -> None:
+    """With the relevant part equal, the configuration is equal: whatever else changed, no restart was missed."""
+    before, after = planned(name, {}), planned(name, change)
+    assume(before is not None and after is not None)
+    assert before and after
+    if relevant(before, role) == relevant(after, role):
+        assert configuration(before, role) == configuration(after, role)
+    # The other way round: every stack can have its configuration made from the relevant part alone, laid over another.
+    mixed = before.model_copy(
+        update={
+            key: getattr(after, key)
+            for key in ("celery", "caching", "tenants", "redis_databases", "statement_timeout_seconds", "row_limit")
+        }
+        | {
+            "redis": after.redis,
+            "postgres": after.postgres,
+            "beat": after.beat,
+            "web": after.web,
+            "environment": after.environment,
+        }
+    )
+    assert configuration(mixed, role) == configuration(after, role)
+
+
+@pytest.mark.parametrize(
+    ("change", "roles"),
+    [
+        ({"row_limit": 500}, set(ROLES)),
+        ({"celery": {"result_expires": 60}}, set(ROLES)),
+        ({"web": {"connections": {"size": 3}}}, {"web"}),
+        ({"databases": {"lake": {"uri": "trino://lake.example.com/hive"}}}, {"init"}),
+        ({"admin_username": "root"}, {"init"}),
+        ({"workers": {"max_workers": 3, "max_tasks_per_child": 7}}, set[str]()),
+        ({"web": {"threads": 3, "max_replicas": 5}}, set[str]()),
+        ({"redis": {"broker": {"maxmemory": "128Mi"}}}, set[str]()),
+        ({"images": {"superset": "superset-async:2"}, "labels": {"team": "data"}}, set[str]()),
+    ],
+    ids=str,
+)
+def test_who_restarts_for_a_changed_setting(change: dict[str, Any], roles: set[str]) -> None:
+    before = plan("test", stackfile.read("minimal"))
+    after = plan("test", {**stackfile.read("minimal"), **change})
+    assert {role for role in ROLES if relevant(before, role) != relevant(after, role)} == roles
