@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy test lint format docs lock image
+.PHONY: help install up down status logs clean render policy test test-cluster lint format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +57,12 @@ render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))
 
-test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test, with real services
-	@$(VENV)/bin/python -m pytest
+test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
+	@$(VENV)/bin/python -m pytest -m "not cluster"
+
+test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
+	@$(VENV)/bin/python -m tools.build
+	@$(VENV)/bin/python -m pytest tests/cluster -m cluster
 
 lint: $(VENV)/.dev ## format, lint and types
 	@$(VENV)/bin/ruff format --check .
