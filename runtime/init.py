@@ -125,8 +125,11 @@ def migrate(app: Any, report: Report = say) -> bool:
     config = import_module("alembic.config").Config()
     config.set_main_option("script_location", "superset:migrations")
     head = import_module("alembic.script").ScriptDirectory.from_config(config).get_current_head()
-    with _db().engine.connect() as connection:
-        current = import_module("alembic.runtime.migration").MigrationContext.configure(connection).get_current_revision()
+    session = _db().session
+    context = import_module("alembic.runtime.migration").MigrationContext.configure(session.connection())
+    current = context.get_current_revision()
+    # Alembic has a connection of its own, and waits for whatever this one has locked.
+    session.rollback()
     if current == head:
         return False
     report(f"migrating the metadata database from {current or 'nothing'} to {head}")
@@ -151,12 +154,13 @@ def sync_roles(app: Any, report: Report = say) -> bool:
         return False
     report("writing permissions and roles")
     session = _db().session()
-    # Some thousand small commits: none needs to wait for the disk (the record below comes after them in the log, so a crash
-    # cannot keep it and lose one of them), nor to read again what it has just written.
+    # Some thousand small commits: only the last one needs to wait for the disk, which then has all before it too, and none
+    # needs to read again what it has just written.
     session.execute("SET synchronous_commit TO off")
     session.expire_on_commit = False
     app.appbuilder.add_permissions(update_perms=True)
     security_manager.sync_role_definitions()
+    session.execute("SET synchronous_commit TO DEFAULT")
     session.commit()
     session.expire_on_commit = True
     session.expire_all()
@@ -286,18 +290,19 @@ def _digest(value: object) -> str:
 
 
 def _done(step: str) -> str | None:
-    with _db().engine.begin() as connection:
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {STEPS_TABLE} (name text PRIMARY KEY, digest text NOT NULL)")
-        row = connection.execute(f"SELECT digest FROM {STEPS_TABLE} WHERE name = %s", (step,)).fetchone()
+    connection = _db().session.connection()
+    connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {STEPS_TABLE} (name text PRIMARY KEY, digest text NOT NULL)")
+    row = connection.exec_driver_sql(f"SELECT digest FROM {STEPS_TABLE} WHERE name = %s", (step,)).fetchone()
+    _db().session.commit()
     return cast("str | None", row[0] if row else None)
 
 
 def _record(step: str, digest: str) -> None:
-    with _db().engine.begin() as connection:
-        connection.execute(
-            f"INSERT INTO {STEPS_TABLE} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest",
-            (step, digest),
-        )
+    _db().session.connection().exec_driver_sql(
+        f"INSERT INTO {STEPS_TABLE} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest",
+        (step, digest),
+    )
+    _db().session.commit()
 
 
 def main() -> int:

@@ -19,12 +19,12 @@ def uri(topology: Topology, secrets: Secrets) -> str:
 
 
 def pool(topology: Topology, role: Role) -> ConnectionPool:
-    """The pool of one process of `role`: beat and the init job need one connection, and one more for a moment."""
+    """The pool of one process of `role`; beat and the init job do one thing after the other, on one connection."""
     if role == "web":
         return topology.web.connections
     if role == "worker":
         return topology.celery.connections
-    return ConnectionPool(size=1, max_overflow=1, recycle_seconds=topology.celery.connections.recycle_seconds)
+    return ConnectionPool(size=1, max_overflow=0, recycle_seconds=topology.celery.connections.recycle_seconds)
 
 
 def engine_options(topology: Topology, role: Role) -> dict[str, object]:
