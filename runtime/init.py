@@ -124,7 +124,8 @@ def migrate(app: Any, report: Report = say) -> bool:
     """Bring the metadata schema to this Superset's version; False where it was there already."""
     config = import_module("alembic.config").Config()
     config.set_main_option("script_location", "superset:migrations")
-    head = import_module("alembic.script").ScriptDirectory.from_config(config).get_current_head()
+    scripts = import_module("alembic.script").ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
     session = _db().session
     context = import_module("alembic.runtime.migration").MigrationContext.configure(session.connection())
     current = context.get_current_revision()
@@ -132,6 +133,11 @@ def migrate(app: Any, report: Report = say) -> bool:
     session.rollback()
     if current == head:
         return False
+    if current not in {None, *(revision.revision for revision in scripts.walk_revisions())}:
+        raise InitError(
+            f"the metadata database is at revision {current}, which this Superset (at {head}) does not know: a newer one made "
+            "it. Run that version's image, or restore a backup from before it"
+        )
     report(f"migrating the metadata database from {current or 'nothing'} to {head}")
     import_module("flask_migrate").upgrade(directory=f"{import_module('superset.extensions').APP_DIR}/migrations")
     # What Superset does at its start, but only on a schema that is up to date.

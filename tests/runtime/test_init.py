@@ -54,3 +54,16 @@ def test_a_wrong_password_ends_it_with_the_reason_and_without_the_password(prepa
     assert "password authentication failed" in done.stderr
     assert "Traceback" not in done.stderr
     assert "wr0ng" not in done.stdout + done.stderr
+
+
+def test_a_database_of_a_newer_superset_is_not_touched(prepared: Prepared) -> None:
+    head = prepared.services.sql("SELECT version_num FROM alembic_version")
+    prepared.services.sql("UPDATE alembic_version SET version_num = 'from-the-future'")
+    try:
+        done = prepared.init()
+    finally:
+        found = prepared.services.sql(f"UPDATE alembic_version SET version_num = '{head}' RETURNING old.version_num")
+    assert done.returncode == 1
+    assert "is at revision from-the-future, which this Superset" in done.stderr
+    assert "newer" in done.stderr
+    assert found == "from-the-future"
