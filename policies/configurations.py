@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at
+from policies.graph import UNKNOWN, Graph, Resource, at
 from policies.servers import RedisServer, host_of, reaches, redis_servers
 from policies.workloads import Container, containers
 from runtime import config as superset
@@ -69,29 +69,29 @@ class Configuration:
     @cached_property
     def celery(self) -> dict[str, Any]:
         """CELERY_CONFIG, with Celery's own lower-case names; empty where Celery has only Superset's defaults."""
-        found = self.settings().get("CELERY_CONFIG")
-        if found is UNKNOWN:
-            raise UnknownValueError
+        found = at(dict(self.settings()), "CELERY_CONFIG")
         return {_OLD_NAMES.get(key, key): value for key, value in cast("dict[str, Any]", found or {}).items()}
 
     @property
     def broker_url(self) -> str:
         """URL of the broker."""
-        url = self.celery.get("broker_url", "")
-        if url is UNKNOWN:
-            raise UnknownValueError
-        return url
+        return at(self.celery, "broker_url", default="")
+
+    @property
+    def declared_queues(self) -> set[str]:
+        """Queues that a worker without --queues listens to: those declared, or else the default one."""
+        declared: Any = self.celery.get("task_queues")
+        return {at(each, "name", default=each) for each in at(declared, default=[])} or {self.default_queue}
 
     @property
     def queues(self) -> set[str]:
-        """Queues that are declared, or to which a route sends; Celery's default where none is."""
-        declared: Any = self.celery.get("task_queues") or []
-        names = [at(each, "name", default=each) for each in declared]
+        """Queues to which tasks may be sent: those declared, the default one, and those that a route names."""
+        names: list[Any] = []
         routes: Any = self.celery.get("task_routes") or []
         for section in cast("list[Any]", [routes] if isinstance(routes, dict) else routes):
             if isinstance(section, dict):
                 names += [at(route, "queue") for route in cast("dict[str, Any]", section).values()]
-        return {self.default_queue, *(name for name in names if isinstance(name, str))}
+        return {self.default_queue, *self.declared_queues, *(name for name in names if isinstance(name, str))}
 
     @property
     def default_queue(self) -> str:
@@ -140,13 +140,11 @@ def configurations(graph: Graph) -> list[Configuration]:
     """Every source of settings that some container mounts."""
     readers: dict[tuple[str, str], tuple[Resource, str, list[Container]]] = {}
     for container in graph.derive(containers):
-        try:
+        with graph.unless_unknown():
             for path, resource, text in container.files(graph):
                 name = PurePosixPath(path).name
-                if isinstance(text, str) and name in ("topology.json", "superset_config.py"):
-                    readers.setdefault((resource.urn, name), (resource, text, []))[2].append(container)
-        except UnknownValueError:
-            continue
+                if name in ("topology.json", "superset_config.py"):
+                    readers.setdefault((resource.urn, name), (resource, at(text), []))[2].append(container)
     return [_configuration(*each, graph) for each in readers.values()]
 
 

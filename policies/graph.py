@@ -6,7 +6,8 @@ floats), secrets are plain values, and what is not known yet, in a preview, is `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -92,8 +93,13 @@ class Resource:
     @property
     def title(self) -> str:
         """How reports and exceptions call it: `Deployment/web`, by the object's own name where it has one."""
-        name = self.get("metadata", "name") if self.is_kubernetes else None
+        name = maybe(self.inputs, "metadata", "name") if self.is_kubernetes else None
         return f"{self.kind}/{name if isinstance(name, str) else self.name}"
+
+    @property
+    def object_name(self) -> str:
+        """The name by which other objects of the cluster refer to it."""
+        return self.get("metadata", "name", default=self.name)
 
     @property
     def is_kubernetes(self) -> bool:
@@ -102,9 +108,8 @@ class Resource:
 
     @property
     def namespace(self) -> str:
-        """Namespace of a Kubernetes object; `default` where it says none, or where it is not known."""
-        found = self.get("metadata", "namespace")
-        return found if isinstance(found, str) else "default"
+        """Namespace of a Kubernetes object; `default` where it says none."""
+        return self.get("metadata", "namespace", default="default")
 
     def get(self, *path: str | int, default: Any = None) -> Any:
         """The input at `path`, or `default`; see `at`."""
@@ -112,7 +117,15 @@ class Resource:
 
 
 def at(value: Any, *path: str | int, default: Any = None) -> Any:
-    """What is at `path` inside plain data: `default` where there is nothing (or null), UNKNOWN where it is not known."""
+    """What is at `path` inside plain data, `default` where there is nothing; UnknownValueError where it is not known."""
+    found = maybe(value, *path)
+    if found is UNKNOWN:
+        raise UnknownValueError
+    return default if found is None else found
+
+
+def maybe(value: Any, *path: str | int) -> Any:
+    """As `at`, but UNKNOWN where it is not known, and None where there is nothing."""
     for step in path:
         if value is UNKNOWN:
             return UNKNOWN
@@ -122,8 +135,8 @@ def at(value: Any, *path: str | int, default: Any = None) -> Any:
             items = cast("list[Any]", value)
             value = items[step] if -len(items) <= step < len(items) else None
         else:
-            return default
-    return default if value is None else value
+            return None
+    return value
 
 
 class Graph:
@@ -134,6 +147,7 @@ class Graph:
         #: The stack's plain outputs, where they are known; those marked as secret are not among them.
         self.outputs = dict(outputs or {})
         self._derived: dict[Callable[[Graph], Any], Any] = {}
+        self._complete = True
 
     def of_kind(self, *kinds: str) -> list[Resource]:
         """Kubernetes objects of these kinds, in the order of registration."""
@@ -148,6 +162,19 @@ class Graph:
         if function not in self._derived:
             self._derived[function] = function(self)
         return self._derived[function]
+
+    @contextmanager
+    def unless_unknown(self) -> Generator[None]:
+        """Leave out what is not known yet, and remember that something was."""
+        try:
+            yield
+        except UnknownValueError:
+            self._complete = False
+
+    def require_complete(self) -> None:
+        """Raise where something was left out: then the absence of anything proves nothing."""
+        if not self._complete:
+            raise UnknownValueError
 
 
 def from_recording(recording: Recording) -> Graph:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from policies.configurations import Configuration, readable
-from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at
+from policies.graph import Graph, Resource, at
 from policies.workloads import Container, Workload, containers, workloads
 
 #: What KEDA calls triggers that read a broker's lists.
@@ -42,7 +42,7 @@ class CeleryProcess:
         given = self.option("--queues", "-Q")
         if given:
             return {queue.strip() for queue in given.split(",")}
-        return self.configuration.queues if self.configuration else {"celery"}
+        return self.configuration.declared_queues if self.configuration else {"celery"}
 
     @property
     def concurrency(self) -> int | None:
@@ -147,15 +147,12 @@ def celery_processes(graph: Graph) -> list[CeleryProcess]:
     """Every container that runs a Celery worker or beat."""
     found: list[CeleryProcess] = []
     for container in graph.derive(containers):
-        try:
-            commands = container.commands
-        except UnknownValueError:
-            continue
-        for command in commands:
-            names = [PurePosixPath(word).name for word in command]
-            role = next((word for word in ("worker", "beat") if word in command), None)
-            if "celery" in names and role and names.index("celery") < command.index(role):
-                found.append(CeleryProcess(container, role, tuple(command), _configuration_of(container, graph)))
+        with graph.unless_unknown():
+            for command in container.commands:
+                names = [PurePosixPath(word).name for word in command]
+                role = next((word for word in ("worker", "beat") if word in command), None)
+                if "celery" in names and role and names.index("celery") < command.index(role):
+                    found.append(CeleryProcess(container, role, tuple(command), configuration_of(container, graph)))
     return found
 
 
@@ -173,12 +170,10 @@ def web_processes(graph: Graph) -> list[Container]:
     """Every container that serves Superset over HTTP."""
     found: list[Container] = []
     for container in graph.derive(containers):
-        try:
-            names = [PurePosixPath(word).name for command in container.commands for word in command]
-        except UnknownValueError:
-            continue
-        if {"gunicorn", "run-server.sh"} & set(names):
-            found.append(container)
+        with graph.unless_unknown():
+            names = {PurePosixPath(word).name for command in container.commands for word in command}
+            if names & {"gunicorn", "run-server.sh"}:
+                found.append(container)
     return found
 
 
@@ -191,7 +186,7 @@ def scaled(graph: Graph) -> dict[Any, list[Scaler]]:
     """The scalers of each target."""
     found: dict[Any, list[Scaler]] = {}
     for scaler in graph.derive(scalers):
-        if scaler.target[2] is not UNKNOWN:
+        with graph.unless_unknown():
             found.setdefault(scaler.target, []).append(scaler)
     return found
 
@@ -203,7 +198,8 @@ def scalers_of(graph: Graph, workload: Workload) -> list[Scaler]:
 
 def most_pods(graph: Graph, workload: Workload) -> int:
     """The most pods that `workload` can have at rest (a rolling update may add some)."""
-    return max([each.largest for each in scalers_of(graph, workload)], default=workload.replicas or 1)
+    own = 1 if workload.replicas is None else workload.replicas
+    return max([each.largest for each in scalers_of(graph, workload)], default=own)
 
 
 def fewest_pods(graph: Graph, workload: Workload) -> int:
@@ -214,13 +210,9 @@ def fewest_pods(graph: Graph, workload: Workload) -> int:
     return 1 if workload.replicas is None else workload.replicas
 
 
-def _configuration_of(container: Container, graph: Graph) -> Configuration | None:
-    return next((each for each in graph.derive(readable) if container in each.readers), None)
-
-
 def configuration_of(container: Container, graph: Graph) -> Configuration | None:
     """The settings that a container of Superset reads, where they are in the graph."""
-    return _configuration_of(container, graph)
+    return next((each for each in graph.derive(readable) if container in each.readers), None)
 
 
 def trigger_metadata(trigger: Mapping[str, Any]) -> dict[str, Any]:

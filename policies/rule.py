@@ -105,6 +105,8 @@ class Rules:
                         yield from (Violation(subject.resource, problem) for problem in check(subject, graph, settings))
                     except UnknownValueError:
                         continue
+                    except (ValueError, TypeError, KeyError, AttributeError) as error:
+                        yield Violation(subject.resource, f"cannot be checked: {error}")
 
             link = f"docs/runbooks/{self.page}.md#{runbook}"
             self.rules.append(

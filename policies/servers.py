@@ -9,9 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.quantities import parse_memory
-from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at
-from policies.workloads import Container, containers, services_of
+from policies.graph import UNKNOWN, Graph, Resource, at, maybe
+from policies.workloads import Container, containers, quantity, services_of
 
 _REDIS_PROGRAMS = frozenset({"redis-server", "valkey-server", "keydb-server"})
 _REDIS_IMAGE = re.compile(r"(^|/)(redis|valkey|keydb)(-stack-server)?([:@]|$)")
@@ -29,8 +28,8 @@ class RedisServer:
     resource: Resource
     #: Directives by name, in lower case; of `save` all values together.
     settings: Mapping[str, str]
-    #: Host names at which clients reach it, or its Sentinels; UNKNOWN among them where one is not known yet.
-    hosts: frozenset[Any]
+    #: Host names at which clients reach it.
+    hosts: frozenset[str]
     #: The container, where it runs in a pod; None for ElastiCache.
     container: Container | None = None
 
@@ -59,8 +58,7 @@ class RedisServer:
     def volume_bytes(self) -> int | None:
         """Size of its claim; None where it has none of its own."""
         size = at(self.volume, "claim", "spec", "resources", "requests", "storage")
-        parsed = parse_memory(size) if size is not None else None
-        return parsed if isinstance(parsed, int) else None
+        return None if size is None else round(quantity(size))
 
     @property
     def servers(self) -> int:
@@ -70,28 +68,30 @@ class RedisServer:
 
 @dataclass(frozen=True, eq=False)
 class PostgresServer:
-    """One PostgreSQL server, with how many clients it takes."""
+    """One PostgreSQL server, with how many clients it takes (None: a formula says)."""
 
     resource: Resource
-    max_connections: int
+    max_connections: int | None
     reserved: int
-    hosts: frozenset[Any] = field(default_factory=frozenset[Any])
+    hosts: frozenset[str] = field(default_factory=frozenset[str])
 
 
 def redis_servers(graph: Graph) -> list[RedisServer]:
     """Every Redis server: in pods, and as ElastiCache replication groups or clusters."""
     found: list[RedisServer] = []
     for container in graph.derive(containers):
-        try:
+        with graph.unless_unknown():
             words = _server_words(container, _REDIS_PROGRAMS, _REDIS_IMAGE)
             if words is not None and "--sentinel" not in words:
                 settings = _redis_settings(container, words, graph)
                 found.append(RedisServer(container.resource, settings, _hosts(container, graph), container))
-        except UnknownValueError:
-            continue
-    for group in graph.of_type("aws:elasticache/replicationGroup:", "aws:elasticache/cluster:"):
-        if group.get("engine", default="redis") != "memcached" and group.get("replicationGroupId") is None:
+    for group in graph.of_type("aws:elasticache/replicationGroup:"):
+        with graph.unless_unknown():
             found.append(RedisServer(group, _parameters(group, graph), frozenset(_endpoints(group))))
+    for cluster in graph.of_type("aws:elasticache/cluster:"):
+        with graph.unless_unknown():
+            if cluster.get("engine", default="redis") != "memcached" and cluster.get("replicationGroupId") is None:
+                found.append(RedisServer(cluster, _parameters(cluster, graph), frozenset(_endpoints(cluster))))
     return found
 
 
@@ -99,12 +99,10 @@ def sentinels(graph: Graph) -> list[Container]:
     """Containers that run a Sentinel."""
     found: list[Container] = []
     for container in graph.derive(containers):
-        try:
-            words = [PurePosixPath(word).name for command in container.commands for word in command]
-        except UnknownValueError:
-            continue
-        if not container.prepares and ({"redis-sentinel", "valkey-sentinel", "--sentinel"} & set(words)):
-            found.append(container)
+        with graph.unless_unknown():
+            words = {PurePosixPath(word).name for command in container.commands for word in command}
+            if not container.prepares and words & {"redis-sentinel", "valkey-sentinel", "--sentinel"}:
+                found.append(container)
     return found
 
 
@@ -112,27 +110,27 @@ def postgres_servers(graph: Graph) -> list[PostgresServer]:
     """Every PostgreSQL server: in pods, as CloudNativePG clusters and as RDS instances."""
     found: list[PostgresServer] = []
     for container in graph.derive(containers):
-        try:
+        with graph.unless_unknown():
             words = _server_words(container, frozenset({"postgres"}), _POSTGRES_IMAGE)
             if words is not None and container.workload.kind in ("StatefulSet", "Deployment", "Pod"):
-                settings = _postgres_settings(words)
-                found.append(_postgres(container.resource, settings, _hosts(container, graph)))
-        except (UnknownValueError, ValueError):
-            continue
+                found.append(_postgres(container.resource, _postgres_settings(words), _hosts(container, graph)))
     for cluster in graph.of_kind("Cluster"):
-        name = cluster.title.partition("/")[2]
-        settings = cluster.get("spec", "postgresql", "parameters", default={})
-        hosts = [_names(f"{name}-{suffix}", cluster.namespace) for suffix in ("rw", "r", "ro")]
-        found.append(_postgres(cluster, settings, frozenset(name for each in hosts for name in each)))
+        with graph.unless_unknown():
+            settings = cluster.get("spec", "postgresql", "parameters", default={})
+            names = [_names(f"{cluster.object_name}-{suffix}", cluster.namespace) for suffix in ("rw", "r", "ro")]
+            found.append(_postgres(cluster, settings, frozenset(name for each in names for name in each)))
     for instance in graph.of_type("aws:rds/instance:"):
-        if str(instance.get("engine", default="")).startswith("postgres"):
-            found.append(_postgres(instance, _parameters(instance, graph), frozenset(_endpoints(instance))))
+        with graph.unless_unknown():
+            if str(instance.get("engine", default="")).startswith("postgres"):
+                found.append(_postgres(instance, _parameters(instance, graph), frozenset(_endpoints(instance))))
     return found
 
 
-def _postgres(resource: Resource, settings: Mapping[str, Any], hosts: frozenset[Any]) -> PostgresServer:
-    most, reserved = settings.get("max_connections", 100), settings.get("superuser_reserved_connections", 3)
-    return PostgresServer(resource, int(most), int(reserved), hosts)
+def _postgres(resource: Resource, settings: Mapping[str, Any], hosts: frozenset[str]) -> PostgresServer:
+    most = at(settings, "max_connections", default="100")
+    reserved = at(settings, "superuser_reserved_connections", default="3")
+    # A formula of RDS follows the memory of its class.
+    return PostgresServer(resource, int(most) if str(most).isdigit() else None, int(reserved), hosts)
 
 
 def _server_words(container: Container, programs: frozenset[str], image: re.Pattern[str]) -> list[str] | None:
@@ -151,7 +149,7 @@ def _redis_settings(container: Container, words: list[str], graph: Graph) -> dic
     found: dict[str, str] = {}
     for path, _, text in container.files(graph):
         if path.endswith(".conf"):
-            for line in str(text).splitlines():
+            for line in at(text).splitlines():
                 name, _, value = line.strip().partition(" ")
                 if name and not name.startswith("#"):
                     _set(found, name, value)
@@ -187,9 +185,9 @@ def _postgres_settings(words: list[str]) -> dict[str, str]:
     return {key.replace("-", "_"): value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def _hosts(container: Container, graph: Graph) -> frozenset[Any]:
+def _hosts(container: Container, graph: Graph) -> frozenset[str]:
     workload = container.workload
-    services = [each.title.partition("/")[2] for each in services_of(graph, workload)]
+    services = [each.object_name for each in services_of(graph, workload)]
     pods = [f"{workload.name}-{number}.{service}" for service in services for number in range(workload.replicas or 1)]
     names = {name for each in (*services, *pods) for name in _names(each, workload.resource.namespace)}
     # Sentinel's clients name the service that it watches, by convention the workload's own name.
@@ -203,34 +201,25 @@ def _names(service: str, namespace: str) -> frozenset[str]:
 
 def _parameters(resource: Resource, graph: Graph) -> dict[str, str]:
     """What the parameter group that an AWS resource names sets."""
-    name = resource.get("parameterGroupName")
+    name = maybe(resource.inputs, "parameterGroupName")
     for group in graph.of_type("aws:elasticache/parameterGroup:", "aws:rds/parameterGroup:"):
-        same = name is not UNKNOWN and name is not None and group.get("name", default=group.name) == name
+        same = isinstance(name, str) and (maybe(group.inputs, "name") or group.name) == name
         if same or (name is UNKNOWN and group.urn in resource.dependencies):
-            return {
-                str(at(each, "name")): str(at(each, "value"))
-                for each in group.get("parameters", default=[])
-                if at(each, "value") is not UNKNOWN
-            }
+            return {str(at(each, "name")): str(at(each, "value")) for each in group.get("parameters", default=[])}
     return {}
 
 
 def _endpoints(resource: Resource) -> list[Any]:
     """What may stand in a URL for an AWS server: its identifier begins each of its endpoints."""
-    names = (resource.get("replicationGroupId"), resource.get("clusterId"), resource.get("identifier"), resource.name)
-    return [each for each in names if each is not None]
+    names = (maybe(resource.inputs, key) for key in ("replicationGroupId", "clusterId", "identifier"))
+    return [each for each in (*names, resource.name) if isinstance(each, str)]
 
 
-def reaches(host: str | None, hosts: frozenset[Any]) -> bool:
+def reaches(host: str | None, hosts: frozenset[str]) -> bool:
     """Whether `host` in a URL is a server with `hosts`."""
     if not host:
         return False
-    known = {each for each in hosts if isinstance(each, str)}
-    return (
-        host in known
-        or host.split(".")[0].removeprefix("master.") in known
-        or any(host.startswith((f"{each}.", f"master.{each}.")) and "amazonaws" in host for each in known)
-    )
+    return host in hosts or ("amazonaws" in host and any(host.startswith((f"{each}.", f"master.{each}.")) for each in hosts))
 
 
 def host_of(url: Any) -> str | None:

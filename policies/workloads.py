@@ -12,13 +12,16 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from infra.quantities import parse_cpu, parse_memory
-from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at
+from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at, maybe
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod")
 #: Kinds whose pods stay, and so can be drained, selected by Services and scaled.
 LASTING = ("Deployment", "StatefulSet", "ReplicaSet")
 _SHELLS = frozenset({"sh", "bash", "ash", "dash"})
+_QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(m|k|[KMGTPE]i|[MGTPE])?")
+_FACTORS = {"": 1.0, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
+    f"{unit}i": 2.0 ** (10 * power) for power, unit in enumerate("KMGTPE", 1)
+}
 _SEPARATOR = re.compile(r"&&|\|\||[;\n|&]")
 
 
@@ -36,7 +39,7 @@ class Workload:
     @property
     def name(self) -> str:
         """Its own name, which others refer to."""
-        return self.resource.title.partition("/")[2]
+        return self.resource.object_name
 
     @cached_property
     def template(self) -> dict[str, Any]:
@@ -63,9 +66,10 @@ class Workload:
     def containers(self) -> list[Container]:
         """Every container of its pods, those that prepare them first."""
         return [
-            Container(self, spec, key == "initContainers")
+            Container(self, at(specs, place), key == "initContainers")
             for key in ("initContainers", "containers")
-            for spec in at(self.pod, key, default=[])
+            for specs in [at(self.pod, key, default=[])]
+            for place in range(len(specs))
         ]
 
     def volume(self, name: str) -> dict[str, Any]:
@@ -125,15 +129,7 @@ class Container:
     def quantity(self, of: str, what: str) -> int | None:
         """Its `requests` or `limits` of `cpu` (millicores) or `memory` (bytes); None where it has none."""
         found = at(self.spec, "resources", of, what)
-        if found is None:
-            return None
-        if found is UNKNOWN:
-            raise UnknownValueError
-        try:
-            value = parse_cpu(found) if what == "cpu" else parse_memory(found)
-        except ValueError:
-            return None
-        return value if isinstance(value, int) else None
+        return None if found is None else round(quantity(found) * (1000 if what == "cpu" else 1))
 
     def environment(self, graph: Graph) -> dict[str, Any]:
         """Its variables with their values, also those from ConfigMaps and Secrets of the graph; UNKNOWN for any other."""
@@ -153,9 +149,12 @@ class Container:
         for key in ("configMapKeyRef", "secretKeyRef"):
             reference = at(variable, "valueFrom", key)
             if reference is not None:
-                data = data_of(graph, _KIND[key], self.resource.namespace, at(reference, "name"))
-                return data.get(at(reference, "key"), UNKNOWN)
-        return UNKNOWN if at(variable, "valueFrom") is not None else at(variable, "value", default="")
+                data = data_of(graph, _KIND[key], self.resource.namespace, maybe(reference, "name"))
+                return data.get(maybe(reference, "key"), UNKNOWN)
+        if at(variable, "valueFrom") is not None:
+            return UNKNOWN
+        value = maybe(variable, "value")
+        return "" if value is None else value
 
     def mount(self, path: str) -> dict[str, Any]:
         """The volume in which `path` lies; empty where it lies in the container's own file system."""
@@ -208,10 +207,8 @@ def containers(graph: Graph) -> list[Container]:
     """Every container of every workload whose containers are known."""
     found: list[Container] = []
     for workload in graph.derive(workloads):
-        try:
+        with graph.unless_unknown():
             found.extend(workload.containers)
-        except UnknownValueError:
-            continue
     return found
 
 
@@ -257,16 +254,13 @@ def _object(graph: Graph, kind: str, namespace: str, name: Any) -> Resource | No
 
 
 def _objects(graph: Graph) -> dict[tuple[str, str, str], Resource]:
-    return {(each.kind, each.namespace, each.title.partition("/")[2]): each for each in graph.of_kind("ConfigMap", "Secret")}
+    return {(each.kind, each.namespace, each.object_name): each for each in graph.of_kind("ConfigMap", "Secret")}
 
 
 def _data(found: Resource) -> dict[str, Any]:
     data = found.get("data", default={})
-    if data is UNKNOWN:
-        return {}
     texts = {key: _decoded(value) for key, value in data.items()} if found.kind == "Secret" else dict(data)
-    plain = found.get("stringData", default={})
-    return texts if plain is UNKNOWN else {**texts, **plain}
+    return {**texts, **found.get("stringData", default={})}
 
 
 def _decoded(value: Any) -> Any:
@@ -276,6 +270,14 @@ def _decoded(value: Any) -> Any:
         return base64.b64decode(value, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return UNKNOWN
+
+
+def quantity(value: Any) -> float:
+    """A quantity as Kubernetes writes it ("500m", "1.5Gi", 2) as a number; ValueError for anything else."""
+    match = _QUANTITY.fullmatch(str(value))
+    if not match:
+        raise ValueError(f"{value!r} is no quantity")
+    return float(match[1]) * _FACTORS[match[2] or ""]
 
 
 def _words(text: str) -> list[str]:

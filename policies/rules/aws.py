@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from policies.graph import UNKNOWN, Graph, Resource, at
+from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at, maybe
 from policies.rule import Option, Options, Plain, Rules, types
 
 RULES = Rules("policy-aws")
@@ -184,11 +184,15 @@ def bucket_lifecycle(bucket: Plain, graph: Graph, options: Options) -> Iterator[
 
 def _companion(bucket: Plain, graph: Graph, token: str) -> Resource | None:
     """The resource of a type that belongs to a bucket: names it, depends on it, or stands beside it with its name."""
-    names = {each for each in (bucket.get("bucket"), bucket.resource.name) if isinstance(each, str)}
+    names = {each for each in (maybe(bucket.resource.inputs, "bucket"), bucket.resource.name) if isinstance(each, str)}
     for each in graph.of_type(token):
-        named = each.get("bucket")
-        if (named is not UNKNOWN and named in names) or (bucket.resource.urn and bucket.resource.urn in each.dependencies):
+        named = maybe(each.inputs, "bucket")
+        if (isinstance(named, str) and named in names) or (bucket.resource.urn and bucket.resource.urn in each.dependencies):
             return each
+    if maybe(bucket.resource.inputs, "bucket") is UNKNOWN or any(
+        maybe(each.inputs, "bucket") is UNKNOWN for each in graph.of_type(token)
+    ):
+        raise UnknownValueError
     return None
 
 
@@ -230,7 +234,8 @@ def eks_public(cluster: Plain, graph: Graph, options: Options) -> Iterator[str]:
 )
 def eks_logs(cluster: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """Without the audit log nobody can say afterwards who did what."""
-    missing = sorted({"audit", "authenticator"} - set(cluster.get("enabledClusterLogTypes", default=[])))
+    enabled = cluster.get("enabledClusterLogTypes", default=[])
+    missing = [each for each in ("audit", "authenticator") if each not in enabled]
     if missing:
         yield f"does not log {', '.join(missing)}"
 

@@ -53,6 +53,7 @@ def config_unreadable(found: Configuration, graph: Graph, options: Options) -> I
 def config_unseen(worker: CeleryProcess, graph: Graph, options: Options) -> Iterator[str]:
     """Where a worker's configuration is in its image, no rule can check its queues, limits and broker."""
     files = [each for each in graph.derive(configurations) if worker.container in each.readers]
+    graph.require_complete()
     if not files:
         yield "reads a configuration that is not in this stack"
 
@@ -82,6 +83,7 @@ def queue_unheard(found: Configuration, graph: Graph, options: Options) -> Itera
     """A task in a queue that no worker listens to stays pending for ever, and nothing says so."""
     workers = [each for each in graph.derive(celery_workers) if each.configuration is found]
     heard = {queue for each in workers if most_pods(graph, each.workload) > 0 for queue in each.queues}
+    graph.require_complete()
     for queue in sorted(found.queues - heard):
         yield f"routes to queue {queue!r}, which no worker listens to"
 
@@ -173,6 +175,8 @@ def statement_timeout(found: Configuration, graph: Graph, options: Options) -> I
 )
 def grace_period(worker: CeleryProcess, graph: Graph, options: Options) -> Iterator[str]:
     """A worker that is killed before its query ends leaves the row running for ever, or runs the query again."""
+    if worker.configuration is None:
+        graph.require_complete()
     soft = worker.configuration.soft_limit if worker.configuration else None
     least = (21_600 if soft is None else soft) + GRACE_MARGIN
     grace = at(worker.workload.pod, "terminationGracePeriodSeconds", default=30)
@@ -260,6 +264,7 @@ def _scheduled(found: Configuration) -> set[Any]:
 def beat_missing(found: Configuration, graph: Graph, options: Options) -> Iterator[str]:
     """Scheduled jobs (clean-up, reports) run only where a beat runs."""
     running = [each for each in graph.derive(beats) if each.configuration is found and most_pods(graph, each.workload) > 0]
+    graph.require_complete()
     if found.celery.get("beat_schedule") and not running:
         yield f"schedules {', '.join(sorted(map(str, _scheduled(found))))}, and no beat runs"
 
@@ -351,8 +356,7 @@ def connections(server: PostgresServer, graph: Graph, options: Options) -> Itera
     """When the tiers can open more connections than PostgreSQL takes, queries fail under the load they scaled for."""
     users = [each for each in graph.derive(readable) if reaches(_database_host(each), server.hosts)]
     needed = sum(_connections(found, graph) for found in users)
-    free = server.max_connections - server.reserved
-    if needed > free:
+    if server.max_connections is not None and needed > server.max_connections - server.reserved:
         yield f"takes {server.max_connections} connections, {server.reserved} reserved, and the tiers can open {needed}"
 
 

@@ -116,7 +116,7 @@ def store_open(workload: Workload, graph: Graph, options: Options) -> Iterator[s
 )
 def public_service(service: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """A Service with an address outside of the cluster is an entrance that nobody decided."""
-    if service.resource.title.partition("/")[2] in options["public"]:
+    if service.resource.object_name in options["public"]:
         return
     kind = service.get("spec", "type", default="ClusterIP")
     annotations = service.get("metadata", "annotations", default={})
@@ -138,6 +138,7 @@ def service_without_pods(service: Plain, graph: Graph, options: Options) -> Iter
     match = service.get("spec", "selector", default={})
     namespace = service.resource.namespace
     pods = [each for each in graph.derive(workloads) if each.resource.namespace == namespace]
+    graph.require_complete()
     if match and pods and not any(selects({"matchLabels": match}, each.labels) for each in pods):
         yield "picks no pods of this stack"
 

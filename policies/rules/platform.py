@@ -18,7 +18,7 @@ RULES = Rules("policy-platform")
     runbook="topologies",
 )
 def prod_minimal(found: Configuration, graph: Graph, options: Options) -> Iterator[str]:
-    """minimal has one of everything: a node that goes takes the platform with it."""
+    """Topology minimal has one of everything: a node that goes takes the platform with it."""
     if found.topology and found.topology.environment == "prod" and found.topology.name == "minimal":
         yield "runs topology minimal in environment prod"
 
@@ -27,7 +27,7 @@ def prod_minimal(found: Configuration, graph: Graph, options: Options) -> Iterat
     "platform-unseen-objects",
     types("kubernetes:helm.sh/v3:Release", "kubernetes:helm.sh/v2:Release"),
     severity="advisory",
-    fix="Use native resources, or kubernetes:helm.sh/v4:Chart, whose objects are registered one by one",
+    fix="Use native resources, or a Chart (helm.sh/v4), whose objects are registered one by one",
     runbook="unseen",
     alone=True,
     options={"allowed": Option([], "names of releases that are meant")},

@@ -43,9 +43,9 @@ def restricted(container: Container, graph: Graph, options: Options) -> Iterator
     either = {**pod, **own}
     capabilities = at(own, "capabilities", default={})
     wrong = [
-        ("runs as root", either.get("runAsNonRoot") is not True or either.get("runAsUser") == 0),
-        ("is privileged", own.get("privileged") is True),
-        ("may gain privileges", own.get("allowPrivilegeEscalation") is not False),
+        ("runs as root", at(either, "runAsNonRoot") is not True or at(either, "runAsUser") == 0),
+        ("is privileged", at(own, "privileged") is True),
+        ("may gain privileges", at(own, "allowPrivilegeEscalation") is not False),
         ("keeps capabilities", "ALL" not in at(capabilities, "drop", default=[])),
         ("adds capabilities", bool(set(at(capabilities, "add", default=[])) - {"NET_BIND_SERVICE"})),
         ("has no seccomp profile", at(either, "seccompProfile", "type") not in ("RuntimeDefault", "Localhost")),
@@ -232,12 +232,13 @@ def namespace(found: Plain, graph: Graph, options: Options) -> Iterator[str]:
 @RULES.rule(
     "pods-namespace-missing",
     workloads,
+    severity="advisory",
     fix="Put them in a namespace that this stack makes",
     runbook="security",
 )
 def namespace_missing(workload: Workload, graph: Graph, options: Options) -> Iterator[str]:
     """Pods outside of the stack's own namespaces have no Pod Security, no default deny and no quota."""
-    made = {each.title.partition("/")[2] for each in graph.of_kind("Namespace")}
+    made = {each.object_name for each in graph.of_kind("Namespace")}
     if (
         workload.resource.namespace not in made
         and at(workload.resource.inputs, "metadata", "namespace", default="") is not None

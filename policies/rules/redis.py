@@ -130,6 +130,7 @@ def cache_ttl(found: Configuration, graph: Graph, options: Options) -> Iterator[
 @RULES.rule(
     "redis-cache-prefix",
     readable,
+    severity="advisory",
     fix="Give each cache its own CACHE_KEY_PREFIX, or its own database",
     runbook="lifetimes",
 )

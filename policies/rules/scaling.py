@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from policies.configurations import Configuration
 from policies.graph import Graph, at
 from policies.processes import (
     REDIS_TRIGGERS,
@@ -27,6 +28,8 @@ RULES = Rules("policy-scaling")
 LONGEST_NAME = 54
 #: Suffix of the lists that hold a queue's higher priorities.
 PRIORITY = "\x06\x16"
+#: Labels by which metrics name a queue.
+_QUEUE_LABELS = ("queue", "queue_name")
 
 
 def _keda(graph: Graph) -> list[Scaler]:
@@ -60,6 +63,7 @@ def one_scaler(scaler: Scaler, graph: Graph, options: Options) -> Iterator[str]:
 )
 def no_target(scaler: Scaler, graph: Graph, options: Options) -> Iterator[str]:
     """A scaler whose target does not exist does nothing, and its pool stays at one size."""
+    graph.require_complete()
     if scaler.workload(graph) is None and scaler.target[1] in ("Deployment", "StatefulSet") and scaler.target[2]:
         yield f"scales {scaler.target[1]}/{scaler.target[2]}, which this stack does not have"
 
@@ -116,7 +120,7 @@ def bounds(scaler: Scaler, graph: Graph, options: Options) -> Iterator[str]:
 )
 def keda_admission(scaler: Scaler, graph: Graph, options: Options) -> Iterator[str]:
     """KEDA's admission refuses it, so the pool is not scaled at all."""
-    name = scaler.resource.title.partition("/")[2]
+    name = scaler.resource.object_name
     if len(name) > LONGEST_NAME:
         yield f"has a name of {len(name)} characters"
     kinds = [at(each, "type") for each in scaler.triggers]
@@ -163,24 +167,34 @@ def watches_broker(scaler: Scaler, graph: Graph, options: Options) -> Iterator[s
         if database is not None and index != database:
             yield f"reads database {index}, and the broker's is {database}"
         name = metadata.get("listName")
-        if name is not None:
-            queue = name.partition(PRIORITY)[0]
-            watched.add(queue)
-            if queue not in heard and not name.startswith("unacked"):
-                yield f"reads list {name!r}, and its workers listen to {', '.join(sorted(heard))}"
-        yield from _address(metadata, found.broker, graph)
+        if name is not None and not name.startswith("unacked"):
+            watched.add(name.partition(PRIORITY)[0])
+        yield from _address(metadata, found, graph)
+    for metric in (each for each in scaler.metrics if at(each, "type") in ("External", "Object")):
+        selector = at(metric, at(metric, "type").lower(), "metric", "selector", default={})
+        watched |= {value for key, value in at(selector, "matchLabels", default={}).items() if key in _QUEUE_LABELS}
+        for expression in at(selector, "matchExpressions", default=[]):
+            if at(expression, "key") in _QUEUE_LABELS and at(expression, "operator") == "In":
+                watched |= set(at(expression, "values", default=[]))
+    for queue in sorted(watched - heard):
+        yield f"reads queue {queue!r}, and its workers listen to {', '.join(sorted(heard))}"
     if watched:
         for queue in sorted(heard - watched):
             yield f"does not read queue {queue!r}, which its workers listen to"
 
 
-def _address(metadata: dict[str, Any], brokers: list[Any], graph: Graph) -> Iterator[str]:
-    """What is wrong with a trigger's address: it names a server of this stack that is not the broker."""
+def _address(metadata: dict[str, Any], found: Configuration, graph: Graph) -> Iterator[str]:
+    """What is wrong with the server that a trigger names: it is not the one in the broker's URL."""
+    wanted = urlsplit(found.broker_url).hostname or ""
     for address in str(metadata.get("address") or metadata.get("addresses") or metadata.get("host") or "").split(","):
         host = address.partition(":")[0]
-        named = [each for each in graph.derive(redis_servers) if reaches(host, each.hosts)]
-        if named and brokers and not any(each in brokers for each in named):
-            yield f"reads {named[0].resource.title}, and the broker is {brokers[0].resource.title}"
+        same = [each for each in graph.derive(redis_servers) if reaches(host, each.hosts) and reaches(wanted, each.hosts)]
+        if host and wanted and host.partition(".")[0] != wanted.partition(".")[0] and not same:
+            yield f"reads {host}, and the broker is at {wanted}"
+    options: Any = found.celery.get("broker_transport_options")
+    service, watched = at(options, "master_name"), metadata.get("sentinelMaster")
+    if service != watched:
+        yield f"reads {watched or 'no'} service of Sentinel, and the broker's is {service or 'none'}"
 
 
 @RULES.rule(
@@ -207,7 +221,7 @@ def blind_to_queue(scaler: Scaler, graph: Graph, options: Options) -> Iterator[s
 )
 def keda_tls_twice(scaler: Scaler, graph: Graph, options: Options) -> Iterator[str]:
     """KEDA refuses TLS settings in both a trigger and its TriggerAuthentication."""
-    authentications = {each.title.partition("/")[2]: each for each in graph.of_kind("TriggerAuthentication")}
+    authentications = {each.object_name: each for each in graph.of_kind("TriggerAuthentication")}
     for trigger in scaler.triggers:
         name = at(trigger, "authenticationRef", "name")
         authentication = authentications.get(name) if isinstance(name, str) else None

@@ -27,7 +27,7 @@ _ASSIGNED = re.compile(
 _KNOWN = frozenset(
     {"admin", "superset", "password", "secret", "postgres", "redis", "test", "root", "changeme", "thisisasecret_1234"}
 )
-_HARMLESS = frozenset({"true", "false", "none", "null", "required", "optional", "from", "psycopg2", "scram-sha-256"})
+_HARMLESS = frozenset({"yes", "no", "true", "false", "none", "null", "required", "optional", "from", "psycopg2", "scram-sha-256"})
 #: Shorter values of Secrets are words that stand elsewhere for good reasons.
 _SHORTEST_SEARCHED = 12
 
@@ -36,7 +36,7 @@ def _values(graph: Graph) -> list[tuple[str, str]]:
     """Every secret value of the graph, with where it is kept."""
     found: list[tuple[str, str]] = []
     for secret in graph.of_kind("Secret"):
-        for key, value in data_of(graph, "Secret", secret.namespace, secret.title.partition("/")[2]).items():
+        for key, value in data_of(graph, "Secret", secret.namespace, secret.object_name).items():
             if isinstance(value, str) and len(value) >= _SHORTEST_SEARCHED and _NAME.search(key.replace("-", "_")):
                 found.append((value, f"{secret.title} {key}"))
     return found
@@ -80,6 +80,11 @@ def in_clear(found: Plain, graph: Graph, options: Options) -> Iterator[str]:
             yield f"has a password at {path}"
 
 
+def _is_plain(value: str) -> bool:
+    """Whether a variable's value is a switch, a number, a path or a reference to another variable."""
+    return value.lower() in _HARMLESS or value.isdigit() or value.startswith(("/", "$("))
+
+
 def _is_harmless(value: str) -> bool:
     return value.lower() in _HARMLESS or value.startswith(("env", "os."))
 
@@ -96,7 +101,7 @@ def in_environment(container: Container, graph: Graph, options: Options) -> Iter
     """A variable's literal value is shown by every kubectl describe."""
     for variable in at(container.spec, "env", default=[]):
         name, value = at(variable, "name", default=""), at(variable, "value")
-        if value and _NAME.search(name) and not _POINTER.search(name) and not str(value).startswith(("/", "$(")):
+        if value and _NAME.search(name) and not _POINTER.search(name) and not _is_plain(str(value)):
             yield f"container {container.name} has {name} in clear"
 
 
@@ -145,7 +150,7 @@ def length(found: Plain, graph: Graph, options: Options) -> Iterator[str]:
 )
 def key_length(secret: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """Whoever guesses Superset's keys can log in as anybody."""
-    for key, value in data_of(graph, "Secret", secret.resource.namespace, secret.resource.title.partition("/")[2]).items():
+    for key, value in data_of(graph, "Secret", secret.resource.namespace, secret.resource.object_name).items():
         if key.upper().endswith(("SECRET_KEY", "JWT_SECRET")) and isinstance(value, str) and len(value.encode()) < 32:
             yield f"{key} has {len(value.encode())} bytes"
 
@@ -159,7 +164,7 @@ def key_length(secret: Plain, graph: Graph, options: Options) -> Iterator[str]:
 )
 def known(found: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """Default credentials are the first that anyone tries."""
-    data = data_of(graph, found.resource.kind, found.resource.namespace, found.resource.title.partition("/")[2])
+    data = data_of(graph, found.resource.kind, found.resource.namespace, found.resource.object_name)
     for key, text in data.items():
         if not isinstance(text, str):
             continue

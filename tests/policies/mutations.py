@@ -1,0 +1,510 @@
+"""Ways to break a stack, in its file or in what it registers, and which check or rule has to notice each.
+
+`python -m tests.policies.mutations` writes the table of what caught what into docs/policies.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from infra import presets, stackfile
+from infra.problems import StackError
+from policies import check
+from policies.evaluation import evaluate
+from policies.graph import Graph, Resource, from_manifests
+
+SHIPPED = tuple(name for name in stackfile.names() if stackfile.read(name).get("platform") == "kubernetes")
+
+
+class NotApplicableError(Exception):
+    """The stack has nothing that this mutation could break."""
+
+
+class Editor:
+    """A copy of a graph's resources, to be broken. Every edit must find what it edits."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.resources = [replace(each, inputs=copy.deepcopy(each.inputs)) for each in graph.resources]
+
+    def graph(self) -> Graph:
+        return Graph(self.resources)
+
+    def find(self, kind: str, name: str = "") -> dict[str, Any]:
+        """The inputs of the first resource of a kind whose name begins with `name`."""
+        for each in self.resources:
+            found = each.title.partition("/")[2]
+            if each.kind == kind and not each.type.startswith("superset-async:") and found.startswith(name):
+                return each.inputs
+        raise NotApplicableError(f"{kind} {name}")
+
+    def drop(self, kind: str, name: str = "") -> None:
+        self.find(kind, name)
+        self.resources = [
+            each for each in self.resources if not (each.kind == kind and each.title.partition("/")[2].startswith(name))
+        ]
+
+    def add(self, manifest: Mapping[str, Any]) -> None:
+        labels = self.find("Namespace")["metadata"]["labels"]
+        own = {f"app.kubernetes.io/{key}": "foreign" for key in ("name", "component")}
+        metadata = {"namespace": "superset", "labels": {**labels, **own}, **manifest["metadata"]}
+        self.resources.extend(from_manifests([{**manifest, "metadata": metadata}]).resources)
+
+    def pod(self, kind: str, name: str = "") -> dict[str, Any]:
+        return self.find(kind, name)["spec"]["template"]["spec"]
+
+    def container(self, kind: str, name: str = "") -> dict[str, Any]:
+        return self.pod(kind, name)["containers"][0]
+
+    def argument(self, workload: str, option: str, value: str | None) -> None:
+        """Give an option of a Deployment's command another value, or take it away."""
+        command = self.container("Deployment", workload)["command"]
+        place = next((place for place, word in enumerate(command) if word.startswith(f"{option}=")), None)
+        if place is None:
+            raise NotApplicableError(option)
+        command[place : place + 1] = [] if value is None else [f"{option}={value}"]
+
+    def topology(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change the topology that the pods read."""
+        data = self.find("ConfigMap", "superset-topology")["data"]
+        content = json.loads(data["topology.json"])
+        change(content)
+        data["topology.json"] = json.dumps(content)
+
+    def directive(self, server: str, name: str, value: str | None) -> None:
+        """Change or remove a directive of a Redis server's configuration."""
+        data = self.find("ConfigMap", f"{server}-config")["data"]
+        lines = data["redis.conf"].splitlines()
+        if not any(line.startswith(f"{name} ") for line in lines):
+            raise NotApplicableError(name)
+        kept = [line for line in lines if not line.startswith(f"{name} ")]
+        data["redis.conf"] = "\n".join([*kept, *([] if value is None else [f"{name} {value}"])])
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break a stack: keys laid over its file, or an edit of what it registers."""
+
+    what: str
+    settings: Mapping[str, Any] | None = None
+    edit: Callable[[Editor], object] | None = None
+    #: The rule that has to notice; empty: the check of the settings (or, where that passes, any rule).
+    rule: str = ""
+
+
+def broker(graph: Editor) -> str:
+    """Name of the server that carries the broker."""
+    try:
+        graph.find("StatefulSet", "redis-broker")
+    except NotApplicableError:
+        return "redis"
+    return "redis-broker"
+
+
+def _set(target: dict[str, Any], *path: Any) -> None:
+    """Set the value at the end of `path` in plain data, making mappings on the way."""
+    *steps, last, value = path
+    for step in steps:
+        target = target[step] if isinstance(step, int) else target.setdefault(step, {})
+    target[last] = value
+
+
+def _keys(path: str, value: Any) -> dict[str, Any]:
+    keys: Any = value
+    for step in reversed([step for step in path.split("/") if step]):
+        keys = {step: keys}
+    return keys
+
+
+#: Keys of a stack file (with / between them; none: a whole file), and a value that breaks an invariant or has no meaning.
+SETTINGS: tuple[tuple[str, Any], ...] = (
+    ("topology", "tiny"),
+    ("platform", "nomad"),
+    ("environment", "production"),
+    ("namespace", "Superset_1"),
+    ("labels", {"team": "data & analytics"}),
+    ("images/superset", "superset-async:latest"),
+    ("images/redis", "valkey/valkey"),
+    ("images/postgres", "postgres"),
+    ("images/pull_policy", "Sometimes"),
+    ("redis/broker/maxmemory_policy", "allkeys-lru"),
+    ("redis/broker/maxmemory_policy", "allkeys-lfu"),
+    ("redis/broker/maxmemory_policy", "allkeys-random"),
+    ("redis/broker/persistence", "none"),
+    ("redis/broker/maxmemory", "3Gi"),
+    ("redis/broker/volume_size", "600Mi"),
+    ("redis/broker", {"sentinel": True, "replicas": 1}),
+    ("redis/broker/resources/memory_request", "9Gi"),
+    ("redis/broker/resources/cpu_request", "0"),
+    ("redis/cache", {"maxmemory": "6Gi"}),
+    ("redis/cache", {"volume_size": "1Gi"}),
+    ("redis/cache", {"maxmemory_policy": "noeviction"}),
+    ("postgres/max_connections", 20),
+    ("postgres/kind", "existing"),
+    ("postgres/host", "db.example.com"),
+    ("postgres/instances", 3),
+    ("postgres/user", "postgres"),
+    ("postgres/resources/cpu_request", "16"),
+    ("postgres/resources/memory_request", "0"),
+    ("web/min_replicas", 50),
+    ("web/resources/cpu_request", "0"),
+    ("web/resources/memory_request", "3Gi"),
+    (
+        "web/route",
+        {"kind": "ingress", "host": "bi.example.com", "parent": "nginx", "tls_secret": None, "from_namespaces": []},
+    ),
+    (
+        "web/route",
+        {"kind": "gateway", "host": "bi.example.com", "parent": "nginx", "tls_secret": None, "from_namespaces": []},
+    ),
+    ("celery/result_backend", "rabbitmq"),
+    ("celery/default_queue", "celery"),
+    ("celery/queues", ["default", "priority", "orphan"]),
+    ("celery/queues", ["default", "default", "priority"]),
+    ("celery/soft_time_limit", 600),
+    ("celery/time_limit", 200),
+    ("celery/visibility_timeout", 300),
+    ("celery/result_expires", 0),
+    ("celery/compression", "lzma"),
+    ("workers/concurrency", 0),
+    ("workers/min_workers", 90),
+    ("workers/grace_period", 240),
+    ("workers/max_memory_per_child", "200M"),
+    ("workers/max_memory_per_child", "1900M"),
+    ("workers/resources/cpu_request", "0"),
+    ("workers/resources/memory_request", "4Gi"),
+    ("workers/scaling", {"kind": "keda", "cpu_target": 70, "queued_per_worker": 50, "scale_in_window": 10}),
+    ("workers/scaling", {"kind": "cron", "cpu_target": 70, "queued_per_worker": 50, "scale_in_window": 300}),
+    ("pools", {"default": {"queues": ["default", "undeclared"]}}),
+    ("pools", {"default": {"grace_period": 100}}),
+    ("pools", {"extra": {}}),
+    ("beat_resources/memory_request", "2Gi"),
+    ("beat_resources/cpu_request", "0"),
+    ("caching/chart_data_ttl", 0),
+    ("caching/query_results_ttl", 0),
+    ("statement_timeout", 600),
+    ("row_limit", 0),
+    ("network/database_cidrs", ["10.0.0.1/8"]),
+    ("databases", {"sales": {"uri": "postgresql://sales:Wq8zTrk2@db/sales"}}),
+    ("databases", {"sales": {"uri": "postgresql://sales@db/sales", "statement_timeout": 900}}),
+    ("", {"celery": {"acks_late": True}, "databases": {"sales": {"uri": "postgresql://sales@db/sales", "allow_dml": True}}}),
+    ("databases", {"sales": {"sample": True}}),
+    ("databases", {"sales": {}}),
+    ("tenants", {"default": {"users": ["eve"]}}),
+    ("tenants", {"tenant-x": {"users": ["eve"]}, "tenant-y": {"users": ["eve"]}}),
+    ("maintenance/cron", "daily"),
+    ("admin_username", "Admin User"),
+    ("broker_url", "redis://redis:6379/0"),
+    ("policy_exceptions", [{"rule": "x", "resource": "y", "reason": "because", "owner": "me", "expires": "soon"}]),
+)
+
+_RESTRICTED = {"securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}}
+
+
+def _beat_beside_worker(graph: Editor) -> None:
+    """A second Deployment of beat."""
+    second = copy.deepcopy(graph.find("Deployment", "beat"))
+    second["metadata"]["name"] = "beat-two"
+    graph.add(second)
+
+
+def _second_scaler(graph: Editor) -> None:
+    spec = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        "maxReplicas": 9,
+        "minReplicas": 3,
+    }
+    graph.find("HorizontalPodAutoscaler", "web")
+    graph.add(
+        {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web-2"}, "spec": spec}
+    )
+
+
+def _trigger(key: str, value: str) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.find("ScaledObject")["spec"]["triggers"][0]["metadata"], key, value)
+
+
+def _scaled(*path: Any) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.find("ScaledObject"), "spec", *path)
+
+
+def _memory_scaler(graph: Editor) -> None:
+    target = {"type": "Utilization", "averageUtilization": 80}
+    metric = {"type": "Resource", "resource": {"name": "memory", "target": target}}
+    graph.find("HorizontalPodAutoscaler", "web")["spec"]["metrics"].append(metric)
+
+
+def _replace_claim(graph: Editor) -> None:
+    server = graph.find("StatefulSet", broker(graph))["spec"]
+    server["volumeClaimTemplates"] = []
+    server["template"]["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
+
+
+def _rule_of(direction: str, rule: dict[str, Any], name: str) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.find("NetworkPolicy", name)["spec"], direction, [rule])
+
+
+def _container(kind: str, name: str, *path: Any) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.container(kind, name), *path)
+
+
+def _pod(kind: str, name: str, *path: Any) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.pod(kind, name), *path)
+
+
+def _service(*path: Any) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.find("Service", "web"), *path)
+
+
+def _topology(*path: Any) -> Callable[[Editor], object]:
+    return lambda graph: graph.topology(lambda content: _set(content, *path))
+
+
+def _secret_of(graph: Editor) -> str:
+    return graph.find("Secret", "superset-app")["stringData"]["POSTGRES_PASSWORD"]
+
+
+def _variable(graph: Editor, workload: str, name: str) -> dict[str, Any]:
+    return next(each for each in graph.container("Deployment", workload)["env"] if each["name"] == name)
+
+
+def _foreign_web(graph: Editor) -> None:
+    """The web tier reads another ConfigMap than the workers."""
+    other = copy.deepcopy(graph.find("ConfigMap", "superset-topology"))
+    other["metadata"]["name"] = "edited-topology"
+    graph.add(other)
+    graph.pod("Deployment", "web")["volumes"][0]["configMap"]["name"] = "edited-topology"
+
+
+def _deployment(name: str, *path: Any) -> Callable[[Editor], object]:
+    return lambda graph: _set(graph.find("Deployment", name), "spec", *path)
+
+
+def _adapter(graph: Editor) -> None:
+    graph.find("ScaledObject")
+    spec = {"service": {"name": "prometheus-adapter", "namespace": "monitoring"}, "group": "external.metrics.k8s.io"}
+    name = "v1beta1.external.metrics.k8s.io"
+    graph.add({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name}, "spec": spec})
+
+
+def _tls_twice(graph: Editor) -> None:
+    scaled = graph.find("ScaledObject")
+    _trigger("enableTLS", "true")(graph)
+    name = scaled["spec"]["triggers"][0]["authenticationRef"]["name"]
+    targets = graph.find("TriggerAuthentication", name)["spec"]["secretTargetRef"]
+    targets.append({"parameter": "tls", "name": "x", "key": "tls"})
+
+
+def _claim_of_web(graph: Editor) -> None:
+    graph.pod("Deployment", "web")["volumes"].append({"name": "d", "persistentVolumeClaim": {"claimName": "d"}})
+
+
+#: Edits of what a stack registers, each with the rule that has to notice.
+EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
+    ("redis-broker-evicts", "redis.conf of the broker: allkeys-lru", lambda g: g.directive(broker(g), "maxmemory-policy", "allkeys-lru")),
+    ("redis-broker-not-persistent", "broker without append-only file and snapshots",
+     lambda g: (g.directive(broker(g), "appendonly", "no"), g.directive(broker(g), "save", '""'))),
+    ("redis-broker-not-persistent", "broker's data in an emptyDir", _replace_claim),
+    ("redis-broker-loses-failover", "min-replicas-to-write removed", lambda g: g.directive("redis-broker", "min-replicas-to-write", None)),
+    ("redis-sentinel-quorum", "two Sentinels", lambda g: _set(g.find("StatefulSet", "redis-broker-sentinel"), "spec", "replicas", 2)),
+    ("redis-cache-policy", "caches under noeviction",
+     lambda g: g.directive("redis" if broker(g) == "redis" else "redis-cache", "maxmemory-policy", "noeviction")),
+    ("redis-cache-ttl", "chart data without a lifetime", lambda g: g.topology(
+        lambda t: next(each for each in t["redis_databases"] if each["purpose"] == "data_cache").update(default_ttl_seconds=0))),
+    ("redis-cache-prefix", "two caches on one database and prefix", lambda g: g.topology(lambda t: [
+        each.update(number=3, prefix="x:") for each in t["redis_databases"] if each["purpose"] in ("data_cache", "metadata_cache")])),
+    ("redis-maxmemory", "maxmemory above the container's limit", lambda g: g.directive(broker(g), "maxmemory", "64gb")),
+    ("redis-maxmemory", "no maxmemory", lambda g: g.directive(broker(g), "maxmemory", None)),
+    ("redis-maxmemory", "no memory limit", lambda g: g.container("StatefulSet", broker(g))["resources"]["limits"].pop("memory")),
+    ("redis-volume-size", "a volume of 100Mi", lambda g: _set(
+        g.find("StatefulSet", broker(g)), "spec", "volumeClaimTemplates", 0, "spec", "resources", "requests", "storage", "100Mi")),
+    ("redis-no-password", "no access control", lambda g: g.directive(broker(g), "aclfile", None)),
+    ("celery-config-unreadable", "the topology's JSON cut off", lambda g: _set(
+        g.find("ConfigMap", "superset-topology"), "data", "topology.json", "{")),
+    ("celery-config-unreadable", "an unknown key in the topology", _topology("celery", "workers", 4)),
+    ("celery-config-differs", "the web tier on a ConfigMap of its own", _foreign_web),
+    ("celery-queue-unheard", "workers on another queue", lambda g: g.argument("worker-default", "--queues", "defaults")),
+    ("celery-queue-unheard", "a queue declared that nobody hears", lambda g: g.topology(lambda t: t["celery"]["queues"].append("late"))),
+    ("celery-queue-unheard", "the pool of a queue removed", lambda g: g.drop("Deployment", "worker-default")),
+    ("celery-queue-undeclared", "workers on one queue more", lambda g: g.argument("worker-default", "--queues", "default,typo")),
+    ("celery-limits", "soft limit above the hard one", _topology("celery", "soft_time_limit_seconds", 700)),
+    ("celery-limits", "visibility timeout below the hard limit", _topology("celery", "visibility_timeout_seconds", 120)),
+    ("celery-statement-timeout", "statement timeout above the soft limit", _topology("statement_timeout_seconds", 3000)),
+    ("celery-grace-period", "30 s to stop", _pod("Deployment", "worker-default", "terminationGracePeriodSeconds", 30)),
+    ("celery-grace-period", "the API server's default grace period",
+     lambda g: g.pod("Deployment", "worker-default").pop("terminationGracePeriodSeconds")),
+    ("celery-shell-keeps-signal", "the worker in a shell", lambda g: _set(g.container("Deployment", "worker-default"), "command",
+        ["sh", "-c", " ".join(g.container("Deployment", "worker-default")["command"])])),
+    ("celery-writes-twice", "a database that users may write to", lambda g: g.topology(lambda t: (
+        t["celery"].update(acks_late=True), t["databases"].append({"name": "sales", "uri": "postgresql://u@h/d", "uri_env": None,
+        "statement_timeout_seconds": 60, "allow_dml": True, "sample": False})))),
+    ("celery-results-expire", "results kept for ever", _topology("celery", "result_expires_seconds", 0)),
+    ("celery-results-cleaner", "results in PostgreSQL without their cleaner", lambda g: g.topology(
+        lambda t: (t["celery"].update(result_backend="postgresql"), t.update(beat=None)))),
+    ("celery-beat-missing", "beat removed", lambda g: g.drop("Deployment", "beat")),
+    ("celery-beat-missing", "beat at 0 replicas", _deployment("beat", "replicas", 0)),
+    ("celery-one-beat", "two replicas of beat", _deployment("beat", "replicas", 2)),
+    ("celery-one-beat", "beat that rolls", _deployment("beat", "strategy", {"type": "RollingUpdate"})),
+    ("celery-one-beat", "a second beat", _beat_beside_worker),
+    ("celery-embedded-beat", "a beat inside the worker", lambda g: g.container("Deployment", "worker-default")["command"].append("--beat")),
+    ("celery-child-memory", "children replaced at 200 MB", lambda g: g.argument("worker-default", "--max-memory-per-child", "200000")),
+    ("celery-child-memory", "children larger than the pod", lambda g: g.argument("worker-default", "--max-memory-per-child", "1900000")),
+    ("celery-concurrency", "no --concurrency", lambda g: g.argument("worker-default", "--concurrency", None)),
+    ("celery-prefetch", "prefetch 8", lambda g: g.argument("worker-default", "--prefetch-multiplier", "8")),
+    ("celery-connections", "concurrency 400", lambda g: g.argument("worker-default", "--concurrency", "400")),
+    ("celery-connections", "PostgreSQL's own 20 connections", lambda g: _set(g.container("StatefulSet", "postgres"), "command",
+        ["postgres", "-c", "max_connections=20"])),
+    ("scaling-one-scaler", "a second scaler on the web tier", _second_scaler),
+    ("scaling-no-target", "a scaler of nothing", lambda g: _set(
+        g.find("HorizontalPodAutoscaler"), "spec", "scaleTargetRef", "name", "webb")),
+    ("scaling-replicas-beside-scaler", "replicas beside the scaler", lambda g: (
+        g.find("ScaledObject"), _set(g.find("Deployment", "worker-default"), "spec", "replicas", 3))),
+    ("scaling-request-missing", "no CPU request under a CPU scaler", lambda g: (
+        g.find("HorizontalPodAutoscaler", "web"), g.container("Deployment", "web")["resources"]["requests"].pop("cpu"))),
+    ("scaling-bounds", "minimum above maximum", _scaled("minReplicaCount", 99)),
+    ("scaling-bounds", "an HPA from 0", lambda g: _set(g.find("HorizontalPodAutoscaler"), "spec", "minReplicas", 0)),
+    ("scaling-keda-admission", "a name of 60 characters", lambda g: _set(g.find("ScaledObject"), "metadata", "name", "w" * 60)),
+    ("scaling-keda-admission", "CPU alone from 0", lambda g: (_scaled("minReplicaCount", 0)(g), _scaled("triggers", [
+        each for each in g.find("ScaledObject")["spec"]["triggers"] if each["type"] == "cpu"])(g))),
+    ("scaling-keda-admission", "two triggers of one name", lambda g: g.find("ScaledObject")["spec"]["triggers"].append(
+        copy.deepcopy(g.find("ScaledObject")["spec"]["triggers"][0]))),
+    ("scaling-keda-admission", "a formula over triggers without names", lambda g: g.find("ScaledObject")["spec"]["triggers"][0].pop("name")),
+    ("scaling-keda-admission", "no triggers", _scaled("triggers", [])),
+    ("scaling-watches-broker", "database 1 instead of the broker's", _trigger("databaseIndex", "1")),
+    ("scaling-watches-broker", "another queue's list", _trigger("listName", "other")),
+    ("scaling-watches-broker", "the caches' server", _trigger("addresses", "redis-cache-sentinel.superset.svc:26379")),
+    ("scaling-watches-broker", "the caches' Sentinel service", _trigger("sentinelMaster", "redis-cache")),
+    ("scaling-blind-to-queue", "CPU alone", lambda g: _scaled("triggers", [
+        each for each in g.find("ScaledObject")["spec"]["triggers"] if each["type"] == "cpu"])(g)),
+    ("scaling-keda-tls-twice", "TLS in trigger and authentication", _tls_twice),
+    ("scaling-no-data", "a prometheus trigger that takes no data for zero", lambda g: g.find("ScaledObject")["spec"]["triggers"].append(
+        {"type": "prometheus", "name": "p", "metadata": {"serverAddress": "http://prometheus:9090", "query": "x", "threshold": "1"}})),
+    ("scaling-scale-in", "scale-in at once", _scaled(
+        "advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown", "stabilizationWindowSeconds", 0)),
+    ("scaling-web-on-memory", "the web tier scaled on memory", _memory_scaler),
+    ("scaling-two-metric-servers", "an adapter beside KEDA", _adapter),
+    ("scaling-worker-fixed", "the scaler removed, 5 workers", lambda g: (
+        g.drop("ScaledObject", "worker-default"), _set(g.find("Deployment", "worker-default"), "spec", "replicas", 5))),
+    ("pods-image-tag", "image latest", _container("Deployment", "web", "image", "apache/superset:latest")),
+    ("pods-image-tag", "image without a tag", _container("StatefulSet", "redis", "image", "redis")),
+    ("pods-restricted", "a container as root", _container("Deployment", "web", "securityContext", "runAsUser", 0)),
+    ("pods-restricted", "runAsNonRoot false", _container("Deployment", "worker-default", "securityContext", "runAsNonRoot", False)),
+    ("pods-restricted", "a privileged container", _container("Deployment", "web", "securityContext", "privileged", True)),
+    ("pods-restricted", "privilege escalation", lambda g: g.container("Deployment", "beat")["securityContext"].pop("allowPrivilegeEscalation")),
+    ("pods-restricted", "capabilities kept", lambda g: g.container("StatefulSet", "postgres")["securityContext"].pop("capabilities")),
+    ("pods-restricted", "a capability added", _container("Deployment", "web", "securityContext", "capabilities", "add", ["SYS_ADMIN"])),
+    ("pods-restricted", "no seccomp profile", lambda g: g.pod("Deployment", "web")["securityContext"].pop("seccompProfile")),
+    ("pods-host-access", "a hostPath volume", lambda g: g.pod("Deployment", "web")["volumes"].append(
+        {"name": "h", "hostPath": {"path": "/"}})),
+    ("pods-host-access", "the node's network", _pod("Deployment", "worker-default", "hostNetwork", True)),
+    ("pods-resources", "no requests", lambda g: g.container("Deployment", "beat")["resources"].pop("requests")),
+    ("pods-resources", "no memory limit", lambda g: g.container("Deployment", "web")["resources"]["limits"].pop("memory")),
+    ("pods-resources", "a request above its limit", _container("StatefulSet", "postgres", "resources", "requests", "memory", "64Gi")),
+    ("pods-token", "a token of the API server", _pod("Deployment", "web", "automountServiceAccountToken", True)),
+    ("pods-service-links", "Services as variables", _pod("Deployment", "web", "enableServiceLinks", True)),
+    ("pods-budget-missing", "the workers' budget removed", lambda g: (
+        _set(g.find("Deployment", "worker-default"), "spec", "replicas", 3), g.drop("PodDisruptionBudget", "worker-default"))),
+    ("pods-budget-missing", "a budget for other pods", lambda g: (
+        _set(g.find("Deployment", "worker-default"), "spec", "replicas", 3),
+        _set(g.find("PodDisruptionBudget", "worker-default"), "spec", "selector", {"matchLabels": {"app": "x"}}))),
+    ("pods-budget-blocks", "maxUnavailable 0", lambda g: _set(g.find("PodDisruptionBudget", "worker-default"), "spec", "maxUnavailable", 0)),
+    ("pods-budget-blocks", "minAvailable 100%", lambda g: _set(
+        g.find("PodDisruptionBudget", "worker-default"), "spec", {"minAvailable": "100%", **{
+            k: v for k, v in g.find("PodDisruptionBudget", "worker-default")["spec"].items() if k == "selector"}})),
+    ("pods-budget-unhealthy", "sick pods block a drain", lambda g: g.find("PodDisruptionBudget")["spec"].pop("unhealthyPodEvictionPolicy")),
+    ("pods-readiness", "no readinessProbe", lambda g: g.container("Deployment", "web").pop("readinessProbe")),
+    ("pods-selector", "a selector of other labels", _deployment("web", "selector", {"matchLabels": {"app": "other"}})),
+    ("pods-namespace", "Pod Security baseline", lambda g: _set(
+        g.find("Namespace"), "metadata", "labels", "pod-security.kubernetes.io/enforce", "baseline")),
+    ("pods-namespace-missing", "a pod in namespace default", lambda g: g.find("Deployment", "beat")["metadata"].pop("namespace")),
+    ("pods-labels", "a label removed", lambda g: g.find("Deployment", "web")["metadata"]["labels"].pop("app.kubernetes.io/instance")),
+    ("pods-one-writer", "a claimed volume under a rolling Deployment", _claim_of_web),
+    ("network-default-deny", "default deny removed", lambda g: g.drop("NetworkPolicy", "allow-default-deny")),
+    ("network-default-deny", "default deny for ingress alone", lambda g: _set(
+        g.find("NetworkPolicy", "allow-default-deny"), "spec", "policyTypes", ["Ingress"])),
+    ("network-policy-opens-all", "a rule that allows all egress", _rule_of("egress", {}, "allow-dns")),
+    ("network-policy-opens-all", "ingress from anywhere on every port", _rule_of(
+        "ingress", {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, "allow-to-web")),
+    ("network-store-open", "PostgreSQL reached by all", _rule_of("ingress", {"ports": [{"port": 5432}]}, "allow-to-postgres")),
+    ("network-store-open", "Redis reached from every namespace", _rule_of(
+        "ingress", {"from": [{"namespaceSelector": {}}], "ports": [{"port": 6379}]}, "allow-to-redis")),
+    ("network-public-service", "a LoadBalancer", _service("spec", "type", "LoadBalancer")),
+    ("network-public-service", "a NodePort", _service("spec", "type", "NodePort")),
+    ("network-public-service", "an external address", _service("spec", "externalIPs", ["192.0.2.7"])),
+    ("network-service-without-pods", "a Service of no pods", _service("spec", "selector", {"app": "nobody"})),
+    ("network-ingress-plain", "an Ingress without TLS", lambda g: g.add({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
+        "spec": {"rules": [{"host": "bi.example.com"}]}})),
+    ("secrets-in-clear", "a password in a ConfigMap", lambda g: _set(g.find("ConfigMap"), "data", "note", f"it is {_secret_of(g)}")),
+    ("secrets-in-clear", "a password in an argument", lambda g: g.container("Deployment", "web")["command"].append(f"--key={_secret_of(g)}")),
+    ("secrets-in-clear", "a password in an annotation", lambda g: _set(
+        g.find("Deployment", "web"), "metadata", "annotations", "note", _secret_of(g))),
+    ("secrets-in-clear", "a password in a custom resource", lambda g: g.add({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ClusterTriggerAuthentication", "metadata": {"name": "x"},
+        "spec": {"inline": {"password": _secret_of(g)}}})),
+    ("secrets-in-clear", "a URL with a password in a ConfigMap", lambda g: _set(
+        g.find("ConfigMap"), "data", "url", "redis://:Tr0ub4dor@redis:6379/0")),
+    ("secrets-in-environment", "a variable with a literal password", lambda g: g.container("Deployment", "web")["env"].append(
+        {"name": "REDIS_PASSWORD", "value": "Tr0ub4dor"})),
+    ("secrets-length", "a JWT secret of 16 characters", lambda g: _set(g.find("RandomPassword", "superset-jwt"), "length", 16)),
+    ("secrets-key-length", "a secret key of 9 bytes", lambda g: _set(
+        g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "too-short")),
+    ("secrets-known", "the secret key of the documentation", lambda g: _set(
+        g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "CHANGE_ME_TO_A_COMPLEX_RANDOM_SECRET")),
+    ("secrets-known", "password admin", lambda g: _set(g.find("Secret", "superset-init"), "stringData", "ADMIN_PASSWORD", "admin")),
+    ("secrets-shared", "workers with another secret key", lambda g: _set(
+        _variable(g, "worker-default", "SUPERSET_SECRET_KEY"), "valueFrom", "secretKeyRef", "name", "other")),
+    ("secrets-shared", "workers without the JWT secret", lambda g: g.container("Deployment", "worker-default")["env"].remove(
+        _variable(g, "worker-default", "ASYNC_QUERIES_JWT_SECRET"))),
+    ("secrets-key-missing", "no secret key at all", lambda g: [each["env"].remove(_variable(g, name, "SUPERSET_SECRET_KEY"))
+        for name in ("web", "worker-default") for each in [g.container("Deployment", name)]]),
+    ("platform-prod-minimal", "environment prod on topology minimal", lambda g: g.topology(
+        lambda t: t.update(environment="prod", name="minimal"))),
+    ("platform-unseen-objects", "a Helm release", lambda g: g.resources.append(
+        Resource(type="kubernetes:helm.sh/v3:Release", name="redis", inputs={"chart": "redis"}))),
+)  # fmt: skip
+
+
+def all_mutations() -> Iterator[Mutation]:
+    """Every mutation."""
+    for path, value in SETTINGS:
+        text = json.dumps(value, ensure_ascii=False)
+        where = f"{path.replace('/', '.')}: " if path else ""
+        yield Mutation(f"`{where}{text if len(text) <= 90 else text[:89] + '…'}`", settings=_keys(path, value))
+    for rule, what, edit in EDITS:
+        yield Mutation(what, edit=edit, rule=rule)
+
+
+@cache
+def shipped(stack: str) -> Graph:
+    """What a shipped stack registers."""
+    return check.graph_of(stack, stackfile.read(stack))
+
+
+def mutated(stack: str, mutation: Mutation) -> Graph:
+    """What `stack` registers when it is broken so; StackError where the settings' check refuses it, NotApplicableError."""
+    if mutation.edit is not None:
+        editor = Editor(shipped(stack))
+        mutation.edit(editor)
+        return editor.graph()
+    config = stackfile.read(stack)
+    changed = presets.merge(config, mutation.settings or {})
+    preset = presets.settings_of(config["topology"])
+    if presets.merge(preset, changed) == presets.merge(preset, config):
+        raise NotApplicableError(mutation.what)
+    return check.graph_of(stack, changed)
+
+
+def caught_by(stack: str, mutation: Mutation) -> list[str] | None:
+    """What notices the mutation on `stack`: `settings`, or rules; none of them: empty; None: it does not apply there."""
+    try:
+        graph = mutated(stack, mutation)
+    except NotApplicableError:
+        return None
+    except StackError:
+        return ["settings"]
+    return list(dict.fromkeys(each.rule for each in evaluate(graph).findings))

@@ -1,0 +1,71 @@
+"""However a shipped stack is broken, in its file or behind its back, the settings' check or a rule notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra import invariants, presets, stackfile
+from infra.settings import read
+from infra.topology import build
+from policies.rules import BY_ID
+from tests.policies import document, mutations, planted
+
+
+@pytest.mark.parametrize("stack", mutations.SHIPPED)
+def test_every_mutation_is_caught(stack: str) -> None:
+    """At least 60 ways to break each stack; an edit is noticed by the rule that is about it."""
+    missed: list[str] = []
+    tried = 0
+    for mutation in mutations.all_mutations():
+        caught = mutations.caught_by(stack, mutation)
+        if caught is None:
+            continue
+        tried += 1
+        if not caught or (mutation.rule and mutation.rule not in caught):
+            missed.append(f"{mutation.what}: {caught}")
+    assert missed == []
+    assert tried >= 60
+
+
+def test_every_invariant_is_broken_by_a_mutation() -> None:
+    """The mutations of the settings reach every invariant that the settings' check knows."""
+    broken: set[str] = set()
+    for stack in mutations.SHIPPED:
+        config = stackfile.read(stack)
+        for mutation in mutations.all_mutations():
+            if mutation.settings is not None:
+                reading = read(presets.merge(config, mutation.settings))
+                topology = build(stack, reading.settings)
+                broken |= {rule.__name__ for rule in invariants.RULES if list(rule(reading.settings, topology))}
+    # These two hold by construction, or on the local platform only.
+    by_construction = {"beat_runs_where_needed", "local_is_complete"}
+    assert {rule.__name__ for rule in invariants.RULES} - broken <= by_construction
+
+
+def test_every_edit_names_a_rule() -> None:
+    """No mutation expects a rule that does not exist."""
+    assert {rule for rule, _, _ in mutations.EDITS} <= set(BY_ID)
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("superset_chart", {"redis-broker-not-persistent", "redis-no-password", "secrets-known", "celery-grace-period"}),
+        (
+            "article",
+            {"redis-broker-evicts", "celery-child-memory", "celery-queue-unheard", "scaling-replicas-beside-scaler"},
+        ),
+    ],
+)
+def test_other_peoples_manifests_break_rules(name: str, rules: set[str]) -> None:
+    """What the chart and the article are known for is found in their own manifests, not in ours alone."""
+    from policies.evaluation import evaluate
+
+    found = evaluate(planted.foreign(name)).findings
+    assert rules <= {each.rule for each in found}
+    assert not [each for each in found if "cannot be checked" in each.problem]
+
+
+def test_the_page_is_up_to_date() -> None:
+    """docs/policies.md is what the rules and the mutations say (`make docs`)."""
+    assert document.TARGET.read_text(encoding="utf-8") == document.document()
