@@ -73,8 +73,9 @@ format: $(VENV)/.dev ## write the format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-docs: $(VENV)/.program ## write docs/configuration.md from the settings
+docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs/policies.md from the rules
 	@$(VENV)/bin/python -m infra.reference
+	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
 	@for set in bootstrap program local superset dev; do \

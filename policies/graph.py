@@ -180,20 +180,19 @@ class Graph:
 def from_recording(recording: Recording) -> Graph:
     """The graph of a program that ran without the engine."""
     plain = {key: value for key, value in recording.outputs.items() if key not in recording.secret_outputs}
-    return Graph(
-        (
-            Resource(
-                type=each.type,
-                name=each.name,
-                urn=each.urn,
-                parent=each.parent,
-                inputs=normalise(each.inputs),
-                dependencies=each.dependencies,
-            )
-            for each in recording.resources
-        ),
-        normalise(plain),
+    stack = Resource(type="pulumi:pulumi:Stack", name="outputs")
+    made = (
+        Resource(
+            type=each.type,
+            name=each.name,
+            urn=each.urn,
+            parent=each.parent,
+            inputs=normalise(each.inputs),
+            dependencies=each.dependencies,
+        )
+        for each in recording.resources
     )
+    return Graph((stack, *made), normalise(plain))
 
 
 def from_manifests(manifests: Iterable[Mapping[str, Any]]) -> Graph:

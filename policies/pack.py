@@ -52,9 +52,8 @@ class Registered:
     def one(self, args: ResourceValidationArgs) -> Graph:
         """The graph of a single resource."""
         inputs = normalise(plain(args.props))
-        if self._inputs.get(args.urn) is not inputs:
-            self._inputs[args.urn] = inputs
-            self._graph = None
+        self._inputs[args.urn] = inputs
+        self._graph = None
         return Graph([Resource(type=args.resource_type, name=args.name, urn=args.urn, inputs=inputs)])
 
     def all(self, args: StackValidationArgs) -> Graph:

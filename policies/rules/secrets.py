@@ -27,7 +27,9 @@ _ASSIGNED = re.compile(
 _KNOWN = frozenset(
     {"admin", "superset", "password", "secret", "postgres", "redis", "test", "root", "changeme", "thisisasecret_1234"}
 )
-_HARMLESS = frozenset({"yes", "no", "true", "false", "none", "null", "required", "optional", "from", "psycopg2", "scram-sha-256"})
+_HARMLESS = frozenset(
+    {"yes", "no", "true", "false", "none", "null", "required", "optional", "from", "psycopg2", "scram-sha-256"}
+)
 #: Shorter values of Secrets are words that stand elsewhere for good reasons.
 _SHORTEST_SEARCHED = 12
 

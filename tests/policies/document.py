@@ -15,9 +15,10 @@ _HEADER = """# The policy pack: what must never be deployed
 
 Written from `policies/` and `tests/policies/` by `make docs`; a test fails when it is not up to date.
 
-The settings' check (`make render`, `pulumi preview`) refuses a stack file that breaks an invariant. The policy pack looks at what the
-program really registers, whoever wrote it: a resource that was edited by hand, or that another program adds to the same stack, is
-checked like our own. It knows no component of this project, only Kubernetes and AWS resources and what their pods will read.
+The settings' check (`make render`, `pulumi preview`) refuses a stack file that breaks an invariant. The policy pack looks at what
+the program really registers, whoever wrote it: a resource that was edited by hand, or that another program adds to the same
+stack, is checked like our own. It knows no component of this project, only Kubernetes and AWS resources and what their pods
+will read.
 
 ```sh
 make policy STACK=enterprise                    # without the engine; exit code 1 where it must not be deployed
@@ -25,9 +26,9 @@ pulumi preview --policy-pack policies           # the same rules with the engine
 ```
 
 A **mandatory** rule stops the deployment, an **advisory** one is reported. Rules that look at one resource stop it before it is
-made; the others look at the whole stack at its end, so run `pulumi preview` first, as `pulumi up` does by itself. What is not known
-yet in a preview (an address that AWS will choose) is no violation: where it is all that a rule goes by, `make policy` checks it with
-a stand-in. A value that a rule cannot read is a violation.
+made; the others look at the whole stack at its end, so run `pulumi preview` first, as `pulumi up` does by itself. What is not
+known yet in a preview (an address that AWS will choose) is no violation; `pulumi up` looks again when it is known. A value that
+a rule cannot read is a violation. The engine shows a policy no outputs of the stack: `secrets-in-outputs` is for `make policy`.
 
 ## Configuration
 
@@ -42,8 +43,8 @@ Rules with options take them from a JSON file, the same one for both ways: `make
 }}
 ```
 
-Rules marked **data** protect from the loss or leak of data: they have no options and no exceptions, and `make policy` refuses a level
-for them. (The engine itself takes any level in such a file; review it like the stack file.)
+Rules marked **data** protect from the loss or leak of data: they have no options and no exceptions, and `make policy` refuses
+another level for them. (The engine itself takes any level in such a file; review it like the stack file.)
 
 ## Exceptions
 
@@ -59,9 +60,9 @@ config:
       expires: "2027-01-31"
 ```
 
-`resource` is written as the report writes it, or as the kind and the program's own name. After its day the exception is a violation
-itself, also where nothing is left to excuse: it asks for a new decision. So is one that names an unknown rule, or a rule about data.
-One for a resource that does not exist is reported.
+`resource` is written as the report writes it, or as the kind and the program's own name. After its day the exception is a
+violation itself, also where nothing is left to excuse: it asks for a new decision. So is one that names an unknown rule, or a
+rule about data. One for a resource that does not exist is reported.
 
 ## Rules
 
@@ -127,10 +128,10 @@ def _caught() -> Iterator[str]:
         rows.append(f"| {mutation.what} | {' | '.join(shown)} |")
     numbers = ", ".join(f"{stack} {number}" for stack, number in tried.items())
     yield (
-        f"## What caught what\n\nEach shipped stack broken in one way at a time ({numbers} ways), in its file (the first column is "
-        "then a key of the stack\nfile) or by an edit of what it registers, and what noticed: the settings' check, or a rule. A `–` "
-        "stands where the stack has\nnothing to break in that way, a `·` for the value of the column before it, `+n` for other rules "
-        "that noticed too.\n"
+        f"## What caught what\n\nEach shipped stack broken in one way at a time ({numbers} ways), in its file\n"
+        "(the first column is then a key of it) or by an edit of what it registers, and what noticed: the settings' check, or a\n"
+        "rule. A `–` stands where the stack has nothing to break in that way, a `·` for the value of the column before it, and\n"
+        "`+n` for other rules that noticed too.\n"
     )
     yield f"| broken | {' | '.join(mutations.SHIPPED)} |\n|---{'|---' * len(mutations.SHIPPED)}|"
     yield from rows

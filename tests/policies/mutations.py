@@ -18,6 +18,8 @@ from policies import check
 from policies.evaluation import evaluate
 from policies.graph import Graph, Resource, from_manifests
 
+#: The pool that every shipped stack has.
+WORKER = "worker-default"
 SHIPPED = tuple(name for name in stackfile.names() if stackfile.read(name).get("platform") == "kubernetes")
 
 
@@ -105,7 +107,7 @@ def broker(graph: Editor) -> str:
     return "redis-broker"
 
 
-def _set(target: dict[str, Any], *path: Any) -> None:
+def _set(target: Any, *path: Any) -> None:
     """Set the value at the end of `path` in plain data, making mappings on the way."""
     *steps, last, value = path
     for step in steps:
@@ -303,170 +305,471 @@ def _claim_of_web(graph: Editor) -> None:
     graph.pod("Deployment", "web")["volumes"].append({"name": "d", "persistentVolumeClaim": {"claimName": "d"}})
 
 
+def _argument(option: str, value: str | None) -> Callable[[Editor], object]:
+    return lambda graph: graph.argument(WORKER, option, value)
+
+
+def _directive(name: str, value: str | None) -> Callable[[Editor], object]:
+    return lambda graph: graph.directive(broker(graph), name, value)
+
+
+def _drop(kind: str, name: str) -> Callable[[Editor], object]:
+    return lambda graph: graph.drop(kind, name)
+
+
+def _without(kind: str, name: str, *path: str) -> Callable[[Editor], object]:
+    """Remove what is at `path` in a workload's first container."""
+
+    def edit(graph: Editor) -> None:
+        target = graph.container(kind, name)
+        for step in path[:-1]:
+            target = target[step]
+        del target[path[-1]]
+
+    return edit
+
+
 #: Edits of what a stack registers, each with the rule that has to notice.
 EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
-    ("redis-broker-evicts", "redis.conf of the broker: allkeys-lru", lambda g: g.directive(broker(g), "maxmemory-policy", "allkeys-lru")),
-    ("redis-broker-not-persistent", "broker without append-only file and snapshots",
-     lambda g: (g.directive(broker(g), "appendonly", "no"), g.directive(broker(g), "save", '""'))),
+    ("redis-broker-evicts", "redis.conf of the broker: allkeys-lru", _directive("maxmemory-policy", "allkeys-lru")),
+    (
+        "redis-broker-not-persistent",
+        "broker without append-only file and snapshots",
+        lambda g: (g.directive(broker(g), "appendonly", "no"), g.directive(broker(g), "save", '""')),
+    ),
     ("redis-broker-not-persistent", "broker's data in an emptyDir", _replace_claim),
-    ("redis-broker-loses-failover", "min-replicas-to-write removed", lambda g: g.directive("redis-broker", "min-replicas-to-write", None)),
-    ("redis-sentinel-quorum", "two Sentinels", lambda g: _set(g.find("StatefulSet", "redis-broker-sentinel"), "spec", "replicas", 2)),
-    ("redis-cache-policy", "caches under noeviction",
-     lambda g: g.directive("redis" if broker(g) == "redis" else "redis-cache", "maxmemory-policy", "noeviction")),
-    ("redis-cache-ttl", "chart data without a lifetime", lambda g: g.topology(
-        lambda t: next(each for each in t["redis_databases"] if each["purpose"] == "data_cache").update(default_ttl_seconds=0))),
-    ("redis-cache-prefix", "two caches on one database and prefix", lambda g: g.topology(lambda t: [
-        each.update(number=3, prefix="x:") for each in t["redis_databases"] if each["purpose"] in ("data_cache", "metadata_cache")])),
-    ("redis-maxmemory", "maxmemory above the container's limit", lambda g: g.directive(broker(g), "maxmemory", "64gb")),
-    ("redis-maxmemory", "no maxmemory", lambda g: g.directive(broker(g), "maxmemory", None)),
-    ("redis-maxmemory", "no memory limit", lambda g: g.container("StatefulSet", broker(g))["resources"]["limits"].pop("memory")),
-    ("redis-volume-size", "a volume of 100Mi", lambda g: _set(
-        g.find("StatefulSet", broker(g)), "spec", "volumeClaimTemplates", 0, "spec", "resources", "requests", "storage", "100Mi")),
-    ("redis-no-password", "no access control", lambda g: g.directive(broker(g), "aclfile", None)),
-    ("celery-config-unreadable", "the topology's JSON cut off", lambda g: _set(
-        g.find("ConfigMap", "superset-topology"), "data", "topology.json", "{")),
+    (
+        "redis-broker-loses-failover",
+        "min-replicas-to-write removed",
+        lambda g: g.directive("redis-broker", "min-replicas-to-write", None),
+    ),
+    (
+        "redis-sentinel-quorum",
+        "two Sentinels",
+        lambda g: _set(g.find("StatefulSet", "redis-broker-sentinel"), "spec", "replicas", 2),
+    ),
+    (
+        "redis-cache-policy",
+        "caches under noeviction",
+        lambda g: g.directive("redis" if broker(g) == "redis" else "redis-cache", "maxmemory-policy", "noeviction"),
+    ),
+    (
+        "redis-cache-ttl",
+        "chart data without a lifetime",
+        lambda g: g.topology(
+            lambda t: next(each for each in t["redis_databases"] if each["purpose"] == "data_cache").update(
+                default_ttl_seconds=0
+            )
+        ),
+    ),
+    (
+        "redis-cache-prefix",
+        "two caches on one database and prefix",
+        lambda g: g.topology(
+            lambda t: [
+                each.update(number=3, prefix="x:")
+                for each in t["redis_databases"]
+                if each["purpose"] in ("data_cache", "metadata_cache")
+            ]
+        ),
+    ),
+    ("redis-maxmemory", "maxmemory above the container's limit", _directive("maxmemory", "64gb")),
+    ("redis-maxmemory", "no maxmemory", _directive("maxmemory", None)),
+    (
+        "redis-maxmemory",
+        "no memory limit",
+        lambda g: g.container("StatefulSet", broker(g))["resources"]["limits"].pop("memory"),
+    ),
+    (
+        "redis-volume-size",
+        "a volume of 100Mi",
+        lambda g: _set(
+            g.find("StatefulSet", broker(g)),
+            "spec",
+            "volumeClaimTemplates",
+            0,
+            "spec",
+            "resources",
+            "requests",
+            "storage",
+            "100Mi",
+        ),
+    ),
+    ("redis-no-password", "no access control", _directive("aclfile", None)),
+    (
+        "celery-config-unreadable",
+        "the topology's JSON cut off",
+        lambda g: _set(g.find("ConfigMap", "superset-topology"), "data", "topology.json", "{"),
+    ),
     ("celery-config-unreadable", "an unknown key in the topology", _topology("celery", "workers", 4)),
     ("celery-config-differs", "the web tier on a ConfigMap of its own", _foreign_web),
-    ("celery-queue-unheard", "workers on another queue", lambda g: g.argument("worker-default", "--queues", "defaults")),
-    ("celery-queue-unheard", "a queue declared that nobody hears", lambda g: g.topology(lambda t: t["celery"]["queues"].append("late"))),
-    ("celery-queue-unheard", "the pool of a queue removed", lambda g: g.drop("Deployment", "worker-default")),
-    ("celery-queue-undeclared", "workers on one queue more", lambda g: g.argument("worker-default", "--queues", "default,typo")),
+    ("celery-queue-unheard", "workers on another queue", _argument("--queues", "defaults")),
+    (
+        "celery-queue-unheard",
+        "a queue declared that nobody hears",
+        lambda g: g.topology(lambda t: t["celery"]["queues"].append("late")),
+    ),
+    ("celery-queue-unheard", "the pool of a queue removed", _drop("Deployment", WORKER)),
+    ("celery-queue-undeclared", "workers on one queue more", _argument("--queues", "default,typo")),
     ("celery-limits", "soft limit above the hard one", _topology("celery", "soft_time_limit_seconds", 700)),
     ("celery-limits", "visibility timeout below the hard limit", _topology("celery", "visibility_timeout_seconds", 120)),
     ("celery-statement-timeout", "statement timeout above the soft limit", _topology("statement_timeout_seconds", 3000)),
-    ("celery-grace-period", "30 s to stop", _pod("Deployment", "worker-default", "terminationGracePeriodSeconds", 30)),
-    ("celery-grace-period", "the API server's default grace period",
-     lambda g: g.pod("Deployment", "worker-default").pop("terminationGracePeriodSeconds")),
-    ("celery-shell-keeps-signal", "the worker in a shell", lambda g: _set(g.container("Deployment", "worker-default"), "command",
-        ["sh", "-c", " ".join(g.container("Deployment", "worker-default")["command"])])),
-    ("celery-writes-twice", "a database that users may write to", lambda g: g.topology(lambda t: (
-        t["celery"].update(acks_late=True), t["databases"].append({"name": "sales", "uri": "postgresql://u@h/d", "uri_env": None,
-        "statement_timeout_seconds": 60, "allow_dml": True, "sample": False})))),
+    ("celery-grace-period", "30 s to stop", _pod("Deployment", WORKER, "terminationGracePeriodSeconds", 30)),
+    (
+        "celery-grace-period",
+        "the API server's default grace period",
+        lambda g: g.pod("Deployment", WORKER).pop("terminationGracePeriodSeconds"),
+    ),
+    (
+        "celery-shell-keeps-signal",
+        "the worker in a shell",
+        lambda g: _set(
+            g.container("Deployment", WORKER),
+            "command",
+            ["sh", "-c", " ".join(g.container("Deployment", WORKER)["command"])],
+        ),
+    ),
+    (
+        "celery-writes-twice",
+        "a database that users may write to",
+        lambda g: g.topology(
+            lambda t: (
+                t["celery"].update(acks_late=True),
+                t["databases"].append(
+                    {
+                        "name": "sales",
+                        "uri": "postgresql://u@h/d",
+                        "uri_env": None,
+                        "statement_timeout_seconds": 60,
+                        "allow_dml": True,
+                        "sample": False,
+                    }
+                ),
+            )
+        ),
+    ),
     ("celery-results-expire", "results kept for ever", _topology("celery", "result_expires_seconds", 0)),
-    ("celery-results-cleaner", "results in PostgreSQL without their cleaner", lambda g: g.topology(
-        lambda t: (t["celery"].update(result_backend="postgresql"), t.update(beat=None)))),
-    ("celery-beat-missing", "beat removed", lambda g: g.drop("Deployment", "beat")),
+    (
+        "celery-results-cleaner",
+        "results in PostgreSQL without their cleaner",
+        lambda g: g.topology(lambda t: (t["celery"].update(result_backend="postgresql"), t.update(beat=None))),
+    ),
+    ("celery-beat-missing", "beat removed", _drop("Deployment", "beat")),
     ("celery-beat-missing", "beat at 0 replicas", _deployment("beat", "replicas", 0)),
     ("celery-one-beat", "two replicas of beat", _deployment("beat", "replicas", 2)),
     ("celery-one-beat", "beat that rolls", _deployment("beat", "strategy", {"type": "RollingUpdate"})),
     ("celery-one-beat", "a second beat", _beat_beside_worker),
-    ("celery-embedded-beat", "a beat inside the worker", lambda g: g.container("Deployment", "worker-default")["command"].append("--beat")),
-    ("celery-child-memory", "children replaced at 200 MB", lambda g: g.argument("worker-default", "--max-memory-per-child", "200000")),
-    ("celery-child-memory", "children larger than the pod", lambda g: g.argument("worker-default", "--max-memory-per-child", "1900000")),
-    ("celery-concurrency", "no --concurrency", lambda g: g.argument("worker-default", "--concurrency", None)),
-    ("celery-prefetch", "prefetch 8", lambda g: g.argument("worker-default", "--prefetch-multiplier", "8")),
-    ("celery-connections", "concurrency 400", lambda g: g.argument("worker-default", "--concurrency", "400")),
-    ("celery-connections", "PostgreSQL's own 20 connections", lambda g: _set(g.container("StatefulSet", "postgres"), "command",
-        ["postgres", "-c", "max_connections=20"])),
+    (
+        "celery-embedded-beat",
+        "a beat inside the worker",
+        lambda g: g.container("Deployment", WORKER)["command"].append("--beat"),
+    ),
+    ("celery-child-memory", "children replaced at 200 MB", _argument("--max-memory-per-child", "200000")),
+    ("celery-child-memory", "children larger than the pod", _argument("--max-memory-per-child", "1900000")),
+    ("celery-concurrency", "no --concurrency", _argument("--concurrency", None)),
+    ("celery-prefetch", "prefetch 8", _argument("--prefetch-multiplier", "8")),
+    ("celery-connections", "concurrency 400", _argument("--concurrency", "400")),
+    (
+        "celery-connections",
+        "PostgreSQL's own 20 connections",
+        lambda g: _set(g.container("StatefulSet", "postgres"), "command", ["postgres", "-c", "max_connections=20"]),
+    ),
     ("scaling-one-scaler", "a second scaler on the web tier", _second_scaler),
-    ("scaling-no-target", "a scaler of nothing", lambda g: _set(
-        g.find("HorizontalPodAutoscaler"), "spec", "scaleTargetRef", "name", "webb")),
-    ("scaling-replicas-beside-scaler", "replicas beside the scaler", lambda g: (
-        g.find("ScaledObject"), _set(g.find("Deployment", "worker-default"), "spec", "replicas", 3))),
-    ("scaling-request-missing", "no CPU request under a CPU scaler", lambda g: (
-        g.find("HorizontalPodAutoscaler", "web"), g.container("Deployment", "web")["resources"]["requests"].pop("cpu"))),
+    (
+        "scaling-no-target",
+        "a scaler of nothing",
+        lambda g: _set(g.find("HorizontalPodAutoscaler"), "spec", "scaleTargetRef", "name", "webb"),
+    ),
+    (
+        "scaling-replicas-beside-scaler",
+        "replicas beside the scaler",
+        lambda g: (g.find("ScaledObject"), _set(g.find("Deployment", WORKER), "spec", "replicas", 3)),
+    ),
+    (
+        "scaling-request-missing",
+        "no CPU request under a CPU scaler",
+        lambda g: (
+            g.find("HorizontalPodAutoscaler", "web"),
+            g.container("Deployment", "web")["resources"]["requests"].pop("cpu"),
+        ),
+    ),
     ("scaling-bounds", "minimum above maximum", _scaled("minReplicaCount", 99)),
     ("scaling-bounds", "an HPA from 0", lambda g: _set(g.find("HorizontalPodAutoscaler"), "spec", "minReplicas", 0)),
-    ("scaling-keda-admission", "a name of 60 characters", lambda g: _set(g.find("ScaledObject"), "metadata", "name", "w" * 60)),
-    ("scaling-keda-admission", "CPU alone from 0", lambda g: (_scaled("minReplicaCount", 0)(g), _scaled("triggers", [
-        each for each in g.find("ScaledObject")["spec"]["triggers"] if each["type"] == "cpu"])(g))),
-    ("scaling-keda-admission", "two triggers of one name", lambda g: g.find("ScaledObject")["spec"]["triggers"].append(
-        copy.deepcopy(g.find("ScaledObject")["spec"]["triggers"][0]))),
-    ("scaling-keda-admission", "a formula over triggers without names", lambda g: g.find("ScaledObject")["spec"]["triggers"][0].pop("name")),
+    (
+        "scaling-keda-admission",
+        "a name of 60 characters",
+        lambda g: _set(g.find("ScaledObject"), "metadata", "name", "w" * 60),
+    ),
+    (
+        "scaling-keda-admission",
+        "CPU alone from 0",
+        lambda g: (
+            _scaled("minReplicaCount", 0)(g),
+            _scaled("triggers", [each for each in g.find("ScaledObject")["spec"]["triggers"] if each["type"] == "cpu"])(g),
+        ),
+    ),
+    (
+        "scaling-keda-admission",
+        "two triggers of one name",
+        lambda g: g.find("ScaledObject")["spec"]["triggers"].append(
+            copy.deepcopy(g.find("ScaledObject")["spec"]["triggers"][0])
+        ),
+    ),
+    (
+        "scaling-keda-admission",
+        "a formula over triggers without names",
+        lambda g: g.find("ScaledObject")["spec"]["triggers"][0].pop("name"),
+    ),
     ("scaling-keda-admission", "no triggers", _scaled("triggers", [])),
     ("scaling-watches-broker", "database 1 instead of the broker's", _trigger("databaseIndex", "1")),
     ("scaling-watches-broker", "another queue's list", _trigger("listName", "other")),
     ("scaling-watches-broker", "the caches' server", _trigger("addresses", "redis-cache-sentinel.superset.svc:26379")),
     ("scaling-watches-broker", "the caches' Sentinel service", _trigger("sentinelMaster", "redis-cache")),
-    ("scaling-blind-to-queue", "CPU alone", lambda g: _scaled("triggers", [
-        each for each in g.find("ScaledObject")["spec"]["triggers"] if each["type"] == "cpu"])(g)),
+    (
+        "scaling-blind-to-queue",
+        "CPU alone",
+        lambda g: _scaled(
+            "triggers", [each for each in g.find("ScaledObject")["spec"]["triggers"] if each["type"] == "cpu"]
+        )(g),
+    ),
     ("scaling-keda-tls-twice", "TLS in trigger and authentication", _tls_twice),
-    ("scaling-no-data", "a prometheus trigger that takes no data for zero", lambda g: g.find("ScaledObject")["spec"]["triggers"].append(
-        {"type": "prometheus", "name": "p", "metadata": {"serverAddress": "http://prometheus:9090", "query": "x", "threshold": "1"}})),
-    ("scaling-scale-in", "scale-in at once", _scaled(
-        "advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown", "stabilizationWindowSeconds", 0)),
+    (
+        "scaling-no-data",
+        "a prometheus trigger that takes no data for zero",
+        lambda g: g.find("ScaledObject")["spec"]["triggers"].append(
+            {
+                "type": "prometheus",
+                "name": "p",
+                "metadata": {"serverAddress": "http://prometheus:9090", "query": "x", "threshold": "1"},
+            }
+        ),
+    ),
+    (
+        "scaling-scale-in",
+        "scale-in at once",
+        _scaled("advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown", "stabilizationWindowSeconds", 0),
+    ),
     ("scaling-web-on-memory", "the web tier scaled on memory", _memory_scaler),
     ("scaling-two-metric-servers", "an adapter beside KEDA", _adapter),
-    ("scaling-worker-fixed", "the scaler removed, 5 workers", lambda g: (
-        g.drop("ScaledObject", "worker-default"), _set(g.find("Deployment", "worker-default"), "spec", "replicas", 5))),
+    (
+        "scaling-worker-fixed",
+        "the scaler removed, 5 workers",
+        lambda g: (g.drop("ScaledObject", WORKER), _set(g.find("Deployment", WORKER), "spec", "replicas", 5)),
+    ),
     ("pods-image-tag", "image latest", _container("Deployment", "web", "image", "apache/superset:latest")),
     ("pods-image-tag", "image without a tag", _container("StatefulSet", "redis", "image", "redis")),
     ("pods-restricted", "a container as root", _container("Deployment", "web", "securityContext", "runAsUser", 0)),
-    ("pods-restricted", "runAsNonRoot false", _container("Deployment", "worker-default", "securityContext", "runAsNonRoot", False)),
+    ("pods-restricted", "runAsNonRoot false", _container("Deployment", WORKER, "securityContext", "runAsNonRoot", False)),
     ("pods-restricted", "a privileged container", _container("Deployment", "web", "securityContext", "privileged", True)),
-    ("pods-restricted", "privilege escalation", lambda g: g.container("Deployment", "beat")["securityContext"].pop("allowPrivilegeEscalation")),
-    ("pods-restricted", "capabilities kept", lambda g: g.container("StatefulSet", "postgres")["securityContext"].pop("capabilities")),
-    ("pods-restricted", "a capability added", _container("Deployment", "web", "securityContext", "capabilities", "add", ["SYS_ADMIN"])),
+    (
+        "pods-restricted",
+        "privilege escalation",
+        _without("Deployment", "beat", "securityContext", "allowPrivilegeEscalation"),
+    ),
+    ("pods-restricted", "capabilities kept", _without("StatefulSet", "postgres", "securityContext", "capabilities")),
+    (
+        "pods-restricted",
+        "a capability added",
+        _container("Deployment", "web", "securityContext", "capabilities", "add", ["SYS_ADMIN"]),
+    ),
     ("pods-restricted", "no seccomp profile", lambda g: g.pod("Deployment", "web")["securityContext"].pop("seccompProfile")),
-    ("pods-host-access", "a hostPath volume", lambda g: g.pod("Deployment", "web")["volumes"].append(
-        {"name": "h", "hostPath": {"path": "/"}})),
-    ("pods-host-access", "the node's network", _pod("Deployment", "worker-default", "hostNetwork", True)),
-    ("pods-resources", "no requests", lambda g: g.container("Deployment", "beat")["resources"].pop("requests")),
-    ("pods-resources", "no memory limit", lambda g: g.container("Deployment", "web")["resources"]["limits"].pop("memory")),
-    ("pods-resources", "a request above its limit", _container("StatefulSet", "postgres", "resources", "requests", "memory", "64Gi")),
+    (
+        "pods-host-access",
+        "a hostPath volume",
+        lambda g: g.pod("Deployment", "web")["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+    ),
+    ("pods-host-access", "the node's network", _pod("Deployment", WORKER, "hostNetwork", True)),
+    ("pods-resources", "no requests", _without("Deployment", "beat", "resources", "requests")),
+    ("pods-resources", "no memory limit", _without("Deployment", "web", "resources", "limits", "memory")),
+    (
+        "pods-resources",
+        "a request above its limit",
+        _container("StatefulSet", "postgres", "resources", "requests", "memory", "64Gi"),
+    ),
     ("pods-token", "a token of the API server", _pod("Deployment", "web", "automountServiceAccountToken", True)),
     ("pods-service-links", "Services as variables", _pod("Deployment", "web", "enableServiceLinks", True)),
-    ("pods-budget-missing", "the workers' budget removed", lambda g: (
-        _set(g.find("Deployment", "worker-default"), "spec", "replicas", 3), g.drop("PodDisruptionBudget", "worker-default"))),
-    ("pods-budget-missing", "a budget for other pods", lambda g: (
-        _set(g.find("Deployment", "worker-default"), "spec", "replicas", 3),
-        _set(g.find("PodDisruptionBudget", "worker-default"), "spec", "selector", {"matchLabels": {"app": "x"}}))),
-    ("pods-budget-blocks", "maxUnavailable 0", lambda g: _set(g.find("PodDisruptionBudget", "worker-default"), "spec", "maxUnavailable", 0)),
-    ("pods-budget-blocks", "minAvailable 100%", lambda g: _set(
-        g.find("PodDisruptionBudget", "worker-default"), "spec", {"minAvailable": "100%", **{
-            k: v for k, v in g.find("PodDisruptionBudget", "worker-default")["spec"].items() if k == "selector"}})),
-    ("pods-budget-unhealthy", "sick pods block a drain", lambda g: g.find("PodDisruptionBudget")["spec"].pop("unhealthyPodEvictionPolicy")),
-    ("pods-readiness", "no readinessProbe", lambda g: g.container("Deployment", "web").pop("readinessProbe")),
+    (
+        "pods-budget-missing",
+        "the workers' budget removed",
+        lambda g: (_set(g.find("Deployment", WORKER), "spec", "replicas", 3), g.drop("PodDisruptionBudget", WORKER)),
+    ),
+    (
+        "pods-budget-missing",
+        "a budget for other pods",
+        lambda g: (
+            _set(g.find("Deployment", WORKER), "spec", "replicas", 3),
+            _set(g.find("PodDisruptionBudget", WORKER), "spec", "selector", {"matchLabels": {"app": "x"}}),
+        ),
+    ),
+    (
+        "pods-budget-blocks",
+        "maxUnavailable 0",
+        lambda g: _set(g.find("PodDisruptionBudget", WORKER), "spec", "maxUnavailable", 0),
+    ),
+    (
+        "pods-budget-blocks",
+        "minAvailable 100%",
+        lambda g: _set(
+            g.find("PodDisruptionBudget", WORKER),
+            "spec",
+            {
+                "minAvailable": "100%",
+                **{k: v for k, v in g.find("PodDisruptionBudget", WORKER)["spec"].items() if k == "selector"},
+            },
+        ),
+    ),
+    (
+        "pods-budget-unhealthy",
+        "sick pods block a drain",
+        lambda g: g.find("PodDisruptionBudget")["spec"].pop("unhealthyPodEvictionPolicy"),
+    ),
+    ("pods-readiness", "no readinessProbe", _without("Deployment", "web", "readinessProbe")),
     ("pods-selector", "a selector of other labels", _deployment("web", "selector", {"matchLabels": {"app": "other"}})),
-    ("pods-namespace", "Pod Security baseline", lambda g: _set(
-        g.find("Namespace"), "metadata", "labels", "pod-security.kubernetes.io/enforce", "baseline")),
-    ("pods-namespace-missing", "a pod in namespace default", lambda g: g.find("Deployment", "beat")["metadata"].pop("namespace")),
-    ("pods-labels", "a label removed", lambda g: g.find("Deployment", "web")["metadata"]["labels"].pop("app.kubernetes.io/instance")),
+    (
+        "pods-namespace",
+        "Pod Security baseline",
+        lambda g: _set(g.find("Namespace"), "metadata", "labels", "pod-security.kubernetes.io/enforce", "baseline"),
+    ),
+    (
+        "pods-namespace-missing",
+        "a pod in namespace default",
+        lambda g: g.find("Deployment", "beat")["metadata"].pop("namespace"),
+    ),
+    (
+        "pods-labels",
+        "a label removed",
+        lambda g: g.find("Deployment", "web")["metadata"]["labels"].pop("app.kubernetes.io/instance"),
+    ),
     ("pods-one-writer", "a claimed volume under a rolling Deployment", _claim_of_web),
-    ("network-default-deny", "default deny removed", lambda g: g.drop("NetworkPolicy", "allow-default-deny")),
-    ("network-default-deny", "default deny for ingress alone", lambda g: _set(
-        g.find("NetworkPolicy", "allow-default-deny"), "spec", "policyTypes", ["Ingress"])),
+    ("network-default-deny", "default deny removed", _drop("NetworkPolicy", "allow-default-deny")),
+    (
+        "network-default-deny",
+        "default deny for ingress alone",
+        lambda g: _set(g.find("NetworkPolicy", "allow-default-deny"), "spec", "policyTypes", ["Ingress"]),
+    ),
     ("network-policy-opens-all", "a rule that allows all egress", _rule_of("egress", {}, "allow-dns")),
-    ("network-policy-opens-all", "ingress from anywhere on every port", _rule_of(
-        "ingress", {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, "allow-to-web")),
-    ("network-store-open", "PostgreSQL reached by all", _rule_of("ingress", {"ports": [{"port": 5432}]}, "allow-to-postgres")),
-    ("network-store-open", "Redis reached from every namespace", _rule_of(
-        "ingress", {"from": [{"namespaceSelector": {}}], "ports": [{"port": 6379}]}, "allow-to-redis")),
+    (
+        "network-policy-opens-all",
+        "ingress from anywhere on every port",
+        _rule_of("ingress", {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, "allow-to-web"),
+    ),
+    (
+        "network-store-open",
+        "PostgreSQL reached by all",
+        _rule_of("ingress", {"ports": [{"port": 5432}]}, "allow-to-postgres"),
+    ),
+    (
+        "network-store-open",
+        "Redis reached from every namespace",
+        _rule_of("ingress", {"from": [{"namespaceSelector": {}}], "ports": [{"port": 6379}]}, "allow-to-redis"),
+    ),
     ("network-public-service", "a LoadBalancer", _service("spec", "type", "LoadBalancer")),
     ("network-public-service", "a NodePort", _service("spec", "type", "NodePort")),
     ("network-public-service", "an external address", _service("spec", "externalIPs", ["192.0.2.7"])),
     ("network-service-without-pods", "a Service of no pods", _service("spec", "selector", {"app": "nobody"})),
-    ("network-ingress-plain", "an Ingress without TLS", lambda g: g.add({
-        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
-        "spec": {"rules": [{"host": "bi.example.com"}]}})),
-    ("secrets-in-clear", "a password in a ConfigMap", lambda g: _set(g.find("ConfigMap"), "data", "note", f"it is {_secret_of(g)}")),
-    ("secrets-in-clear", "a password in an argument", lambda g: g.container("Deployment", "web")["command"].append(f"--key={_secret_of(g)}")),
-    ("secrets-in-clear", "a password in an annotation", lambda g: _set(
-        g.find("Deployment", "web"), "metadata", "annotations", "note", _secret_of(g))),
-    ("secrets-in-clear", "a password in a custom resource", lambda g: g.add({
-        "apiVersion": "keda.sh/v1alpha1", "kind": "ClusterTriggerAuthentication", "metadata": {"name": "x"},
-        "spec": {"inline": {"password": _secret_of(g)}}})),
-    ("secrets-in-clear", "a URL with a password in a ConfigMap", lambda g: _set(
-        g.find("ConfigMap"), "data", "url", "redis://:Tr0ub4dor@redis:6379/0")),
-    ("secrets-in-environment", "a variable with a literal password", lambda g: g.container("Deployment", "web")["env"].append(
-        {"name": "REDIS_PASSWORD", "value": "Tr0ub4dor"})),
-    ("secrets-length", "a JWT secret of 16 characters", lambda g: _set(g.find("RandomPassword", "superset-jwt"), "length", 16)),
-    ("secrets-key-length", "a secret key of 9 bytes", lambda g: _set(
-        g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "too-short")),
-    ("secrets-known", "the secret key of the documentation", lambda g: _set(
-        g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "CHANGE_ME_TO_A_COMPLEX_RANDOM_SECRET")),
-    ("secrets-known", "password admin", lambda g: _set(g.find("Secret", "superset-init"), "stringData", "ADMIN_PASSWORD", "admin")),
-    ("secrets-shared", "workers with another secret key", lambda g: _set(
-        _variable(g, "worker-default", "SUPERSET_SECRET_KEY"), "valueFrom", "secretKeyRef", "name", "other")),
-    ("secrets-shared", "workers without the JWT secret", lambda g: g.container("Deployment", "worker-default")["env"].remove(
-        _variable(g, "worker-default", "ASYNC_QUERIES_JWT_SECRET"))),
-    ("secrets-key-missing", "no secret key at all", lambda g: [each["env"].remove(_variable(g, name, "SUPERSET_SECRET_KEY"))
-        for name in ("web", "worker-default") for each in [g.container("Deployment", name)]]),
-    ("platform-prod-minimal", "environment prod on topology minimal", lambda g: g.topology(
-        lambda t: t.update(environment="prod", name="minimal"))),
-    ("platform-unseen-objects", "a Helm release", lambda g: g.resources.append(
-        Resource(type="kubernetes:helm.sh/v3:Release", name="redis", inputs={"chart": "redis"}))),
-)  # fmt: skip
+    (
+        "network-ingress-plain",
+        "an Ingress without TLS",
+        lambda g: g.add(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "Ingress",
+                "metadata": {"name": "web"},
+                "spec": {"rules": [{"host": "bi.example.com"}]},
+            }
+        ),
+    ),
+    (
+        "secrets-in-clear",
+        "a password in a ConfigMap",
+        lambda g: _set(g.find("ConfigMap"), "data", "note", f"it is {_secret_of(g)}"),
+    ),
+    (
+        "secrets-in-clear",
+        "a password in an argument",
+        lambda g: g.container("Deployment", "web")["command"].append(f"--key={_secret_of(g)}"),
+    ),
+    (
+        "secrets-in-clear",
+        "a password in an annotation",
+        lambda g: _set(g.find("Deployment", "web"), "metadata", "annotations", "note", _secret_of(g)),
+    ),
+    (
+        "secrets-in-clear",
+        "a password in a custom resource",
+        lambda g: g.add(
+            {
+                "apiVersion": "keda.sh/v1alpha1",
+                "kind": "ClusterTriggerAuthentication",
+                "metadata": {"name": "x"},
+                "spec": {"inline": {"password": _secret_of(g)}},
+            }
+        ),
+    ),
+    (
+        "secrets-in-clear",
+        "a URL with a password in a ConfigMap",
+        lambda g: _set(g.find("ConfigMap"), "data", "url", "redis://:Tr0ub4dor@redis:6379/0"),
+    ),
+    (
+        "secrets-in-environment",
+        "a variable with a literal password",
+        lambda g: g.container("Deployment", "web")["env"].append({"name": "REDIS_PASSWORD", "value": "Tr0ub4dor"}),
+    ),
+    (
+        "secrets-length",
+        "a JWT secret of 16 characters",
+        lambda g: _set(g.find("RandomPassword", "superset-jwt"), "length", 16),
+    ),
+    (
+        "secrets-key-length",
+        "a secret key of 9 bytes",
+        lambda g: _set(g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "too-short"),
+    ),
+    (
+        "secrets-known",
+        "the secret key of the documentation",
+        lambda g: _set(
+            g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "CHANGE_ME_TO_A_COMPLEX_RANDOM_SECRET"
+        ),
+    ),
+    (
+        "secrets-known",
+        "password admin",
+        lambda g: _set(g.find("Secret", "superset-init"), "stringData", "ADMIN_PASSWORD", "admin"),
+    ),
+    (
+        "secrets-shared",
+        "workers with another secret key",
+        lambda g: _set(_variable(g, WORKER, "SUPERSET_SECRET_KEY"), "valueFrom", "secretKeyRef", "name", "other"),
+    ),
+    (
+        "secrets-shared",
+        "workers without the JWT secret",
+        lambda g: g.container("Deployment", WORKER)["env"].remove(_variable(g, WORKER, "ASYNC_QUERIES_JWT_SECRET")),
+    ),
+    (
+        "secrets-key-missing",
+        "no secret key at all",
+        lambda g: [
+            each["env"].remove(_variable(g, name, "SUPERSET_SECRET_KEY"))
+            for name in ("web", WORKER)
+            for each in [g.container("Deployment", name)]
+        ],
+    ),
+    (
+        "platform-prod-minimal",
+        "environment prod on topology minimal",
+        lambda g: g.topology(lambda t: t.update(environment="prod", name="minimal")),
+    ),
+    (
+        "platform-unseen-objects",
+        "a Helm release",
+        lambda g: g.resources.append(
+            Resource(type="kubernetes:helm.sh/v3:Release", name="redis", inputs={"chart": "redis"})
+        ),
+    ),
+)
 
 
 def all_mutations() -> Iterator[Mutation]:
