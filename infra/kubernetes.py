@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 
 import pulumi
+from pulumi_kubernetes import Provider
 
 from components.autoscaler import KEDA_NAMESPACE, Autoscaler, AutoscalerArgs
 from components.backup import MetadataBackup, MetadataBackupArgs
 from components.beat import BeatScheduler, BeatSchedulerArgs
 from components.common import PREFIX, SUPERSET, Scope
 from components.configuration import Configuration, ConfigurationArgs
+from components.exporter import QueueExporter, QueueExporterArgs
 from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
@@ -84,7 +86,8 @@ def deploy(
     `database_uris` maps the environment variable of each analytic database to its URI; `postgres_password` is that of an
     existing server, else None. The metadata database is prepared before web, workers and beat start.
     """
-    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels))
+    here = pulumi.ResourceOptions(providers=[_cluster()])
+    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), here)
     scope = Scope(namespace.namespace, topology.stack, topology.labels)
 
     secrets = Secrets(
@@ -96,10 +99,11 @@ def deploy(
             postgres_password=postgres_password,
             database_uris=database_uris,
         ),
+        here,
     )
     redis = {
         instance.name: Redis(
-            instance.name, RedisArgs(scope, instance, topology.images, secrets.redis_passwords[instance.name])
+            instance.name, RedisArgs(scope, instance, topology.images, secrets.redis_passwords[instance.name]), here
         )
         for instance in topology.redis
     }
@@ -107,23 +111,41 @@ def deploy(
         instance.name: Sentinel(
             sentinel_name(instance),
             SentinelArgs(scope, instance, topology.images, redis[instance.name].secret, redis[instance.name].fingerprint),
+            here,
         )
         for instance in topology.redis
         if instance.sentinel
     }
-    postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password))
+    postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password), here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
-    configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology))
+    configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology), here)
     superset = SupersetArgs(scope, topology.images, configuration.ref, secrets.app)
     initialization = Initialization(
         "superset-init",
         InitializationArgs(superset, secrets.init),
-        pulumi.ResourceOptions(depends_on=servers),
+        pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=servers)),
     )
-    ready = pulumi.ResourceOptions(depends_on=[initialization])
+    ready = pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=[initialization]))
     web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
     broker_database = topology.database("broker")
     broker = topology.instance(broker_database.instance)
+    exporter = QueueExporter(
+        topology.exporter.host,
+        QueueExporterArgs(
+            scope,
+            topology.images,
+            topology.exporter,
+            commands.exporter(),
+            configuration=configuration.ref.name,
+            broker=broker,
+            broker_database=broker_database,
+            broker_secret=redis[broker.name].secret,
+            broker_fingerprint=redis[broker.name].fingerprint,
+            queues=topology.celery.queues,
+            feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
+        ),
+        here,
+    )
     for pool in topology.pools:
         name = f"worker-{pool.name}"
         workers = Workers(name, WorkersArgs(superset, pool, commands.worker(topology, pool)), ready)
@@ -138,11 +160,11 @@ def deploy(
                 broker_secret=redis[broker.name].secret,
                 counts_running=len(topology.pools) == 1 and topology.celery.acks_late,
             )
-            Autoscaler(f"{name}-scaler", args)
+            Autoscaler(f"{name}-scaler", args, here)
     if topology.beat:
         BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
     route = (
-        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port))
+        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port), here)
         if topology.web.route
         else None
     )
@@ -150,23 +172,46 @@ def deploy(
         MetadataBackup(
             "postgres-backup",
             MetadataBackupArgs(scope, topology.postgres, topology.postgres.backup, topology.images, postgres.secret),
+            here,
         )
         if topology.postgres.backup and postgres
         else None
     )
     NetworkPolicies(
         "allow",
-        _network(topology, scope, web=web, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup),
+        _network(
+            topology, scope, web=web, exporter=exporter, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup
+        ),
+        here,
     )
     return _outputs(topology, namespace, secrets, web, route)
 
 
-def _postgres(topology: Topology, args: PostgresArgs) -> PostgresServer | PostgresCluster | None:
+def _cluster() -> Provider:
+    """The cluster that the stack's `kubernetes:` keys or the environment name.
+
+    A changed ConfigMap or Secret is updated in place; the provider would otherwise delete it, and with it every workload that
+    mounts it, to make them anew. (Pods are rolled by the digests in their templates.)
+    """
+    config = pulumi.Config("kubernetes")
+    return Provider(
+        "cluster",
+        kubeconfig=config.get_secret("kubeconfig"),
+        context=config.get("context"),
+        cluster=config.get("cluster"),
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+    )
+
+
+def _postgres(
+    topology: Topology, args: PostgresArgs, opts: pulumi.ResourceOptions
+) -> PostgresServer | PostgresCluster | None:
     match topology.postgres.kind:
         case "statefulset":
-            return PostgresServer(topology.postgres.host, args)
+            return PostgresServer(topology.postgres.host, args, opts)
         case "cloudnativepg":
-            return PostgresCluster(topology.postgres.host, args)
+            return PostgresCluster(topology.postgres.host, args, opts)
         case "existing":
             return None
 
@@ -176,6 +221,7 @@ def _network(
     scope: Scope,
     *,
     web: WebTier,
+    exporter: QueueExporter,
     redis: Mapping[str, Redis],
     sentinels: Mapping[str, Sentinel],
     postgres: PostgresServer | PostgresCluster | None,
@@ -184,12 +230,14 @@ def _network(
     superset = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
     route, port = topology.web.route, topology.postgres.port
     database = Group("postgres", postgres.match) if postgres else None
+    scraped = Group("exporter", exporter.match)
     flows = [
         *(
             Flow(namespace, Group("web", web.match), topology.web.port)
             for namespace in (route.from_namespaces if route else ())
         ),
         Flow(superset, database, port),
+        *(Flow(namespace, scraped, topology.exporter.port) for namespace in topology.exporter.from_namespaces),
     ]
     if backup:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
@@ -197,6 +245,8 @@ def _network(
         flows += cluster_flows(database)
     for instance in topology.redis:
         flows += _redis_flows(superset, instance, redis[instance.name], sentinels.get(instance.name))
+        if instance.carries_broker:
+            flows += _clients(scraped, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
             flows += _clients(KEDA_NAMESPACE, instance, redis[instance.name], sentinels.get(instance.name))
     return NetworkPoliciesArgs(scope, flows, [OutsideNetworks(superset, topology.database_cidrs)])

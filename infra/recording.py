@@ -47,6 +47,8 @@ class Resource:
     secret_paths: frozenset[tuple[str | int, ...]]
     #: URNs of what has to exist before it.
     dependencies: frozenset[str]
+    #: URN of the provider that makes it, where the program says which.
+    provider: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ def _record(stack: str, config: Mapping[str, Any], secret_keys: frozenset[str], 
 
 def as_engine_config(config: Mapping[str, Any]) -> dict[str, str]:
     """The keys of a stack file as the engine hands them to a program: a string as itself, all else as JSON."""
-    return {f"{PROJECT_NAME}:{key}": value if isinstance(value, str) else json.dumps(value, default=str) for key, value in config.items()}
+    return {
+        f"{PROJECT_NAME}:{key}": value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in config.items()
+    }
 
 
 class _NoMocks(pulumi_mocks.Mocks):
@@ -155,6 +160,7 @@ class _Monitor(pulumi_mocks.MockMonitor):
                 inputs=inputs,
                 secret_paths=frozenset(secrets),
                 dependencies=frozenset(request.dependencies),
+                provider=request.provider.rpartition("::")[0],
             )
         )
         state = struct_pb2.Struct()

@@ -17,6 +17,7 @@ from infra.recording import Recording
 from tests.components.stacks import GIVEN_SECRETS, SECRET_KEYS, STACKS, config_of, recorded
 
 SECRET = "S3CRET"
+PROVIDER = "pulumi:providers:kubernetes"
 PREVIEW_ENCRYPTED = frozenset({f"superset-async:{key}" for key in SECRET_KEYS})
 
 
@@ -153,10 +154,23 @@ def test_components_are_what_the_design_says(stack: str) -> None:
         assert component.urn in found.component_outputs
         assert component.parent.endswith(f"pulumi:pulumi:Stack::superset-async-{stack}")
     for resource in found.resources:
-        if resource.custom:
+        if resource.custom and resource.type != PROVIDER:
             parent = by_urn[resource.parent]
             assert not parent.custom
             assert resource.name == parent.name or resource.name.startswith(f"{parent.name}-")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_object_is_made_by_the_provider_that_changes_configuration_in_place(stack: str) -> None:
+    """With another one a changed ConfigMap would be deleted first, and every Deployment that mounts it with it."""
+    (cluster,) = [each for each in recorded(stack).resources if each.type == PROVIDER]
+    # Provider settings travel as JSON.
+    assert {key: json.loads(value) for key, value in cluster.inputs.items()} == {
+        "enableConfigMapMutable": True,
+        "enableSecretMutable": True,
+    }
+    objects = [each for each in recorded(stack).resources if each.type.startswith("kubernetes:")]
+    assert {each.provider for each in objects} == {cluster.urn}
 
 
 @pytest.mark.parametrize("stack", STACKS)
