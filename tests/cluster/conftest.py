@@ -67,10 +67,14 @@ class Stacks:
 
     folder: Path
 
+    def secrets_file(self, namespace: str) -> Path:
+        """Where renders for `namespace` keep its Secrets: values that are there stay."""
+        return self.folder / "secrets" / f"{namespace}.yaml"
+
     def render(self, namespace: str, stack: str, changes: Mapping[str, Any] | None = None) -> Rendered:
         """Render the project's `stack` with `changes` to its keys; secrets are those of earlier renders for `namespace`."""
         config = merged(stackfile.read(stack), {"namespace": namespace, **(changes or {})})
-        stacks, secrets = self.folder / "stacks", self.folder / "secrets" / f"{namespace}.yaml"
+        stacks, secrets = self.folder / "stacks", self.secrets_file(namespace)
         stacks.mkdir(exist_ok=True)
         text = yaml.safe_dump({"config": {f"{stackfile.PROJECT_NAME}:{key}": value for key, value in config.items()}})
         (stacks / f"Pulumi.{stack}.yaml").write_text(text)

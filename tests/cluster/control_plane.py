@@ -209,7 +209,6 @@ class ControlPlane:
                     "service-account-private-key-file": self.key("accounts.key"),
                     "root-ca-file": self.key("ca.crt"),
                     "service-cluster-ip-range": SERVICES,
-                    "enable-hostpath-provisioner": "true",
                     # Tests do not wait as long as clusters do.
                     "horizontal-pod-autoscaler-sync-period": "2s",
                     "horizontal-pod-autoscaler-cpu-initialization-period": "5s",
