@@ -169,6 +169,10 @@ class Session:
                     ) from None
                 time.sleep(pause)
                 continue
+            if answer.status_code == _TOO_MANY and not self._reached:
+                # The address is right, so its rate limit is worth waiting out from the first request on (log-ins have one).
+                deadline = time.monotonic() + self._retry_seconds
+                last = False
             self._reached = True
             self._read_clock(answer)
             if _login_refused(answer):

@@ -275,6 +275,13 @@ def test_a_get_that_did_not_get_through_is_repeated(superset: Playing) -> None:
     assert len(superset.asked("GET", STATUS)) == 4
 
 
+def test_a_login_above_the_rate_limit_is_tried_again_though_it_is_the_first_request(superset: Playing) -> None:
+    superset.on("POST", LOGIN, Answer({}, 429), Answer({}, 429), Answer({"access_token": "a-token"}))
+    with client_of(superset) as client:
+        client.login()
+    assert len(superset.asked("POST", LOGIN)) == 3
+
+
 def test_a_server_that_stays_away_is_reported_within_the_patience(superset: Playing) -> None:
     superset.on("GET", STATUS, DROP)
     with client_of(superset) as client:
