@@ -113,10 +113,22 @@ def render(
         Path | None, typer.Option(help="also write the generated secrets, as manifests, to this file (mode 0600)")
     ] = None,
 ) -> None:
-    """Write a stack's Kubernetes manifests, one file a kind, in the order that `kubectl apply -f` takes."""
+    """Write a stack's Kubernetes manifests, one file a kind, in the order that `kubectl apply -f` takes.
+
+    Secret values are placeholders, which nothing accepts as a password; with --secrets-file the Secrets go there instead.
+    """
     from infra.render import render as write_manifests
 
-    write_manifests(stack, output or Path("build") / stack, secrets_file=secrets_file)
+    folder = output or Path("build") / stack
+    with Steps(out).step(f"Render {stack} to {folder}"):
+        written = write_manifests(stack, folder, secrets_file=secrets_file)
+    objects = sum(path.read_text().count("\nkind: ") for path in written)
+    out.print(f"{objects} objects in {len(written)} files", highlight=False)
+    if secrets_file is None:
+        out.print("their Secrets hold placeholders: pass --secrets-file FILE for generated values", highlight=False)
+    else:
+        command = f"kubectl apply --server-side -f {folder}/00-namespace.yaml -f {secrets_file} -f {folder}"
+        out.print(command, highlight=False, soft_wrap=True)
 
 
 @app.command()
