@@ -15,13 +15,15 @@ from components import redis
 from components.common import SUPERSET, Scope, labels, metadata
 from components.redis import sentinel_name
 from components.web import cpu_metric
+from runtime import metric_names
 from runtime.config.redis import SENTINEL_PORT
 from runtime.model import Pool, RedisDatabase, RedisInstance, Scaling
 
 #: Namespace of KEDA's operator, which connects to the broker.
 KEDA_NAMESPACE = "keda"
-#: External metric that an HPA asks for, of the exporter's, by way of the metrics adapter: messages in each `queue_name`.
-QUEUE_METRIC = "celery_queue_depth"
+#: External metrics that an HPA asks for, of the exporter's, by way of the metrics adapter: messages of each `queue_name` that
+#: wait or are in flight; and those that wait, by which it still scales out where those in flight are too many to be counted.
+QUEUE_METRICS = (metric_names.MESSAGES, metric_names.DEPTH)
 #: Celery's list of a queue has the queue's name. What workers have taken and not acknowledged is one hash for all queues.
 UNACKNOWLEDGED = "unacked"
 #: Seconds between two looks at the broker.
@@ -172,20 +174,19 @@ def _behaviour(scaling: Scaling) -> dict[str, Any]:
 def _hpa(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
     pool, scaling = args.pool, args.scaling
     behaviour = _behaviour(scaling)
-    waiting = autoscaling.MetricSpecArgs(
-        type="External",
-        external=autoscaling.ExternalMetricSourceArgs(
-            metric=autoscaling.MetricIdentifierArgs(
-                name=QUEUE_METRIC,
-                selector=meta.LabelSelectorArgs(
-                    match_expressions=[
-                        meta.LabelSelectorRequirementArgs(key="queue_name", operator="In", values=list(pool.queues))
-                    ]
+    of_pool = meta.LabelSelectorRequirementArgs(key=metric_names.QUEUE_LABEL, operator="In", values=list(pool.queues))
+    messages = [
+        autoscaling.MetricSpecArgs(
+            type="External",
+            external=autoscaling.ExternalMetricSourceArgs(
+                metric=autoscaling.MetricIdentifierArgs(
+                    name=metric, selector=meta.LabelSelectorArgs(match_expressions=[of_pool])
                 ),
+                target=autoscaling.MetricTargetArgs(type="AverageValue", average_value=str(scaling.queued_per_worker)),
             ),
-            target=autoscaling.MetricTargetArgs(type="AverageValue", average_value=str(scaling.queued_per_worker)),
-        ),
-    )
+        )
+        for metric in QUEUE_METRICS
+    ]
     autoscaling.HorizontalPodAutoscaler(
         name,
         metadata=metadata(args.scope, name, object_labels),
@@ -195,7 +196,7 @@ def _hpa(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: p
             ),
             min_replicas=pool.min_workers,
             max_replicas=pool.max_workers,
-            metrics=[cpu_metric(scaling.cpu_target_percent), waiting],
+            metrics=[cpu_metric(scaling.cpu_target_percent), *messages],
             behavior=autoscaling.HorizontalPodAutoscalerBehaviorArgs(
                 scale_up=_rules(behaviour["scaleUp"]), scale_down=_rules(behaviour["scaleDown"])
             ),

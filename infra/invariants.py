@@ -356,6 +356,7 @@ def local_is_complete(settings: Settings, topology: Topology) -> Iterator[Proble
         taken = {ports.web_port: "local.web_port"}
         for key, port in (
             ("local.postgres_port", ports.postgres_port),
+            ("local.exporter_port", ports.exporter_port),
             *(("local.redis_port", ports.redis_port + index) for index, _ in enumerate(_redis_sections(settings))),
         ):
             if taken.setdefault(port, key) != key:

@@ -97,6 +97,11 @@ _BASE: dict[str, Any] = {
     },
     "pools": {"default": {}},
     "beat_resources": _resources("50m", "500m", "384Mi", "768Mi"),
+    "metrics": {
+        "from_namespaces": ["monitoring"],
+        "service_monitor": False,
+        "resources": _resources("20m", "250m", "64Mi", "128Mi"),
+    },
     "caching": {"chart_data_ttl": 3600, "query_results_ttl": 3600},
     "statement_timeout": 530,
     "row_limit": 100000,
@@ -106,7 +111,7 @@ _BASE: dict[str, Any] = {
     "maintenance": {"query_retention_days": 90, "log_retention_days": 90, "cron": "17 3 * * *"},
     "admin_username": "admin",
     "policy_exceptions": [],
-    "local": {"web_port": 8088, "redis_port": 16379, "postgres_port": 15432},
+    "local": {"web_port": 8088, "redis_port": 16379, "postgres_port": 15432, "exporter_port": 9808},
 }
 
 _HIGHLY_AVAILABLE: dict[str, Any] = {

@@ -273,6 +273,16 @@ class NetworkSettings(Section):
     database_cidrs: tuple[Cidr, ...] = Field(strict=False, description="networks of the analytic databases")
 
 
+class MetricsSettings(Section):
+    """The exporter of queue metrics; see docs/metrics.md."""
+
+    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
+    service_monitor: bool = Field(
+        description="tell the Prometheus operator of it by a ServiceMonitor; false: by annotations of its Service"
+    )
+    resources: ResourceSettings
+
+
 class TenantSettings(Section):
     """One tenant: a queue and a worker pool of its own."""
 
@@ -335,6 +345,7 @@ class LocalSettings(Section):
     web_port: Port = Field(description="Superset")
     redis_port: Port = Field(description="first Redis server; a second one has the next port")
     postgres_port: Port = Field(description="PostgreSQL")
+    exporter_port: Port = Field(description="metrics of the queues")
 
 
 class Settings(Section):
@@ -353,6 +364,7 @@ class Settings(Section):
     workers: WorkerSettings
     pools: dict[Name, WorkerOverrides] = Field(description="worker pools by name; tenants' pools are added")
     beat_resources: ResourceSettings
+    metrics: MetricsSettings
     caching: CachingSettings
     statement_timeout: Positive = Field(description="seconds after which an analytic database itself ends a statement")
     row_limit: Positive = Field(description="most rows that SQL Lab returns")

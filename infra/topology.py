@@ -20,6 +20,7 @@ from runtime.model import (
     Caching,
     Celery,
     ConnectionPool,
+    Exporter,
     Images,
     Job,
     Pool,
@@ -87,6 +88,7 @@ def build(stack: str, settings: Settings) -> Topology:
         celery=celery,
         pools=pools,
         beat=beat,
+        exporter=_exporter(settings),
         caching=Caching(
             chart_data_ttl_seconds=settings.caching.chart_data_ttl,
             query_results_ttl_seconds=settings.caching.query_results_ttl,
@@ -269,6 +271,18 @@ def _beat(settings: Settings) -> Beat | None:
         if days is not None:
             jobs.append(Job(name=name, task=task, cron=keep.cron, kwargs={"retention_period_days": days}))
     return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources)) if jobs else None
+
+
+def _exporter(settings: Settings) -> Exporter:
+    metrics = settings.metrics
+    local = settings.platform == "local"
+    return Exporter(
+        host=LOOPBACK if local else "exporter",
+        port=settings.local.exporter_port if local else 9808,
+        from_namespaces=metrics.from_namespaces,
+        service_monitor=metrics.service_monitor,
+        resources=_resources(metrics.resources),
+    )
 
 
 def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:

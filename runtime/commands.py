@@ -68,6 +68,11 @@ def beat(schedule_file: str) -> list[str]:
     return ["celery", f"--app={CELERY_APP}", "beat", f"--schedule={schedule_file}", "--pidfile=", "--loglevel=INFO"]
 
 
+def exporter() -> list[str]:
+    """The exporter of queue metrics; it needs no Superset."""
+    return ["python", "-m", "runtime.exporter"]
+
+
 def migrate() -> list[str]:
     """Metadata migrations, roles, the administrator and the declared databases; safe to run again."""
     return ["python", "-m", "runtime.init"]

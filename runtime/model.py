@@ -187,6 +187,19 @@ class Pool(Frozen):
     resources: Resources
 
 
+class Exporter(Frozen):
+    """The exporter of queue metrics, on `host` and `port`: who may scrape it, and what it may use.
+
+    `service_monitor`: whether the Prometheus operator is told of it; else annotations of its Service are.
+    """
+
+    host: str
+    port: int
+    from_namespaces: tuple[str, ...]
+    service_monitor: bool
+    resources: Resources
+
+
 class Job(Frozen):
     """One entry of Celery beat's schedule: `cron` is minute, hour, day of month, month, day of week (UTC)."""
 
@@ -270,6 +283,7 @@ class Topology(Frozen):
     celery: Celery
     pools: tuple[Pool, ...]
     beat: Beat | None
+    exporter: Exporter
     caching: Caching
     tenants: tuple[Tenant, ...]
     statement_timeout_seconds: int

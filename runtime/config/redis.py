@@ -48,13 +48,18 @@ class Database:
 
 def database(topology: Topology, secrets: Secrets, purpose: Purpose) -> Database:
     """The database for `purpose`; KeyError where the topology has none."""
+    return located(topology, purpose, secrets.redis[topology.database(purpose).instance])
+
+
+def located(topology: Topology, purpose: Purpose, password: str) -> Database:
+    """The database for `purpose`, for a process that has no more than its server's password."""
     wanted = topology.database(purpose)
     instance = topology.instance(wanted.instance)
     return Database(
         host=f"{instance.name}{SENTINEL_SUFFIX}" if instance.sentinel else instance.host,
         port=SENTINEL_PORT if instance.sentinel else instance.port,
         number=wanted.number,
-        password=secrets.redis[instance.name],
+        password=password,
         prefix=wanted.prefix,
         ttl_seconds=wanted.default_ttl_seconds,
         service=instance.name if instance.sentinel else None,

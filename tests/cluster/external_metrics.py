@@ -1,4 +1,4 @@
-"""A stand-in for the metrics adapter: it serves `celery_queue_depth` of `external.metrics.k8s.io` from numbers in a test."""
+"""A stand-in for the metrics adapter: it serves the metrics of queues in `external.metrics.k8s.io` from numbers in a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from components.autoscaler import QUEUE_METRIC
+from components.autoscaler import QUEUE_METRICS
 from tests.cluster.control_plane import ControlPlane
 
 _BASE = "/apis/external.metrics.k8s.io/v1beta1"
@@ -27,14 +27,10 @@ class QueueDepths:
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
                 if url.path == _BASE:
-                    resource = {
-                        "name": QUEUE_METRIC,
-                        "namespaced": True,
-                        "kind": "ExternalMetricValueList",
-                        "verbs": ["get"],
-                    }
-                    self._answer({"kind": "APIResourceList", "groupVersion": _BASE[6:], "resources": [resource]})
-                elif url.path.endswith(f"/{QUEUE_METRIC}"):
+                    kind = {"namespaced": True, "kind": "ExternalMetricValueList", "verbs": ["get"]}
+                    resources = [{"name": metric, **kind} for metric in QUEUE_METRICS]
+                    self._answer({"kind": "APIResourceList", "groupVersion": _BASE[6:], "resources": resources})
+                elif (metric := url.path.rpartition("/")[2]) in QUEUE_METRICS:
                     selector = parse_qs(url.query).get("labelSelector", [""])[0]
                     queues = re.fullmatch(r"queue_name in \(([^)]+)\)", selector) or re.fullmatch(
                         r"queue_name=(.+)", selector
@@ -42,7 +38,7 @@ class QueueDepths:
                     assert queues, f"unexpected selector {selector!r}"
                     items = [
                         {
-                            "metricName": QUEUE_METRIC,
+                            "metricName": metric,
                             "metricLabels": {"queue_name": queue},
                             "timestamp": "2026-01-01T00:00:00Z",
                             "value": str(depths.get(queue, 0)),

@@ -25,6 +25,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "enterprise",
         {
             "workers": {"scaling": {"kind": "hpa"}},
+            "metrics": {"service_monitor": True},
             "web": {"route": {**ROUTE, "kind": "ingress", "parent": "nginx", "tls_secret": "superset-tls"}},
         },
     ),

@@ -15,7 +15,7 @@ from tests.components.stacks import STACKS, recorded, topology_of
 
 Manifest = dict[str, Any]
 Objects = list[Manifest]
-CUSTOM = {"keda.sh/v1alpha1", "postgresql.cnpg.io/v1", "gateway.networking.k8s.io/v1"}
+CUSTOM = {"keda.sh/v1alpha1", "postgresql.cnpg.io/v1", "gateway.networking.k8s.io/v1", "monitoring.coreos.com/v1"}
 
 
 def name_of(manifest: Manifest) -> str:
