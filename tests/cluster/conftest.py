@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import yaml
 
 from infra import stackfile
 from tests.cluster.control_plane import ControlPlane, Manifest, read_manifests
+from tests.cluster.real_node import RealNode, why_not
 from tools import build
 
 COMMAND = str(Path(sys.executable).parent / "superset-async")
@@ -45,6 +47,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
+    """A control plane of its own with a real node."""
+    if reason := why_not():
+        pytest.skip(reason)
+    cluster = ControlPlane(tmp_path_factory.mktemp("real"), built(build.cluster))
+    running = RealNode(cluster)
+    # Also a run that is told to end leaves nothing behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cluster.start()
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        cluster.stop()
 
 
 @dataclass(frozen=True)

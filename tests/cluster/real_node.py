@@ -124,6 +124,11 @@ class RealNode:
         self._ctr("images", "import", str(archive))
         archive.unlink()
 
+    def signal(self, pod: Manifest, signal: str) -> None:
+        """Send a signal to the process of the pod's first container, such as SIGSTOP for one that hangs."""
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        self._ctr("task", "kill", "--signal", signal, container)
+
     def _start_network(self) -> None:
         self._filter = _run("iptables-save").stdout
         names = (*PARAMETERS, *SET_BY_KUBELET)

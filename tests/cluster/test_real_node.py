@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +11,17 @@ import yaml
 
 from ops.client import SupersetClient
 from tests.cluster import images
-from tests.cluster.conftest import FIGURES, Stacks, built
+from tests.cluster.conftest import FIGURES, Stacks
 from tests.cluster.control_plane import ControlPlane, wait_until
 from tests.cluster.deployed import settle
-from tests.cluster.real_node import RealNode, why_not
-from tools import build
+from tests.cluster.real_node import RealNode
 
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "real"
 #: The metadata database, taken for an analytic one too; users reach the web tier over plain HTTP here.
 SETTINGS: dict[str, Any] = {
+    "images": {name: f"localhost/{name}:1" for name in ("redis", "postgres", "superset")},
     "web": {"secure_cookies": False},
     "databases": {"warehouse": {}},
     "database_uris": {"warehouse": {"secure": "given below"}},
@@ -44,23 +41,10 @@ class Platform:
         arguments = ("exec", "redis-0", f"--namespace={NAMESPACE}", "--container=redis", "--", "redis-cli", *login, *command)
         return self.cluster.kubectl(*arguments).stdout.strip()
 
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    """A control plane of its own with a real node."""
-    if reason := why_not():
-        pytest.skip(reason)
-    cluster = ControlPlane(tmp_path_factory.mktemp("real"), built(build.cluster))
-    running = RealNode(cluster)
-    # Also a run that is told to end leaves nothing behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        cluster.start()
-        running.start()
-        yield running
-    finally:
-        running.stop()
-        cluster.stop()
+    def pod(self, name: str) -> str:
+        """The pod's unique id; empty where there is none of that name."""
+        pods = self.cluster.get("pods", NAMESPACE)
+        return next((each["metadata"]["uid"] for each in pods if each["metadata"]["name"] == name), "")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +60,7 @@ def platform(node: RealNode, stacks: Stacks) -> Platform:
     rendered = stacks.render(NAMESPACE, "minimal", SETTINGS)
     started = time.monotonic()
     for name, image in (("redis", images.valkey()), ("postgres", images.postgres()), ("superset", images.superset())):
-        node.load(image, image_of(rendered.files, name))
+        node.load(image, SETTINGS["images"][name])
     loaded = time.monotonic()
     node.cluster.apply(*rendered.files)
     settle(node.cluster, NAMESPACE, 400)
@@ -86,16 +70,6 @@ def platform(node: RealNode, stacks: Stacks) -> Platform:
         "kubectl": f"images made and imported in {loaded - started:.0f} s",
     }
     return Platform(node.cluster, values)
-
-
-def image_of(files: tuple[Path, ...], container: str) -> str:
-    """The image that the rendered containers of a server, or of Superset's processes, name."""
-    names = {"redis": "redis", "postgres": "postgres", "superset": "web"}
-    for path in files:
-        for manifest in yaml.safe_load_all(path.read_text()):
-            if manifest["kind"] in ("StatefulSet", "Deployment") and manifest["metadata"]["name"] == names[container]:
-                return manifest["spec"]["template"]["spec"]["containers"][0]["image"]
-    raise AssertionError(f"nothing rendered runs {container}")
 
 
 def test_an_asynchronous_query_is_answered_through_the_web_service(platform: Platform) -> None:
@@ -118,16 +92,8 @@ def test_redis_keeps_clients_from_administration_and_logs_every_write(platform: 
 
 def test_what_redis_holds_survives_its_pod(platform: Platform) -> None:
     platform.redis("rpush", "kept", "one", "two")
-    before = platform.cluster.object("pod", "redis-0", NAMESPACE)["metadata"]["uid"]
+    before = platform.pod("redis-0")
     platform.cluster.kubectl("delete", "pod", "redis-0", f"--namespace={NAMESPACE}", "--grace-period=0", "--force")
-    wait_until(lambda: _replaced(platform.cluster, "redis-0", before), "another redis-0 is ready", 120, every=1)
+    wait_until(lambda: platform.pod("redis-0") not in ("", before), "there is another redis-0")
+    settle(platform.cluster, NAMESPACE, 120)
     assert platform.redis("lrange", "kept", "0", "-1").split() == ["one", "two"]
-
-
-def _replaced(cluster: ControlPlane, name: str, before: str) -> bool:
-    pods = [each for each in cluster.get("pods", NAMESPACE) if each["metadata"]["name"] == name]
-    return any(
-        pod["metadata"]["uid"] != before
-        and any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
-        for pod in pods
-    )
