@@ -122,6 +122,7 @@ def test_a_password_is_replaced_and_everything_that_uses_it_rolls(make_stack: Ma
             "Deployment/web",
             "Deployment/worker-default",
             "Deployment/beat",
+            "Deployment/exporter",
         }
         # The automation API shows secrets; what is stored does not.
         passwords = [

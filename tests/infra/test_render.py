@@ -167,7 +167,8 @@ def test_a_value_that_is_changed_in_the_file_rolls_what_uses_it(tmp_path: Path) 
     after = by_name(documents(render.render("minimal", folder, secrets_file=private)[:-1]))
     assert ">changed-by-hand " in secrets_in(private)["redis-auth/users.acl"]
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
-    assert changed == {"StatefulSet/redis", "Deployment/web", "Deployment/worker-default", "Deployment/beat"}
+    deployments = {f"Deployment/{name}" for name in ("web", "worker-default", "beat", "exporter")}
+    assert changed == {"StatefulSet/redis", *deployments}
     # The job's name carries the digest: it runs again.
     assert len(before.keys() - after.keys()) == len(after.keys() - before.keys()) == 1
 
