@@ -42,6 +42,7 @@ ORDER = (
     "ScaledObject",
     "Ingress",
     "HTTPRoute",
+    "ServiceMonitor",
 )
 #: Lists the files that the last render wrote; kubectl does not read it.
 INDEX = ".rendered"

@@ -15,7 +15,8 @@ def web(topology: Topology) -> list[str]:
     """gunicorn with threads, on the web tier's port; the application is loaded and warmed once, before it forks.
 
     `--keep-alive` is above the 60 s that load balancers keep an idle connection: gunicorn's own 2 s reset clients that
-    reused one (measured).
+    reused one (measured). A stopping process has as long for the requests that it holds as a request may take; the
+    default is 30 s.
     """
     tier = topology.web
     host = tier.host if topology.platform == "local" else "0.0.0.0"  # noqa: S104 - a pod's own address, behind policies
@@ -26,6 +27,7 @@ def web(topology: Topology) -> list[str]:
         f"--workers={tier.processes}",
         f"--threads={tier.threads}",
         f"--timeout={tier.request_timeout_seconds}",
+        f"--graceful-timeout={tier.request_timeout_seconds}",
         "--keep-alive=75",
         "--worker-tmp-dir=/dev/shm",
         "--access-logfile=-",
