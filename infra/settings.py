@@ -320,8 +320,10 @@ class MaintenanceSettings(Section):
 
 
 def _is_day(value: object) -> object:
-    """A day as YAML gives it, quoted or not, as its text."""
+    """A day as its text. Unquoted it is a date to YAML, and to the engine a moment, which it also writes into the file."""
     text = value.isoformat() if type(value) is datetime.date else value
+    if isinstance(text, str):
+        text = text.removesuffix(" 00:00:00 +0000 UTC")
     try:
         datetime.date.fromisoformat(text if isinstance(text, str) and len(text) == 10 else "")
     except ValueError:
@@ -345,7 +347,7 @@ class LocalSettings(Section):
     web_port: Port = Field(description="Superset")
     redis_port: Port = Field(description="first Redis server; a second one has the next port")
     postgres_port: Port = Field(description="PostgreSQL")
-    exporter_port: Port = Field(description="metrics of the queues")
+    exporter_port: Port = Field(description="metrics of the queues, where their exporter is started by hand")
 
 
 class Settings(Section):
@@ -374,7 +376,8 @@ class Settings(Section):
     maintenance: MaintenanceSettings
     admin_username: Identifier = Field(description="first administrator; the password is generated")
     policy_exceptions: tuple[PolicyException, ...] = Field(
-        strict=False, description="rules that a resource may break: a list of rule, resource, reason, owner and expires (a day)"
+        strict=False,
+        description="rules that a resource may break: a list of rule, resource, reason, owner and expires (a day)",
     )
     local: LocalSettings
 

@@ -17,7 +17,9 @@ from pulumi_policy import (
     StackValidationArgs,
     StackValidationPolicy,
 )
+from pydantic import ValidationError
 
+from infra.settings import PolicyException
 from infra.stackfile import PROJECT_NAME
 from policies.evaluation import (
     EXCEPTIONS,
@@ -149,4 +151,8 @@ def _exceptions(registered: Registered) -> Validate:
 def _exemptions() -> tuple[Exemption, ...]:
     """The exceptions of the stack that the engine works on."""
     given: object = pulumi.Config(PROJECT_NAME).get_object("policy_exceptions")
-    return exemptions_of(cast("list[dict[str, Any]]", given or []))
+    try:
+        return exemptions_of(PolicyException.model_validate(each).model_dump() for each in cast("list[Any]", given or []))
+    except ValidationError:
+        # The program itself refuses such a stack, and says what is wrong with it.
+        return ()

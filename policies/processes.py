@@ -137,7 +137,7 @@ class Scaler:
             (
                 each
                 for each in graph.derive(workloads)
-                if (each.resource.namespace, each.kind, each.name) == (namespace, kind, name)
+                if each.kind == kind and each.resource.namespace == namespace and each.name == name
             ),
             None,
         )

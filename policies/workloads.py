@@ -7,6 +7,7 @@ import binascii
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -149,8 +150,11 @@ class Container:
         for key in ("configMapKeyRef", "secretKeyRef"):
             reference = at(variable, "valueFrom", key)
             if reference is not None:
-                data = data_of(graph, _KIND[key], self.resource.namespace, maybe(reference, "name"))
-                return data.get(maybe(reference, "key"), UNKNOWN)
+                try:
+                    data = data_of(graph, _KIND[key], self.resource.namespace, at(reference, "name"))
+                    return data.get(at(reference, "key"), UNKNOWN)
+                except UnknownValueError:
+                    return UNKNOWN
         if at(variable, "valueFrom") is not None:
             return UNKNOWN
         value = maybe(variable, "value")
@@ -178,7 +182,13 @@ class Container:
                     if found is None:
                         continue
                     items = {at(item, "key"): at(item, "path") for item in at(source, key, "items", default=[])}
-                    for file, text in _data(found).items():
+                    try:
+                        data = _data(found)
+                    except UnknownValueError:
+                        if not items:
+                            raise
+                        data = dict.fromkeys(items, UNKNOWN)
+                    for file, text in data.items():
                         if not items or file in items:
                             yield f"{at(mount, 'mountPath')}/{items.get(file, file)}", found, text
 
@@ -231,14 +241,14 @@ def selects(selector: Any, labels: Mapping[str, Any]) -> bool:
 
 
 def services_of(graph: Graph, workload: Workload) -> list[Resource]:
-    """The Services that pick the pods of `workload`."""
-    return [
-        each
-        for each in graph.of_kind("Service")
-        if each.namespace == workload.resource.namespace
-        and (match := each.get("spec", "selector"))
-        and selects({"matchLabels": match}, workload.labels)
-    ]
+    """The Services that are known to pick the pods of `workload`."""
+    found: list[Resource] = []
+    for each in graph.of_kind("Service"):
+        with suppress(UnknownValueError):
+            match = each.get("spec", "selector", default={})
+            if match and each.namespace == workload.resource.namespace and selects({"matchLabels": match}, workload.labels):
+                found.append(each)
+    return found
 
 
 def data_of(graph: Graph, kind: str, namespace: str, name: Any) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
-from policies.graph import Graph, at
+from policies.graph import Graph, UnknownValueError, at
 from policies.processes import CeleryProcess, celery_processes, configuration_of, web_processes
 from policies.rule import Option, Options, Plain, Rules, kinds, types
 from policies.workloads import Container, containers, data_of
@@ -38,9 +39,11 @@ def _values(graph: Graph) -> list[tuple[str, str]]:
     """Every secret value of the graph, with where it is kept."""
     found: list[tuple[str, str]] = []
     for secret in graph.of_kind("Secret"):
-        for key, value in data_of(graph, "Secret", secret.namespace, secret.object_name).items():
-            if isinstance(value, str) and len(value) >= _SHORTEST_SEARCHED and _NAME.search(key.replace("-", "_")):
-                found.append((value, f"{secret.title} {key}"))
+        # A value that is not known yet cannot stand anywhere in clear.
+        with suppress(UnknownValueError):
+            for key, value in data_of(graph, "Secret", secret.namespace, secret.object_name).items():
+                if isinstance(value, str) and len(value) >= _SHORTEST_SEARCHED and _NAME.search(key.replace("-", "_")):
+                    found.append((value, f"{secret.title} {key}"))
     return found
 
 

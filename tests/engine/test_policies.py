@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,21 @@ from pulumi_kubernetes.apps import v1 as apps
 from pulumi_kubernetes.autoscaling import v2 as autoscaling
 from pulumi_kubernetes.core import v1 as core
 from infra.program import main
+import pulumi
 import pulumi_random as random
 
+def edited(args):
+    # What a hand edit of two ConfigMaps would be.
+    if args.type_ != "kubernetes:core/v1:ConfigMap":
+        return None
+    if args.name == "redis-broker-config":
+        args.props["data"]["redis.conf"] = args.props["data"]["redis.conf"].replace("noeviction", "allkeys-lru")
+    if args.name == "superset-topology":
+        text = args.props["data"]["topology.json"].replace('"queues": [', '"queues": ["nobody", ', 1)
+        args.props["data"]["topology.json"] = text
+    return pulumi.ResourceTransformationResult(args.props, args.opts)
+
+pulumi.runtime.register_stack_transformation(edited)
 main()
 core.ConfigMap("foreign", metadata={"name": "foreign", "namespace": "superset"},
                data={"url": "postgresql://superset:Rather-Long-Pass@db/superset"})
@@ -93,13 +107,22 @@ def test_shipped_stack_passes(stack: str, tmp_path: Path) -> None:
     assert broken(policies_section(result.stdout)) == set(), result.stdout
 
 
-def test_foreign_resources_are_stopped(tmp_path: Path) -> None:
-    """Resources that another program registers in the same stack are checked like our own, unknown values or not."""
+def test_foreign_and_edited_resources_are_stopped(tmp_path: Path) -> None:
+    """What another program adds to the stack, and what somebody edits in ours, is found in a preview."""
     stack = "enterprise"
     result = preview(project(tmp_path, stack, stackfile.read(stack), FOREIGN), stack)
     assert result.returncode != 0
     found = policies_section(result.stdout)
-    expected = {"secrets-in-clear", "network-public-service", "scaling-one-scaler", "scaling-blind-to-queue", "pods-labels"}
+    assert found, result.stdout
+    expected = {
+        "celery-queue-unheard",
+        "network-public-service",
+        "pods-labels",
+        "redis-broker-evicts",
+        "scaling-blind-to-queue",
+        "scaling-one-scaler",
+        "secrets-in-clear",
+    }
     assert broken(found) == expected, found
     assert re.findall(r"\(kubernetes:\S+ (\S+)\)", found) != []
     assert "unknown" not in found, found
@@ -110,7 +133,8 @@ def test_configuration_and_exceptions_reach_the_engine(tmp_path: Path) -> None:
     excuse = {"rule": "secrets-length", "reason": "an old system takes no longer one", "owner": "team-data"}
     exceptions = [
         {**excuse, "resource": "RandomPassword/superset-admin", "expires": "2999-01-31"},
-        {**excuse, "resource": "RandomPassword/superset-jwt", "expires": "2020-01-31"},
+        # Without quotes the engine takes it for a moment in time.
+        {**excuse, "resource": "RandomPassword/superset-jwt", "expires": date(2020, 1, 31)},
     ]
     folder = project(tmp_path, "minimal", {**stackfile.read("minimal"), "policy_exceptions": exceptions})
     options = folder / "policy.json"

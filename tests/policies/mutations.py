@@ -1,6 +1,6 @@
 """Ways to break a stack, in its file or in what it registers, and which check or rule has to notice each.
 
-`python -m tests.policies.mutations` writes the table of what caught what into docs/policies.md.
+`tests.policies.document` writes the table of what caught what into docs/policies.md.
 """
 
 from __future__ import annotations
@@ -804,6 +804,16 @@ def mutated(stack: str, mutation: Mutation) -> Graph:
 
 def caught_by(stack: str, mutation: Mutation) -> list[str] | None:
     """What notices the mutation on `stack`: `settings`, or rules; none of them: empty; None: it does not apply there."""
+    key = stack, mutation.what, mutation.rule
+    if key not in _CAUGHT:
+        _CAUGHT[key] = _caught_by(stack, mutation)
+    return _CAUGHT[key]
+
+
+_CAUGHT: dict[tuple[str, str, str], list[str] | None] = {}
+
+
+def _caught_by(stack: str, mutation: Mutation) -> list[str] | None:
     try:
         graph = mutated(stack, mutation)
     except NotApplicableError:

@@ -85,7 +85,7 @@ def test_exceptions_of_a_stack_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "owner": "ops",
     }
     config = stackfile.read("minimal")
-    for number, day in enumerate((date(2999, 1, 31), "2999-01-31")):
+    for number, day in enumerate((date(2999, 1, 31), "2999-01-31", "2999-01-31 00:00:00 +0000 UTC")):
         stack_file(tmp_path, f"s{number}", {**config, "policy_exceptions": [{**given, "expires": day}]}, monkeypatch)
         options = tmp_path / "policy.json"
         options.write_text(json.dumps({"secrets-length": {"least": 33}}), encoding="utf-8")

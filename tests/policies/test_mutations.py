@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 
 from infra import invariants, presets, stackfile
 from infra.settings import read
 from infra.topology import build
+from policies.evaluation import evaluate
+from policies.graph import UNKNOWN, Graph, Resource, at
 from policies.rules import BY_ID
 from tests.policies import document, mutations, planted
 
@@ -25,6 +30,39 @@ def test_every_mutation_is_caught(stack: str) -> None:
             missed.append(f"{mutation.what}: {caught}")
     assert missed == []
     assert tried >= 60
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["values", "whole Secrets"])
+def test_edits_are_caught_in_a_first_preview(whole: bool) -> None:
+    """What generated secrets make unknown in a preview (they, their digests, a job's name) hides no other mistake."""
+    missed: list[str] = []
+    for mutation in mutations.all_mutations():
+        # These look at the values themselves.
+        if mutation.edit is None or mutation.rule in ("secrets-in-clear", "secrets-key-length", "secrets-known"):
+            continue
+        try:
+            graph = as_in_a_preview(mutations.mutated("enterprise", mutation), whole=whole)
+        except mutations.NotApplicableError:
+            continue
+        if mutation.rule not in {each.rule for each in evaluate(graph).findings}:
+            missed.append(f"{mutation.rule}: {mutation.what}")
+    assert missed == []
+
+
+def as_in_a_preview(graph: Graph, *, whole: bool) -> Graph:
+    """`graph` with everything unknown that follows from a generated secret."""
+    changed: list[Resource] = []
+    for each in graph.resources:
+        inputs = copy.deepcopy(each.inputs)
+        if each.kind == "Secret":
+            inputs["stringData"] = UNKNOWN if whole else dict.fromkeys(inputs["stringData"], UNKNOWN)
+        if each.kind == "Job":
+            inputs["metadata"]["name"] = UNKNOWN
+        annotations = at(inputs, "spec", "template", "metadata", "annotations", default={})
+        if "superset-async/secret" in annotations:
+            annotations["superset-async/secret"] = UNKNOWN
+        changed.append(replace(each, inputs=inputs))
+    return Graph(changed, graph.outputs)
 
 
 def test_every_invariant_is_broken_by_a_mutation() -> None:
@@ -59,8 +97,6 @@ def test_every_edit_names_a_rule() -> None:
 )
 def test_other_peoples_manifests_break_rules(name: str, rules: set[str]) -> None:
     """What the chart and the article are known for is found in their own manifests, not in ours alone."""
-    from policies.evaluation import evaluate
-
     found = evaluate(planted.foreign(name)).findings
     assert rules <= {each.rule for each in found}
     assert not [each for each in found if "cannot be checked" in each.problem]
