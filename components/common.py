@@ -141,13 +141,10 @@ def scratch(name: str, size: str, *, in_memory: bool = False) -> core.VolumeArgs
     )
 
 
-def exec_probe(
-    command: list[str], *, period: int, failures: int, timeout: int = 5, initial_delay: int | None = None
-) -> core.ProbeArgs:
+def exec_probe(command: list[str], *, period: int, failures: int, timeout: int = 5) -> core.ProbeArgs:
     """A probe that runs `command` in the container every `period` seconds."""
     return core.ProbeArgs(
         exec_=core.ExecActionArgs(command=command),
-        initial_delay_seconds=initial_delay,
         period_seconds=period,
         timeout_seconds=timeout,
         failure_threshold=failures,
