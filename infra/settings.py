@@ -347,7 +347,7 @@ class LocalSettings(Section):
     web_port: Port = Field(description="Superset")
     redis_port: Port = Field(description="first Redis server; a second one has the next port")
     postgres_port: Port = Field(description="PostgreSQL")
-    exporter_port: Port = Field(description="metrics of the queues, where their exporter is started by hand")
+    exporter_port: Port = Field(description="metrics of the queues, for a Prometheus on this machine")
 
 
 class Settings(Section):

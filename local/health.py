@@ -32,6 +32,15 @@ def web_ready(topology: Topology) -> bool:
         return False
 
 
+def exporter_ready(topology: Topology) -> bool:
+    """Whether the exporter answers and sees the broker."""
+    try:
+        answer = httpx.get(f"http://{topology.exporter.host}:{topology.exporter.port}/metrics", timeout=5)
+    except httpx.HTTPError:
+        return False
+    return "celery_exporter_up 1" in answer.text
+
+
 def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:
     """The broker's URL, password included."""
     database = topology.database("broker")

@@ -195,6 +195,9 @@ def _start(platform: Platform, steps: Steps) -> None:
     for pool in topology.pools:
         with steps.step(f"Worker pool {pool.name} takes messages from {', '.join(pool.queues)}"):
             _await(platform, f"worker-{pool.name}", lambda it=pool: health.worker_ready(topology, it, secrets))
+    with steps.step("Exporter serves the queues' metrics"):
+        platform.supervisor.start_process("exporter")
+        _await(platform, "exporter", lambda: health.exporter_ready(topology))
     if topology.beat is not None:
         # Last: it is not needed for an answer, and loading Superset once more would slow the others down.
         with steps.step("Beat is started"):
@@ -279,7 +282,7 @@ def _say_what_is_waited_for(folder: StateFolder, steps: Steps) -> None:
 def _stop_order(folder: StateFolder, names: list[str]) -> list[list[str]]:
     """Names by tier: what submits, what executes, what stores."""
     workers = [name for name in names if name.startswith("worker-")]
-    front = [name for name in names if name in ("web", "beat")]
+    front = [name for name in names if name in ("web", "beat", "exporter")]
     return [tier for tier in (front, workers, [name for name in names if name not in front + workers]) if tier]
 
 

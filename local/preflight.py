@@ -46,6 +46,7 @@ def ports(topology: Topology) -> dict[str, tuple[str, int]]:
     return {
         "web": ("local.web_port", topology.web.port),
         "postgres": ("local.postgres_port", topology.postgres.port),
+        "exporter": ("local.exporter_port", topology.exporter.port),
         **{instance.name: ("local.redis_port", instance.port) for instance in topology.redis},
     }
 

@@ -79,6 +79,15 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
         )
         for pool in topology.pools
     ]
+    superset.append(
+        Process(
+            name="exporter",
+            command=_in_superset_environment(commands.exporter()),
+            environment=superset_environment(topology, folder, secrets, "exporter"),
+            stop_signal="TERM",
+            stop_wait_seconds=10,
+        )
+    )
     if topology.beat is not None:
         superset.append(
             Process(

@@ -91,12 +91,12 @@ def free_ports(count: int) -> list[int]:
 
 def write_stack(folder: Path, stack: str, **settings: Any) -> dict[str, str]:
     """Write a stack file for this machine on free ports; returns the environment in which the command finds it."""
-    web, redis, postgres = free_ports(3)
+    web, redis, postgres, exporter = free_ports(4)
     config = {
         "topology": "minimal",
         "platform": "local",
         "databases": {"examples": {"sample": True}},
-        "local": {"web_port": web, "redis_port": redis, "postgres_port": postgres},
+        "local": {"web_port": web, "redis_port": redis, "postgres_port": postgres, "exporter_port": exporter},
     } | settings
     stacks = folder / "stacks"
     stacks.mkdir(exist_ok=True)

@@ -48,9 +48,11 @@ def states_of(platform: RunningPlatform) -> dict[str, dict[str, Any]]:
 def test_status_tells_a_program_what_it_needs(platform: RunningPlatform) -> None:
     known = platform.status
     assert known["state"] == "running"
-    assert set(known["processes"]) == {"web", "worker-default", "beat", "redis", "postgres"}
+    assert set(known["processes"]) == {"web", "worker-default", "beat", "exporter", "redis", "postgres"}
     assert {process["state"] for process in known["processes"].values()} == {"RUNNING"}
-    assert set(known["ports"]) == {"web", "redis", "postgres"}
+    assert set(known["ports"]) == {"web", "redis", "postgres", "exporter"}
+    metrics = httpx.get(f"http://127.0.0.1:{known['ports']['exporter']}/metrics").text
+    assert 'celery_queue_depth{queue_name="default"} 0.0' in metrics
     assert httpx.get(f"{known['url']}/health").text == "OK"
     assert known["database_id"] > 0
     assert known["dataset_id"] > 0

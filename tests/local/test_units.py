@@ -91,6 +91,7 @@ def test_stores_start_before_what_uses_them(folder: StateFolder) -> None:
         "worker-acme",
         "worker-default",
         "worker-priority",
+        "exporter",
         "beat",
     ]
 
