@@ -1,6 +1,7 @@
 # One line a target: `make help`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STACK ?= local
+CLUSTER_TESTS ?= tests/cluster
 VENV := .venv
 SUPERSET_VENV := .venv-superset
 RUN := $(VENV)/bin/superset-async
@@ -62,7 +63,7 @@ test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-c
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
 	@$(VENV)/bin/python -m tools.build
-	@$(VENV)/bin/python -m pytest tests/cluster -m cluster
+	@$(VENV)/bin/python -m pytest -m cluster $(CLUSTER_TESTS)
 
 lint: $(VENV)/.dev ## format, lint and types
 	@$(VENV)/bin/ruff format --check .
