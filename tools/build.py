@@ -1,7 +1,8 @@
 """Build what tests/cluster runs, from Go modules pinned here: `python -m tools.build cluster crds keda`.
 
 Each result is a folder in the user's cache, named by a digest of the sources it was built from: what is there already is
-used as it is, and a changed pin builds anew. `cluster` takes about 8 minutes on two cores when Go's own cache is empty.
+used as it is, and a changed pin builds anew. On two cores with nothing else to do, and nothing in Go's own cache, `cluster`
+takes about 8 minutes and `keda` about as long again; `crds` takes seconds.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not FIGURES:
         return
     terminalreporter.section("stacks on a real API server")
-    columns = list(dict.fromkeys(column for row in FIGURES.values() for column in row))
+    columns = ("objects", "render", "apply", "at rest", "notes")
     rows = [["stack", *columns], *([name, *(str(row.get(each, "")) for each in columns)] for name, row in FIGURES.items())]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for row in rows:

@@ -72,7 +72,7 @@ def test_a_primary_that_hangs_is_followed_by_a_replica_with_all_writes(broker: C
     wait_until(lambda: ask(broker, second, "rpush", "default", "after") == "101", "the new primary takes writes", 60)
     writes = time.monotonic() - hung
     assert ask(broker, second, "lrange", "default", "0", "-1").split() == [*tasks, "after"]
-    FIGURES["broker's primary hangs"] = {"kubectl": f"another after {elected:.0f} s, takes writes after {writes:.0f} s"}
+    FIGURES["broker's primary hangs"] = {"notes": f"another after {elected:.0f} s, takes writes after {writes:.0f} s"}
     node.signal(pod, "SIGKILL")
     wait_until(lambda: "role:slave" in ask(broker, first, "info", "replication"), "the old primary is a replica", 90)
     wait_until(lambda: ask(broker, first, "llen", "default") == "101", "and has everything", 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(node: RealNode, stacks: Stacks) -> Platform:
+def platform(node: RealNode, stacks: Stacks) -> Iterator[Platform]:
     secrets_file = stacks.secrets_file(NAMESPACE)
     stacks.render(NAMESPACE, "minimal", SETTINGS)
     documents = list(yaml.safe_load_all(secrets_file.read_text()))
@@ -67,9 +68,11 @@ def platform(node: RealNode, stacks: Stacks) -> Platform:
     FIGURES["minimal on a real node"] = {
         "objects": len(rendered.manifests),
         "at rest": f"{time.monotonic() - loaded:.0f} s",
-        "kubectl": f"images made and imported in {loaded - started:.0f} s",
+        "notes": f"images made and imported in {loaded - started:.0f} s",
     }
-    return Platform(node.cluster, values)
+    yield Platform(node.cluster, values)
+    # Its processes would take what the tests after these need.
+    node.cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 def test_an_asynchronous_query_is_answered_through_the_web_service(platform: Platform) -> None:
