@@ -74,12 +74,16 @@ def formula(queues: Sequence[str], *, counts_running: bool) -> str:
     return " + ".join([*(f"queue{number}" for number, _ in enumerate(queues)), *(["running"] if counts_running else [])])
 
 
-def _triggers(args: AutoscalerArgs, authentication: str) -> list[dict[str, Any]]:
+def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[dict[str, Any]]:
     """The length of each queue's list, that of the hash of running messages, and CPU."""
     broker = args.broker
     host, port = (sentinel_name(broker), SENTINEL_PORT) if broker.sentinel else (broker.host, broker.port)
     address = pulumi.Output.concat(host, ".", args.scope.namespace, f".svc:{port}")
-    server = {"addresses": address, "sentinelMaster": broker.name} if broker.sentinel else {"address": address}
+    server = (
+        {"addresses": address, "sentinelMaster": broker.name, "username": username, "sentinelUsername": username}
+        if broker.sentinel
+        else {"address": address, "username": username}
+    )
 
     def length(name: str, key: str) -> dict[str, Any]:
         return {
@@ -109,7 +113,9 @@ def _triggers(args: AutoscalerArgs, authentication: str) -> list[dict[str, Any]]
 
 def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
     pool, broker = args.pool, args.broker
-    secret = {"name": args.broker_secret, "key": redis.PASSWORD}
+    role = args.broker_database.role
+    username = next(user.username for user in broker.users if user.role == role)
+    secret = {"name": args.broker_secret, "key": redis.password_key(role)}
     authentication = CustomResource(
         name,
         api_version="keda.sh/v1alpha1",
@@ -147,7 +153,7 @@ def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: 
                 },
                 "horizontalPodAutoscalerConfig": {"behavior": _behaviour(args.scaling)},
             },
-            "triggers": _triggers(args, name),
+            "triggers": _triggers(args, name, username),
         },
         opts=pulumi.ResourceOptions(parent=opts.parent, depends_on=[authentication]),
     )

@@ -38,7 +38,11 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
         )
     }
     kept["redis"] = [
-        {key: instance[key] for key in ("name", "host", "port", "password_env", "sentinel")} for instance in whole["redis"]
+        {
+            **{key: instance[key] for key in ("name", "host", "port", "sentinel")},
+            "users": [{key: user[key] for key in ("role", "username", "password_env")} for user in instance["users"]],
+        }
+        for instance in whole["redis"]
     ]
     kept["postgres"] = {key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env")}
     kept["web"] = {key: whole["web"][key] for key in ("host", "port", "secure_cookies")}

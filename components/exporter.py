@@ -30,7 +30,7 @@ from components.common import (
     service_account,
 )
 from components.configuration import FILE
-from components.redis import PASSWORD
+from components.redis import password_key
 from components.superset import APP, CONFIG, SCRATCH, USER
 from runtime import metric_names
 from runtime.commands import TOPOLOGY_ENV
@@ -174,9 +174,11 @@ def _pod(
     name: str, args: QueueExporterArgs, object_labels: dict[str, str], account: pulumi.Input[str]
 ) -> core.PodTemplateSpecArgs:
     broker = args.broker
+    user = next(user for user in broker.users if user.role == args.broker_database.role)
     # What the process reads of the topology: without a change in it, it need not restart.
     read = content_hash(
-        broker.model_dump(include={"name", "host", "port", "password_env", "sentinel"}),
+        broker.model_dump(include={"name", "host", "port", "sentinel"}),
+        user.model_dump(include={"username", "password_env"}),
         args.broker_database.model_dump(include={"number", "prefix"}),
         list(args.queues),
         args.exporter.port,
@@ -207,7 +209,7 @@ def _pod(
                                 "PYTHONUNBUFFERED": "1",
                             }
                         ),
-                        secret_variable(broker.password_env, args.broker_secret, PASSWORD),
+                        secret_variable(user.password_env, args.broker_secret, password_key(user.role)),
                     ],
                     ports=[core.ContainerPortArgs(name=PORT, container_port=args.exporter.port)],
                     resources=container_resources(args.exporter.resources),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pulumi
@@ -30,9 +31,10 @@ from components.common import (
     service_account,
     spread,
 )
+from infra import access
 from infra.quantities import format_memory
 from runtime.config.redis import SENTINEL_PORT, SENTINEL_SUFFIX
-from runtime.model import Images, RedisInstance
+from runtime.model import Images, RedisInstance, RedisRole
 
 NAME = "redis"
 DATA = "/data"
@@ -40,12 +42,10 @@ CONFIG = "/etc/redis"
 AUTH = "/etc/redis-auth"
 #: The user of the official Debian images; the volumes belong to its group.
 USER = 999
-#: Superset's processes, exporters and scalers are the default user; `operator` is for people, replication and Sentinel.
-OPERATOR = "operator"
-#: Keys of the Secret.
-PASSWORD = "password"  # noqa: S105
+#: Keys of the Secret; each user's password is at the key that `password_key` names.
 OPERATOR_PASSWORD = "operator-password"  # noqa: S105
 ACL = "users.acl"
+SENTINEL_ACL = "sentinel.acl"
 #: Sentinels of an instance: one may be lost, and two agree that a server is gone.
 SENTINELS = 3
 
@@ -54,7 +54,7 @@ FIND_PRIMARY = """\
 ask() {
   host=$1 port=$2
   shift 2
-  REDISCLI_AUTH="$PASSWORD" timeout 3 redis-cli --raw -h "$host" -p "$port" "$@" 2>/dev/null || true
+  timeout 3 redis-cli --user operator --raw -h "$host" -p "$port" "$@" 2>/dev/null || true
 }
 primary_by_sentinels() {
   i=0
@@ -113,7 +113,7 @@ umask 077
 {
   echo "include $CONFIG/redis.conf"
   echo "masteruser operator"
-  echo "masterauth $OPERATOR_PASSWORD"
+  echo "masterauth $REDISCLI_AUTH"
   echo "replica-announce-ip $me"
   echo "replica-announce-port $PORT"
   [ "$primary" = "$me" ] || echo "replicaof $primary $PORT"
@@ -124,9 +124,9 @@ echo "$me: the primary is $primary"
 
 #: Before a primary stops, a replica takes over: clients notice nothing but a reconnect.
 HAND_OVER = """\
-is_primary() { redis-cli -p "$PORT" info replication | grep -q '^role:master'; }
+is_primary() { redis-cli --user operator -p "$PORT" info replication | grep -q '^role:master'; }
 is_primary || exit 0
-redis-cli -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME"
+redis-cli --user operator -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME"
 tries=0
 while is_primary && [ "$tries" -lt 30 ]; do
   tries=$((tries + 1))
@@ -137,7 +137,8 @@ exit 0
 
 #: A replica is ready when it has the primary's data: only then may the next pod be replaced or drained.
 IN_SYNC = (
-    'redis-cli -e -p "$PORT" ping >/dev/null && ! redis-cli -p "$PORT" info replication | grep -q master_link_status:down'
+    'redis-cli --user operator -e -p "$PORT" ping >/dev/null '
+    '&& ! redis-cli --user operator -p "$PORT" info replication | grep -q master_link_status:down'
 )
 
 
@@ -175,15 +176,9 @@ def _persistence(instance: RedisInstance) -> list[str]:
     return ["appendonly yes", "appendfsync everysec", "aof-use-rdb-preamble yes", *snapshots]
 
 
-def acl_file(client_password: str, operator_password: str) -> str:
-    """Who may do what: clients everything but administration, the operator everything.
-
-    Clients need INFO; the rest of `@dangerous` (KEYS, FLUSHALL, CONFIG, DEBUG, REPLICAOF …) can stall or empty the broker.
-    """
-    return (
-        f"user default on >{client_password} ~* &* +@all -@admin -@dangerous +info\n"
-        f"user {OPERATOR} on >{operator_password} ~* &* +@all\n"
-    )
+def password_key(role: RedisRole) -> str:
+    """Key of a user's password in the instance's Secret."""
+    return f"{role}-password"
 
 
 def scripts(instance: RedisInstance) -> dict[str, str]:
@@ -193,6 +188,15 @@ def scripts(instance: RedisInstance) -> dict[str, str]:
         files |= {"find-primary.sh": FIND_PRIMARY, "join.sh": JOIN}
     if instance.sentinel:
         files["hand-over.sh"] = HAND_OVER
+    return files
+
+
+def rules(instance: RedisInstance) -> dict[str, str]:
+    """The ACL files without their passwords: a server reads them when it starts."""
+    passwords: dict[RedisRole, str] = {user.role: "" for user in instance.users}
+    files = {ACL: access.server_acl(instance, passwords, "")}
+    if instance.sentinel:
+        files[SENTINEL_ACL] = access.sentinel_acl(instance, passwords, "")
     return files
 
 
@@ -206,6 +210,7 @@ def role_environment(instance: RedisInstance) -> list[core.EnvVarArgs]:
         "SENTINEL_PORT": str(SENTINEL_PORT),
         "DATA": DATA,
         "CONFIG": CONFIG,
+        "AUTH": AUTH,
     }
     of_pod = {"POD_NAME": "metadata.name", "NAMESPACE": "metadata.namespace"}
     return [
@@ -227,20 +232,21 @@ class RedisArgs:
     scope: Scope
     instance: RedisInstance
     images: Images
-    #: Password of the default user, which Superset's processes use.
-    password: pulumi.Input[str]
+    #: Password of each of its users.
+    passwords: Mapping[RedisRole, pulumi.Input[str]]
 
 
 class Redis(pulumi.ComponentResource):
     """One Redis instance: a StatefulSet of a primary and its replicas, with volumes, configuration and users.
 
-    Passwords are in no argument and no ConfigMap: a server has them from files of the Secret, probes from a variable.
+    Passwords are in no argument and no ConfigMap: a server has them from files of the Secret, probes and scripts the
+    operator's from a variable.
     Clients reach the primary by the Service of the instance's name; where Sentinel moves the primary, by asking Sentinel.
     """
 
     #: Labels of its pods, for network policies.
     match: dict[str, str]
-    #: The Secret with the passwords of both users, and a digest of them.
+    #: The Secret with the passwords of all users, and a digest of them.
     secret: pulumi.Output[str]
     fingerprint: pulumi.Output[str]
 
@@ -274,7 +280,7 @@ class Redis(pulumi.ComponentResource):
                     metadata=meta.ObjectMetaArgs(
                         labels=self._labels,
                         annotations={
-                            f"{PREFIX}/config": content_hash(scripts(instance))[:32],
+                            f"{PREFIX}/config": content_hash({**scripts(instance), **rules(instance)})[:32],
                             f"{PREFIX}/secret": self.fingerprint,
                         },
                     ),
@@ -293,14 +299,7 @@ class Redis(pulumi.ComponentResource):
                                 name="config",
                                 config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
-                            core.VolumeArgs(
-                                name="auth",
-                                secret=core.SecretVolumeSourceArgs(
-                                    secret_name=self.secret,
-                                    items=[core.KeyToPathArgs(key=ACL, path=ACL)],
-                                    default_mode=0o440,
-                                ),
-                            ),
+                            acl_volume(self.secret, ACL),
                             scratch("tmp", "64Mi"),
                             *([] if persistent else [scratch("data", format_memory(instance.volume_bytes))]),
                         ],
@@ -316,14 +315,29 @@ class Redis(pulumi.ComponentResource):
 
     def _auth(self, name: str, opts: pulumi.ResourceOptions) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
         operator = random.RandomPassword(f"{name}-operator", length=32, special=False, opts=opts)
-        passwords = {PASSWORD: pulumi.Output.from_input(self._args.password), OPERATOR_PASSWORD: operator.result}
+        instance = self._args.instance
+        passwords = {
+            OPERATOR_PASSWORD: operator.result,
+            **{password_key(role): pulumi.Output.from_input(value) for role, value in self._args.passwords.items()},
+        }
+
+        def file(write: Callable[[RedisInstance, Mapping[RedisRole, str], str], str]) -> pulumi.Output[str]:
+            return pulumi.Output.all(**passwords).apply(
+                lambda known: write(
+                    instance,
+                    {user.role: known[password_key(user.role)] for user in instance.users},
+                    known[OPERATOR_PASSWORD],
+                )
+            )
+
         secret = core.Secret(
             f"{name}-auth",
             metadata=metadata(self._args.scope, f"{name}-auth", self._labels),
             type="Opaque",
             string_data={
                 **passwords,
-                ACL: pulumi.Output.all(**passwords).apply(lambda known: acl_file(known[PASSWORD], known[OPERATOR_PASSWORD])),
+                ACL: file(access.server_acl),
+                **({SENTINEL_ACL: file(access.sentinel_acl)} if instance.sentinel else {}),
             },
             opts=opts,
         )
@@ -366,8 +380,7 @@ class Redis(pulumi.ComponentResource):
             command=["sh", f"{CONFIG}/join.sh"],
             env=[
                 *role_environment(self._args.instance),
-                secret_variable("PASSWORD", self.secret, PASSWORD),
-                secret_variable("OPERATOR_PASSWORD", self.secret, OPERATOR_PASSWORD),
+                secret_variable("REDISCLI_AUTH", self.secret, OPERATOR_PASSWORD),
             ],
             resources=container_resources(self._args.instance.resources),
             security_context=container_security(),
@@ -377,7 +390,7 @@ class Redis(pulumi.ComponentResource):
     def _server(self) -> core.ContainerArgs:
         instance = self._args.instance
         # `-e` makes an error reply (still loading, wrong password) a failure.
-        ping = ["redis-cli", "-e", "-p", str(instance.port), "ping"]
+        ping = ["redis-cli", "--user", access.OPERATOR, "-e", "-p", str(instance.port), "ping"]
         hand_over = core.LifecycleArgs(
             pre_stop=core.LifecycleHandlerArgs(exec_=core.ExecActionArgs(command=["sh", f"{CONFIG}/hand-over.sh"]))
         )
@@ -386,7 +399,10 @@ class Redis(pulumi.ComponentResource):
             image=self._args.images.redis,
             image_pull_policy=self._args.images.pull_policy,
             command=["redis-server", f"{DATA}/node.conf" if instance.replicas else f"{CONFIG}/redis.conf"],
-            env=[*role_environment(self._args.instance), secret_variable("REDISCLI_AUTH", self.secret, PASSWORD)],
+            env=[
+                *role_environment(self._args.instance),
+                secret_variable("REDISCLI_AUTH", self.secret, OPERATOR_PASSWORD),
+            ],
             ports=[core.ContainerPortArgs(name="redis", container_port=instance.port)],
             resources=container_resources(instance.resources),
             security_context=container_security(),
@@ -397,6 +413,16 @@ class Redis(pulumi.ComponentResource):
             lifecycle=hand_over if instance.sentinel else None,
             volume_mounts=self._mounts(),
         )
+
+
+def acl_volume(secret: pulumi.Input[str], key: str) -> core.VolumeArgs:
+    """The volume `auth` with the ACL file that is at `key` of an instance's Secret."""
+    return core.VolumeArgs(
+        name="auth",
+        secret=core.SecretVolumeSourceArgs(
+            secret_name=secret, items=[core.KeyToPathArgs(key=key, path=key)], default_mode=0o440
+        ),
+    )
 
 
 def volume_claim(name: str, size: int, claim_labels: dict[str, str]) -> core.PersistentVolumeClaimArgs:

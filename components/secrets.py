@@ -10,6 +10,7 @@ import pulumi_random as random
 from pulumi_kubernetes.core import v1 as core
 
 from components.common import SUPERSET, Scope, SecretRef, fingerprint, labels, metadata, name_of
+from runtime.model import RedisRole
 
 SECRET_KEY = "SUPERSET_SECRET_KEY"  # noqa: S105 a variable's name
 JWT_SECRET = "ASYNC_QUERIES_JWT_SECRET"  # noqa: S105 a variable's name
@@ -21,8 +22,8 @@ class SecretsArgs:
     """Which secrets a stack has. Every `…_env` is the name of the environment variable that holds one."""
 
     scope: Scope
-    #: Password variable of each Redis instance, by the instance's name.
-    redis_password_envs: Mapping[str, str]
+    #: Password variable of each user of Redis.
+    redis_password_envs: Mapping[RedisRole, str]
     #: Password variable of the metadata database.
     postgres_password_env: str
     #: The password of an existing PostgreSQL server; None: one is generated.
@@ -44,8 +45,8 @@ class Secrets(pulumi.ComponentResource):
     init: SecretRef
     #: Password of the metadata database's role.
     postgres_password: pulumi.Output[str]
-    #: Password that Superset's processes use, by Redis instance.
-    redis_passwords: dict[str, pulumi.Output[str]]
+    #: Password of each user of Redis.
+    redis_passwords: dict[RedisRole, pulumi.Output[str]]
 
     def __init__(self, name: str, args: SecretsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:secrets:Secrets", name, None, opts)
@@ -56,7 +57,7 @@ class Secrets(pulumi.ComponentResource):
             if args.postgres_password is None
             else pulumi.Output.secret(args.postgres_password)
         )
-        self.redis_passwords = {instance: self._generate(instance, 32) for instance in args.redis_password_envs}
+        self.redis_passwords = {role: self._generate(f"redis-{role}", 32) for role in args.redis_password_envs}
         self.app = self._secret(
             "app",
             {
@@ -64,7 +65,7 @@ class Secrets(pulumi.ComponentResource):
                 # Superset refuses to start with fewer than 32 bytes.
                 JWT_SECRET: self._generate("jwt", 64),
                 args.postgres_password_env: self.postgres_password,
-                **{env: self.redis_passwords[instance] for instance, env in args.redis_password_envs.items()},
+                **{env: self.redis_passwords[role] for role, env in args.redis_password_envs.items()},
             },
         )
         self.init = self._secret("init", {ADMIN_PASSWORD: self._generate("admin", 32), **args.database_uris})

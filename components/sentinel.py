@@ -28,6 +28,7 @@ from components.common import (
     service_account,
     spread,
 )
+from infra import access
 from runtime.config.redis import SENTINEL_PORT
 from runtime.model import Images, RedisInstance, Resources
 
@@ -58,15 +59,16 @@ cat >"$config" <<END
 port $SENTINEL_PORT
 dir $DATA
 protected-mode no
-requirepass $PASSWORD
-sentinel sentinel-pass $PASSWORD
+aclfile $AUTH/{redis.SENTINEL_ACL}
+sentinel sentinel-user {access.OPERATOR}
+sentinel sentinel-pass $REDISCLI_AUTH
 sentinel resolve-hostnames yes
 sentinel announce-hostnames yes
 sentinel announce-ip $me
 sentinel announce-port $SENTINEL_PORT
 sentinel monitor $NAME $primary $PORT $((SENTINELS / 2 + 1))
-sentinel auth-user $NAME {redis.OPERATOR}
-sentinel auth-pass $NAME $OPERATOR_PASSWORD
+sentinel auth-user $NAME {access.OPERATOR}
+sentinel auth-pass $NAME $REDISCLI_AUTH
 sentinel down-after-milliseconds $NAME {DOWN_AFTER}
 sentinel failover-timeout $NAME {FAILOVER_TIMEOUT}
 sentinel parallel-syncs $NAME 1
@@ -133,7 +135,7 @@ class Sentinel(pulumi.ComponentResource):
                     metadata=meta.ObjectMetaArgs(
                         labels=object_labels,
                         annotations={
-                            f"{PREFIX}/config": content_hash(files)[:32],
+                            f"{PREFIX}/config": content_hash({**files, **redis.rules(args.instance)})[:32],
                             f"{PREFIX}/secret": args.fingerprint,
                         },
                     ),
@@ -150,6 +152,7 @@ class Sentinel(pulumi.ComponentResource):
                                 name="config",
                                 config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
+                            redis.acl_volume(args.secret, redis.SENTINEL_ACL),
                             scratch("data", "16Mi"),
                         ],
                     ),
@@ -166,6 +169,7 @@ def _mounts() -> list[core.VolumeMountArgs]:
     return [
         core.VolumeMountArgs(name="data", mount_path=redis.DATA),
         core.VolumeMountArgs(name="config", mount_path=redis.CONFIG, read_only=True),
+        core.VolumeMountArgs(name="auth", mount_path=redis.AUTH, read_only=True),
     ]
 
 
@@ -177,8 +181,7 @@ def _watch(args: SentinelArgs) -> core.ContainerArgs:
         command=["sh", f"{redis.CONFIG}/watch.sh"],
         env=[
             *redis.role_environment(args.instance),
-            secret_variable("PASSWORD", args.secret, redis.PASSWORD),
-            secret_variable("OPERATOR_PASSWORD", args.secret, redis.OPERATOR_PASSWORD),
+            secret_variable("REDISCLI_AUTH", args.secret, redis.OPERATOR_PASSWORD),
         ],
         resources=container_resources(RESOURCES),
         security_context=container_security(),
@@ -188,13 +191,13 @@ def _watch(args: SentinelArgs) -> core.ContainerArgs:
 
 def _sentinel(args: SentinelArgs) -> core.ContainerArgs:
     # A lost quorum is not a reason to be unready: clients must still learn who is primary.
-    ping = ["redis-cli", "-e", "-p", str(SENTINEL_PORT), "ping"]
+    ping = ["redis-cli", "--user", access.OPERATOR, "-e", "-p", str(SENTINEL_PORT), "ping"]
     return core.ContainerArgs(
         name="sentinel",
         image=args.images.redis,
         image_pull_policy=args.images.pull_policy,
         command=["redis-server", f"{redis.DATA}/sentinel.conf", "--sentinel"],
-        env=[secret_variable("REDISCLI_AUTH", args.secret, redis.PASSWORD)],
+        env=[secret_variable("REDISCLI_AUTH", args.secret, redis.OPERATOR_PASSWORD)],
         ports=[core.ContainerPortArgs(name="sentinel", container_port=SENTINEL_PORT)],
         resources=container_resources(RESOURCES),
         security_context=container_security(),

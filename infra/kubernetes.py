@@ -94,7 +94,7 @@ def deploy(
         "superset",
         SecretsArgs(
             scope,
-            redis_password_envs={instance.name: instance.password_env for instance in topology.redis},
+            redis_password_envs={role: user.password_env for role, user in topology.redis_users().items()},
             postgres_password_env=topology.postgres.password_env,
             postgres_password=postgres_password,
             database_uris=database_uris,
@@ -103,7 +103,14 @@ def deploy(
     )
     redis = {
         instance.name: Redis(
-            instance.name, RedisArgs(scope, instance, topology.images, secrets.redis_passwords[instance.name]), here
+            instance.name,
+            RedisArgs(
+                scope,
+                instance,
+                topology.images,
+                {user.role: secrets.redis_passwords[user.role] for user in instance.users},
+            ),
+            here,
         )
         for instance in topology.redis
     }

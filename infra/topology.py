@@ -6,7 +6,7 @@ otherwise returns a topology that holds all invariants. No Pulumi, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from infra import invariants
 from infra import settings as stack_settings
@@ -14,6 +14,7 @@ from infra.connections import connections_needed
 from infra.problems import StackError
 from infra.settings import PoolSettings, RedisSettings, ResourceSettings, Settings, WorkerOverrides
 from runtime.model import (
+    BROKER_PURPOSES,
     AnalyticDatabase,
     Backup,
     Beat,
@@ -28,6 +29,8 @@ from runtime.model import (
     Purpose,
     RedisDatabase,
     RedisInstance,
+    RedisRole,
+    RedisUser,
     Resources,
     Route,
     Scaling,
@@ -50,6 +53,8 @@ DATABASE_NUMBERS: dict[Purpose, int] = {
     "rate_limits": 8,
 }
 LOOPBACK = "127.0.0.1"
+#: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
+PRIORITIES = "??[369]"
 
 
 def plan(stack: str, config: Mapping[str, object]) -> Topology:
@@ -68,8 +73,8 @@ def plan(stack: str, config: Mapping[str, object]) -> Topology:
 
 def build(stack: str, settings: Settings) -> Topology:
     """The topology that `settings` describe, whether or not it holds the invariants (`plan` checks them)."""
-    redis = _redis_instances(settings)
     celery = _celery(settings)
+    redis = _redis_instances(settings, celery.queues)
     pools = _pools(settings)
     web = _web(settings)
     beat = _beat(settings)
@@ -104,27 +109,73 @@ def build(stack: str, settings: Settings) -> Topology:
     )
 
 
-def _redis_instances(settings: Settings) -> tuple[RedisInstance, ...]:
+def _redis_instances(settings: Settings, queues: Sequence[str]) -> tuple[RedisInstance, ...]:
     tier = settings.redis
+    cache = _cache_user()
     if tier.cache is None:
-        return (_redis_instance(settings, tier.broker, "redis", 0, broker=True, caches=True),)
+        return (_redis_instance(settings, tier.broker, "redis", 0, _broker_user(_broker_keys(queues)), cache),)
     return (
-        _redis_instance(settings, tier.broker, "redis-broker", 0, broker=True, caches=False),
-        _redis_instance(settings, tier.cache, "redis-cache", 1, broker=False, caches=True),
+        # All keys there are the broker's: a new queue changes nothing for the server.
+        _redis_instance(settings, tier.broker, "redis-broker", 0, _broker_user(("*",))),
+        _redis_instance(settings, tier.cache, "redis-cache", 1, cache),
     )
 
 
-def _redis_instance(
-    settings: Settings, redis: RedisSettings, name: str, index: int, *, broker: bool, caches: bool
-) -> RedisInstance:
+def _broker_keys(queues: Sequence[str]) -> tuple[str, ...]:
+    """Patterns of every key of Celery's and kombu's, and of Superset's event streams."""
+    return (
+        # A queue is a list of its name, and one more for each other priority.
+        *(key for queue in queues for key in (queue, f"{queue}{PRIORITIES}")),
+        "_kombu.binding.*",
+        "unacked*",
+        "*.celery.pidbox",
+        f"*.celery.pidbox{PRIORITIES}",
+        "celeryev*",
+        "celery-task-meta-*",
+        "async-events-*",
+    )
+
+
+def _broker_user(keys: tuple[str, ...]) -> RedisUser:
+    """Whom messages, Celery's results and async events belong to."""
+    fanout = f"/{DATABASE_NUMBERS['broker']}."
+    return RedisUser(
+        role="broker",
+        username="broker",
+        password_env="REDIS_BROKER_PASSWORD",
+        keys=keys,
+        channels=(f"{fanout}celery*", "celery-task-meta-*"),
+        # Remote control, and what a monitor listens to.
+        subscriptions=tuple(f"{fanout}{name}" for name in ("celery.pidbox", "celeryev/*", "celeryev/worker.*")),
+    )
+
+
+def _cache_user() -> RedisUser:
+    return RedisUser(
+        role="cache",
+        username="cache",
+        password_env="REDIS_CACHE_PASSWORD",
+        keys=tuple(f"{_prefix(purpose)}*" for purpose in DATABASE_NUMBERS if purpose not in BROKER_PURPOSES),
+        channels=(),
+        subscriptions=(),
+    )
+
+
+def _prefix(purpose: Purpose) -> str:
+    # Celery and Superset's event streams take no prefix from here.
+    return "" if purpose in BROKER_PURPOSES else f"{purpose}:"
+
+
+def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: int, *users: RedisUser) -> RedisInstance:
     local = settings.platform == "local"
+    roles = {user.role for user in users}
     return RedisInstance(
         name=name,
         host=LOOPBACK if local else name,
         port=settings.local.redis_port + index if local else 6379,
-        password_env=f"{name.upper().replace('-', '_')}_PASSWORD",
-        carries_broker=broker,
-        carries_caches=caches,
+        users=users,
+        carries_broker="broker" in roles,
+        carries_caches="cache" in roles,
         maxmemory_bytes=redis.maxmemory,
         maxmemory_policy=redis.maxmemory_policy,
         persistence=redis.persistence,
@@ -150,15 +201,17 @@ def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tu
     }
     if settings.celery.result_backend != "redis":
         del lifetimes["celery_results"]
-    broker = next(instance.name for instance in redis if instance.carries_broker)
-    cache = next(instance.name for instance in redis if instance.carries_caches)
+    instances = {user.role: instance.name for instance in redis for user in instance.users}
+    roles: dict[Purpose, RedisRole] = {
+        purpose: "broker" if purpose in BROKER_PURPOSES else "cache" for purpose in DATABASE_NUMBERS
+    }
     return tuple(
         RedisDatabase(
             purpose=purpose,
-            instance=broker if number <= DATABASE_NUMBERS["async_events"] else cache,
+            instance=instances[roles[purpose]],
+            role=roles[purpose],
             number=number,
-            # Celery and Superset's event streams take no prefix from here.
-            prefix="" if number <= DATABASE_NUMBERS["async_events"] else f"{purpose}:",
+            prefix=_prefix(purpose),
             default_ttl_seconds=lifetimes[purpose],
         )
         for purpose, number in DATABASE_NUMBERS.items()

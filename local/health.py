@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import quote
 
 import httpx
 from celery import Celery
@@ -12,12 +11,17 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from local.state import web_url
+from runtime.config.redis import located
 from runtime.model import Pool, RedisInstance, Topology
 
 
-def redis_ready(instance: RedisInstance, password: str) -> bool:
-    """Whether the server answers and has loaded its data."""
-    with Redis(host=instance.host, port=instance.port, password=password, socket_timeout=2) as client:
+def redis_ready(instance: RedisInstance, secrets: Mapping[str, str]) -> bool:
+    """Whether the server answers each of its users and has loaded its data."""
+    return all(_answers(instance, user.username, secrets[user.password_env]) for user in instance.users)
+
+
+def _answers(instance: RedisInstance, username: str, password: str) -> bool:
+    with Redis(host=instance.host, port=instance.port, username=username, password=password, socket_timeout=2) as client:
         try:
             return bool(cast(Any, client).ping())
         except RedisError:
@@ -43,9 +47,7 @@ def exporter_ready(topology: Topology) -> bool:
 
 def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:
     """The broker's URL, password included."""
-    database = topology.database("broker")
-    instance = topology.instance(database.instance)
-    return f"redis://:{quote(secrets[instance.password_env], safe='')}@{instance.host}:{instance.port}/{database.number}"
+    return located(topology, "broker", secrets[topology.redis_users()["broker"].password_env]).url
 
 
 def workers_answering(topology: Topology, secrets: Mapping[str, str], timeout: float = 1.0) -> set[str]:

@@ -20,6 +20,8 @@ from local.processes import (
     Process,
     database_uris,
     processes,
+    redis_acl,
+    redis_acl_file,
     redis_config,
     redis_config_file,
     superset_environment,
@@ -171,7 +173,8 @@ def _write_files(platform: Platform, config: str) -> None:
     write_private(folder.supervisor_config, config)
     for instance in topology.redis:
         folder.redis(instance.name).mkdir(exist_ok=True, mode=0o700)
-        write_private(redis_config_file(folder, instance), redis_config(folder, instance, secrets[instance.password_env]))
+        write_private(redis_acl_file(folder, instance), redis_acl(instance, secrets))
+        write_private(redis_config_file(folder, instance), redis_config(folder, instance))
     postgres.ensure_data_directory(folder, secrets)
 
 
@@ -185,7 +188,7 @@ def _start(platform: Platform, steps: Steps) -> None:
         postgres.ensure_databases(topology, secrets)
     with steps.step("Valkey has its data and answers"):
         for instance in topology.redis:
-            _await(platform, instance.name, lambda it=instance: health.redis_ready(it, secrets[it.password_env]))
+            _await(platform, instance.name, lambda it=instance: health.redis_ready(it, secrets))
     _bootstrap(platform, steps)
     workers = [f"worker-{pool.name}" for pool in topology.pools]
     for name in ("web", *workers):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from infra import access
 from infra.problems import MendableError
 from local import binaries
-from local.state import PROJECT, StateFolder
+from local.state import PROJECT, REDIS_OPERATOR_PASSWORD, StateFolder
 from runtime import commands
-from runtime.model import RedisInstance, Topology
+from runtime.model import RedisInstance, RedisRole, Topology
 
 #: In the environment of every process that `make up` starts, so that one that lost its supervisor can be found.
 MARK = "SUPERSET_ASYNC_STATE_FOLDER"
@@ -107,7 +108,7 @@ def superset_environment(topology: Topology, folder: StateFolder, secrets: Mappi
         "SUPERSET_SECRET_KEY",
         "ASYNC_QUERIES_JWT_SECRET",
         topology.postgres.password_env,
-        *(instance.password_env for instance in topology.redis),
+        *(user.password_env for user in topology.redis_users().values()),
         *({"ADMIN_PASSWORD"} if role == "init" else set[str]()),
     }
     uris = database_uris(topology, secrets) if role == "init" else {}
@@ -151,17 +152,28 @@ def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, s
 
 
 def redis_config_file(folder: StateFolder, instance: RedisInstance) -> Path:
-    """Where a Redis instance's configuration lies (mode 0600: it has the password)."""
+    """Where a Redis instance's configuration lies."""
     return folder.redis(instance.name) / "valkey.conf"
 
 
-def redis_config(folder: StateFolder, instance: RedisInstance, password: str) -> str:
+def redis_acl_file(folder: StateFolder, instance: RedisInstance) -> Path:
+    """Where a Redis instance's users lie (mode 0600: with their passwords)."""
+    return folder.redis(instance.name) / "users.acl"
+
+
+def redis_acl(instance: RedisInstance, secrets: Mapping[str, str]) -> str:
+    """The users of a Redis instance."""
+    passwords: dict[RedisRole, str] = {user.role: secrets[user.password_env] for user in instance.users}
+    return access.server_acl(instance, passwords, secrets[REDIS_OPERATOR_PASSWORD])
+
+
+def redis_config(folder: StateFolder, instance: RedisInstance) -> str:
     """The configuration of a Redis instance."""
     lines = [
         f"bind {instance.host}",
         f"port {instance.port}",
         "protected-mode yes",
-        f'requirepass "{password}"',
+        f'aclfile "{redis_acl_file(folder, instance)}"',
         f'dir "{folder.redis(instance.name)}"',
         f"maxmemory {instance.maxmemory_bytes}",
         f"maxmemory-policy {instance.maxmemory_policy}",

@@ -17,6 +17,8 @@ from runtime.model import Topology
 PROJECT = Path(__file__).resolve().parent.parent
 #: Overrides the folder that holds the state of every stack.
 STATE_ENV = "SUPERSET_ASYNC_STATE"
+#: The secret of Redis's `operator`, who may do everything.
+REDIS_OPERATOR_PASSWORD = "REDIS_OPERATOR_PASSWORD"  # noqa: S105 a variable's name
 #: Longest path of a Unix socket, less the terminating zero.
 _SOCKET_PATH_LIMIT = 107
 
@@ -124,7 +126,8 @@ def ensure_secrets(folder: StateFolder, topology: Topology) -> dict[str, str]:
         "POSTGRES_ADMIN_PASSWORD",
         "SAMPLE_PASSWORD",
         topology.postgres.password_env,
-        *(instance.password_env for instance in topology.redis),
+        REDIS_OPERATOR_PASSWORD,
+        *(user.password_env for user in topology.redis_users().values()),
     }
     complete = kept | {name: secrets.token_urlsafe(32) for name in sorted(names - kept.keys())}
     if complete != kept:

@@ -223,11 +223,11 @@ def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServe
 
 def broker(topology: Topology, env: Mapping[str, str]) -> Broker:
     """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there."""
-    instance = topology.instance(topology.database("broker").instance)
-    password = env.get(instance.password_env)
+    user = topology.redis_users()[topology.database("broker").role]
+    password = env.get(user.password_env)
     if not password:
         raise ConfigurationError(
-            f"stack {topology.stack!r}: {instance.password_env} is not set. Give the exporter the broker's password as an "
+            f"stack {topology.stack!r}: {user.password_env} is not set. Give the exporter the broker's password as an "
             "environment variable"
         )
     database = redis_config.located(topology, "broker", password)

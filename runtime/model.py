@@ -45,6 +45,8 @@ Purpose = Literal[
     "rate_limits",
 ]
 BROKER_PURPOSES: frozenset[Purpose] = frozenset({"broker", "celery_results", "async_events"})
+#: As whom Superset's processes use Redis: one user for what carries state, one for the caches.
+RedisRole = Literal["broker", "cache"]
 
 
 class Frozen(BaseModel):
@@ -62,13 +64,27 @@ class Resources(Frozen):
     memory_limit_bytes: int
 
 
+class RedisUser(Frozen):
+    """A user of a Redis server: it touches keys and channels of these patterns (of Redis's ACL), and administers nothing.
+
+    `subscriptions` are the patterns that it may subscribe to with PSUBSCRIBE, which must be granted letter by letter.
+    """
+
+    role: RedisRole
+    username: str
+    password_env: str
+    keys: tuple[str, ...]
+    channels: tuple[str, ...]
+    subscriptions: tuple[str, ...]
+
+
 class RedisInstance(Frozen):
-    """One Redis (or Valkey) server, with its replicas, and the databases that live on it."""
+    """One Redis (or Valkey) server, with its replicas, the databases that live on it, and its users."""
 
     name: str
     host: str
     port: int
-    password_env: str
+    users: tuple[RedisUser, ...]
     carries_broker: bool
     carries_caches: bool
     maxmemory_bytes: int
@@ -81,10 +97,14 @@ class RedisInstance(Frozen):
 
 
 class RedisDatabase(Frozen):
-    """One numbered database: `prefix` starts every key in it; `default_ttl_seconds` is None only where it is no cache."""
+    """One numbered database, used as the instance's user of `role`.
+
+    `prefix` starts every key in it; `default_ttl_seconds` is None only where it is no cache.
+    """
 
     purpose: Purpose
     instance: str
+    role: RedisRole
     number: int
     prefix: str
     default_ttl_seconds: int | None
@@ -305,6 +325,10 @@ class Topology(Frozen):
             if candidate.name == name:
                 return candidate
         raise KeyError(name)
+
+    def redis_users(self) -> dict[RedisRole, RedisUser]:
+        """Every user of every Redis instance; a role is on one instance only."""
+        return {user.role: user for instance in self.redis for user in instance.users}
 
     def pool(self, name: str) -> Pool:
         """The worker pool called `name`; KeyError for an unknown one."""

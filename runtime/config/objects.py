@@ -55,7 +55,12 @@ def _realise(value: object) -> object:
 
 def client(database: redis.Database) -> Any:
     """A client of redis-py for `database`, with its primary found through the Sentinels where there are any."""
-    options: dict[str, Any] = {"db": database.number, "password": database.password, **redis.client_options()}
+    options: dict[str, Any] = {
+        "db": database.number,
+        "username": database.username,
+        "password": database.password,
+        **redis.client_options(),
+    }
     if database.service is None:
         return import_module("redis").Redis(host=database.host, port=database.port, **options)
     sentinels = import_module("redis.sentinel").Sentinel(

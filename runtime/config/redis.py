@@ -15,7 +15,7 @@ SOCKET_TIMEOUT_SECONDS = 5
 HEALTH_CHECK_SECONDS = 30
 
 
-#: Port of every Sentinel; their host is the instance's name with this suffix, and they ask for the instance's password.
+#: Port of every Sentinel; their host is the instance's name with this suffix, and they have the instance's users.
 SENTINEL_PORT = 26379
 SENTINEL_SUFFIX = "-sentinel"
 
@@ -30,6 +30,7 @@ class Database:
     host: str
     port: int
     number: int
+    username: str
     password: str = field(repr=False)
     prefix: str
     ttl_seconds: int | None
@@ -39,26 +40,28 @@ class Database:
     def url(self) -> str:
         """Celery's URL of it, with the password: `redis://…`, or `sentinel://…` where Sentinels know the server."""
         scheme = "sentinel" if self.service else "redis"
-        return f"{scheme}://:{quote(self.password, safe='')}@{self.host}:{self.port}/{self.number}"
+        user, password = quote(self.username, safe=""), quote(self.password, safe="")
+        return f"{scheme}://{user}:{password}@{self.host}:{self.port}/{self.number}"
 
     def sentinel_options(self) -> dict[str, object]:
         """Keyword arguments of redis-py's clients of the Sentinels themselves."""
-        return {"password": self.password, **client_options()}
+        return {"username": self.username, "password": self.password, **client_options()}
 
 
 def database(topology: Topology, secrets: Secrets, purpose: Purpose) -> Database:
     """The database for `purpose`; KeyError where the topology has none."""
-    return located(topology, purpose, secrets.redis[topology.database(purpose).instance])
+    return located(topology, purpose, secrets.redis[topology.database(purpose).role])
 
 
 def located(topology: Topology, purpose: Purpose, password: str) -> Database:
-    """The database for `purpose`, for a process that has no more than its server's password."""
+    """The database for `purpose`, for a process that has no more than its user's password."""
     wanted = topology.database(purpose)
     instance = topology.instance(wanted.instance)
     return Database(
         host=f"{instance.name}{SENTINEL_SUFFIX}" if instance.sentinel else instance.host,
         port=SENTINEL_PORT if instance.sentinel else instance.port,
         number=wanted.number,
+        username=topology.redis_users()[wanted.role].username,
         password=password,
         prefix=wanted.prefix,
         ttl_seconds=wanted.default_ttl_seconds,

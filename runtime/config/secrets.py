@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runtime.model import Topology
+from runtime.model import RedisRole, Topology
 
 #: Names of variables, not secrets.
 SECRET_KEY_ENV = "SUPERSET_SECRET_KEY"  # noqa: S105
@@ -20,17 +20,17 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class Secrets:
-    """Every secret that a Superset process needs. `redis` maps an instance's name to its password."""
+    """Every secret that a Superset process needs. `redis` has the password of each user."""
 
     secret_key: str = field(repr=False)
     jwt_secret: str = field(repr=False)
     postgres_password: str = field(repr=False)
-    redis: Mapping[str, str] = field(repr=False)
+    redis: Mapping[RedisRole, str] = field(repr=False)
 
 
 def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
     """The secrets of `topology` in `env`; ConfigurationError names all that are missing or too short, at once."""
-    redis_envs = {instance.name: instance.password_env for instance in topology.redis}
+    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.redis_users().items()}
     needed = (SECRET_KEY_ENV, JWT_SECRET_ENV, topology.postgres.password_env, *redis_envs.values())
     problems = [f"{name} is not set" for name in needed if not env.get(name)]
     jwt_secret = env.get(JWT_SECRET_ENV, "")
@@ -45,5 +45,5 @@ def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
         secret_key=env[SECRET_KEY_ENV],
         jwt_secret=jwt_secret,
         postgres_password=env[topology.postgres.password_env],
-        redis={name: env[variable] for name, variable in redis_envs.items()},
+        redis={role: env[variable] for role, variable in redis_envs.items()},
     )

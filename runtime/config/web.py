@@ -44,6 +44,7 @@ def _rate_storage(database: redis.Database) -> dict[str, object]:
         options = {
             **redis.client_options(),
             "db": database.number,
+            "username": database.username,
             "password": database.password,
             "sentinel_kwargs": database.sentinel_options(),
             # A replica lags: what it has counted is too little.

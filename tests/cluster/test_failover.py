@@ -39,8 +39,8 @@ def of_broker(rendered: Rendered) -> list[Manifest]:
 
 
 def ask(cluster: ControlPlane, pod: str, *command: str, port: int = 6379) -> str:
-    """What redis-cli in a pod says, as the clients' user; nothing where the pod cannot be asked."""
-    arguments = ("exec", pod, f"--namespace={NAMESPACE}", "--", "redis-cli", "-p", str(port), *command)
+    """What redis-cli in a pod says, as the operator; nothing where the pod cannot be asked."""
+    arguments = ("exec", pod, f"--namespace={NAMESPACE}", "--", "redis-cli", "--user", "operator", "-p", str(port), *command)
     return cluster.kubectl(*arguments, check=False).stdout.strip()
 
 

@@ -35,20 +35,21 @@ def rendered(stacks: Stacks) -> Rendered:
 def broker(cluster: ControlPlane, rendered: Rendered, tmp_path: Path) -> Iterator[tuple[redis.Redis, int]]:
     """The broker with the users of the rendered Secret, and the port of its Sentinel."""
     secret = next(each for each in rendered.manifests if identity(each) == "Secret/redis-broker-auth")["stringData"]
-    (tmp_path / "users.acl").write_text(secret["users.acl"])
+    for file in ("users.acl", "sentinel.acl"):
+        (tmp_path / file).write_text(secret[file])
     port, sentinel = cluster.port(2), cluster.port(3)
     common = f"bind 127.0.0.1\ndir {tmp_path}\n"
     server = tmp_path / "valkey.conf"
     server.write_text(f'{common}port {port}\naclfile {tmp_path}/users.acl\nsave ""\n')
     watch = tmp_path / "sentinel.conf"
     watch.write_text(
-        f"{common}port {sentinel}\nrequirepass {secret['password']}\n"
+        f"{common}port {sentinel}\naclfile {tmp_path}/sentinel.acl\n"
         f"sentinel monitor redis-broker 127.0.0.1 {port} 1\nsentinel auth-user redis-broker operator\n"
         f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
     )
     cluster.processes.start("valkey", [valkey_server(), server])
     cluster.processes.start("sentinel", [valkey_server(), watch, "--sentinel"])
-    client = redis.Redis(port=port, password=secret["password"], decode_responses=True)
+    client = redis.Redis(port=port, username="broker", password=secret["broker-password"], decode_responses=True)
     try:
         wait_until(lambda: _answers(client), "Valkey answers")
         yield client, sentinel

@@ -37,8 +37,9 @@ class Platform:
     secrets: dict[str, str]
 
     def redis(self, *command: str, operator: bool = False) -> str:
-        """What redis-cli in the server's pod says, as the clients' user or the operator."""
-        login = ("--user", "operator", "--pass", self.secrets["operator-password"], "--no-auth-warning") if operator else ()
+        """What redis-cli in the server's pod says, as the broker's user or the operator."""
+        user = "operator" if operator else "broker"
+        login = ("--user", user, "--pass", self.secrets[f"{user}-password"], "--no-auth-warning")
         arguments = ("exec", "redis-0", f"--namespace={NAMESPACE}", "--container=redis", "--", "redis-cli", *login, *command)
         return self.cluster.kubectl(*arguments).stdout.strip()
 
@@ -94,9 +95,9 @@ def test_redis_keeps_clients_from_administration_and_logs_every_write(platform: 
 
 
 def test_what_redis_holds_survives_its_pod(platform: Platform) -> None:
-    platform.redis("rpush", "kept", "one", "two")
+    platform.redis("rpush", "unacked-kept", "one", "two")
     before = platform.pod("redis-0")
     platform.cluster.kubectl("delete", "pod", "redis-0", f"--namespace={NAMESPACE}", "--grace-period=0", "--force")
     wait_until(lambda: platform.pod("redis-0") not in ("", before), "there is another redis-0")
     settle(platform.cluster, NAMESPACE, 120)
-    assert platform.redis("lrange", "kept", "0", "-1").split() == ["one", "two"]
+    assert platform.redis("lrange", "unacked-kept", "0", "-1").split() == ["one", "two"]

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import redis as redis_client
+from redis.exceptions import NoPermissionError
 from redis.sentinel import Sentinel as SentinelClient
 
 from components import redis, sentinel
-from infra import stackfile
+from infra import access, stackfile
 from infra.topology import plan
 from local import binaries
 from runtime.config.redis import SENTINEL_PORT
 
 NAMESPACE = "superset"
 PASSWORD, OPERATOR_PASSWORD = "client-password", "operator-password"
+CLIENT: dict[str, Any] = {"username": "broker", "password": PASSWORD}
 INSTANCE = plan("enterprise", stackfile.read("enterprise")).instance("redis-broker")
 SERVERS = INSTANCE.replicas + 1
 
@@ -35,17 +37,19 @@ CLI = """\
 #!{python}
 import os, sys
 import redis
-arguments, host, port, exit_code = sys.argv[1:], "127.0.0.1", 6379, 0
+arguments, host, port, user = sys.argv[1:], "127.0.0.1", 6379, None
 while arguments and arguments[0].startswith("-"):
     option = arguments.pop(0)
     if option == "-h":
         host = arguments.pop(0)
     elif option == "-p":
         port = int(arguments.pop(0))
+    elif option == "--user":
+        user = arguments.pop(0)
     elif option not in ("--raw", "-e"):
         sys.exit("unknown option " + option)
 try:
-    client = redis.Redis(host=host, port=port, password=os.environ["REDISCLI_AUTH"], socket_timeout=2)
+    client = redis.Redis(host=host, port=port, username=user, password=os.environ["REDISCLI_AUTH"], socket_timeout=2)
     client.response_callbacks.clear()
     reply = client.execute_command(*arguments)
 except redis.RedisError as error:
@@ -71,7 +75,8 @@ class Pod:
         )
         for file, text in files.items():
             (self.config / file).write_text(self._here(text))
-        (self.folder / "users.acl").write_text(redis.acl_file(PASSWORD, OPERATOR_PASSWORD))
+        for file, write in ((redis.ACL, access.server_acl), (redis.SENTINEL_ACL, access.sentinel_acl)):
+            (self.folder / file).write_text(write(INSTANCE, {"broker": PASSWORD}, OPERATOR_PASSWORD))
         plain = {variable.name: variable.value for variable in redis.role_environment(INSTANCE) if variable.value}
         self.environment = {
             **cast("dict[str, str]", plain),
@@ -80,9 +85,8 @@ class Pod:
             "CONFIG": str(self.config),
             "POD_NAME": name,
             "NAMESPACE": NAMESPACE,
-            "PASSWORD": PASSWORD,
-            "OPERATOR_PASSWORD": OPERATOR_PASSWORD,
-            "REDISCLI_AUTH": PASSWORD,
+            "AUTH": str(self.folder),
+            "REDISCLI_AUTH": OPERATOR_PASSWORD,
         }
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -146,8 +150,8 @@ class World:
     def sentinel_client(self) -> SentinelClient:
         return SentinelClient(
             [(pod.address, SENTINEL_PORT) for pod in self.sentinels],
-            sentinel_kwargs={"password": PASSWORD, "socket_timeout": 1},
-            password=PASSWORD,
+            sentinel_kwargs={**CLIENT, "socket_timeout": 1},
+            **CLIENT,
             socket_timeout=2,
         )
 
@@ -199,10 +203,21 @@ class World:
 def refuses_writes(pod: Pod) -> bool:
     """Whether a server that stands alone takes no writes."""
     try:
-        redis_client.Redis(host=pod.address, port=INSTANCE.port, password=PASSWORD).set("alone", "1")
+        redis_client.Redis(host=pod.address, port=INSTANCE.port, **CLIENT).set("alone", "1")
     except redis_client.RedisError as error:
         return "NOREPLICAS" in str(error)
     return False
+
+
+def may_fail_over(pod: Pod) -> bool:
+    """Whether a Sentinel lets clients begin a failover."""
+    try:
+        redis_client.Redis(host=pod.address, port=SENTINEL_PORT, **CLIENT).execute_command(
+            "SENTINEL", "FAILOVER", INSTANCE.name
+        )
+    except NoPermissionError:
+        return False
+    return True
 
 
 def scenario(world: World) -> None:
@@ -216,6 +231,7 @@ def scenario(world: World) -> None:
     world.until("replicas are in sync and Sentinels see each other", world.healthy)
     world.check("the first server is the primary", world.primary() is first)
     world.write("task", "queued")
+    world.check("clients cannot order a failover", not may_fail_over(world.sentinels[0]))
 
     first.stop(signal.SIGKILL)
     world.until("a replica takes over from a killed primary", lambda: world.primary() is not first, 30)
@@ -233,7 +249,7 @@ def scenario(world: World) -> None:
     world.check("and nothing is lost", world.read("task") == "queued" and world.primary() is not second)
 
     third = world.primary()
-    script = redis.HAND_OVER.replace("redis-cli -p", f"redis-cli -h {third.address} -p").replace(
+    script = redis.HAND_OVER.replace("operator -p", f"operator -h {third.address} -p").replace(
         '-h "$NAME-sentinel"', f"-h {world.sentinels[0].address}"
     )
     subprocess.run(["sh", "-c", script], env=third.environment, check=True, timeout=60)

@@ -21,7 +21,6 @@ SECRETS = {
     "SUPERSET_SECRET_KEY": "k" * 64,
     "ASYNC_QUERIES_JWT_SECRET": "j" * 64,
     "POSTGRES_PASSWORD": "p",
-    "REDIS_PASSWORD": "r",
     "REDIS_BROKER_PASSWORD": "b",
     "REDIS_CACHE_PASSWORD": "c",
 }

@@ -43,9 +43,9 @@ def test_one_pod_runs_it_with_the_brokers_password_and_no_other_secret(stack: st
     assert deployment["replicas"] == 1
     container = pod(recorded(stack))["spec"]["containers"][0]
     assert container["command"] == commands.exporter() == ["python", "-m", "runtime.exporter"]
-    broker = topology.instance(topology.database("broker").instance)
+    broker, user = topology.instance(topology.database("broker").instance), topology.redis_users()["broker"]
     taken = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
-    assert taken == {broker.password_env: {"name": f"{broker.name}-auth", "key": "password"}}
+    assert taken == {user.password_env: {"name": f"{broker.name}-auth", "key": "broker-password"}}
     plain = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert plain[commands.TOPOLOGY_ENV] == f"{mounted['config']}/topology.json"

@@ -242,6 +242,9 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
             address = trigger["metadata"].get("addresses" if instance.sentinel else "address", "")
             if trigger["metadata"]["databaseIndex"] != str(database.number) or not address.startswith(f"{host}."):
                 yield f"{name_of(manifest)}: reads {trigger['metadata']}, and the broker is elsewhere"
+            users = {key: value for key, value in trigger["metadata"].items() if "sername" in key}
+            if users != dict.fromkeys(("username", *(["sentinelUsername"] if instance.sentinel else [])), "broker"):
+                yield f"{name_of(manifest)}: asks as {users}"
             if "password" in str(trigger["metadata"]).lower():
                 yield f"{name_of(manifest)}: a password in the trigger"
 
@@ -396,6 +399,7 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(listName="celery")),
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(addresses="redis-cache:6379")),
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(password="x")),
+    (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].pop("username")),
     (scalers_read_the_broker, lambda o: _scaler(o)["advanced"]["scalingModifiers"].update(formula="queue1")),
     (one_beat_at_most, lambda o: _say(chosen(o, "Deployment", "beat")["spec"], replicas=2)),
     (one_beat_at_most, lambda o: o.remove(chosen(o, "Deployment", "beat"))),

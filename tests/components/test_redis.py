@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +21,13 @@ from celery.contrib.testing.worker import start_worker
 from redis.exceptions import NoPermissionError
 
 from components import redis
-from infra import stackfile
+from infra import access, stackfile
 from infra.topology import plan
 from local import binaries
-from runtime.model import Persistence, RedisInstance
+from runtime.model import Persistence, RedisInstance, RedisRole
 
-CLIENT, OPERATOR = "client-password", "operator-password"
+OPERATOR = "operator-password"
+PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-password"}
 
 
 def instance(**changes: Any) -> RedisInstance:
@@ -37,13 +42,13 @@ def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[by
     """A server with exactly what the pod mounts, at this machine's paths."""
     config = redis.server_config(wanted).replace(f"dir {redis.DATA}", f"dir {folder}").replace(redis.AUTH, str(folder))
     (folder / "redis.conf").write_text(config + "bind 127.0.0.1\n")
-    (folder / redis.ACL).write_text(redis.acl_file(CLIENT, OPERATOR))
+    (folder / redis.ACL).write_text(access.server_acl(wanted, PASSWORDS, OPERATOR))
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([str(binaries.valkey_server()), str(folder / "redis.conf")], stdout=log, stderr=log)
     try:
         for _ in range(200):
             try:
-                if client(wanted).ping():
+                if client(wanted, access.OPERATOR).ping():
                     break
             except redis_client.ConnectionError:
                 time.sleep(0.05)
@@ -55,14 +60,15 @@ def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[by
         process.wait(30)
 
 
-def client(wanted: RedisInstance, username: str | None = None, password: str = CLIENT) -> Any:
-    return redis_client.Redis(port=wanted.port, username=username, password=password)
+def client(wanted: RedisInstance, username: str = "broker", **options: Any) -> Any:
+    password = {**PASSWORDS, access.OPERATOR: OPERATOR}[username]
+    return redis_client.Redis(port=wanted.port, username=username, password=password, **options)
 
 
 def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_path: Path) -> None:
     wanted = instance()
     with server(wanted, tmp_path):
-        config = cast("dict[str, str]", client(wanted, redis.OPERATOR, OPERATOR).config_get("*"))
+        config = cast("dict[str, str]", client(wanted, access.OPERATOR).config_get("*"))
         assert config["maxmemory"] == str(wanted.maxmemory_bytes)
         assert config["maxmemory-policy"] == "volatile-lru"
         assert (config["appendonly"], config["appendfsync"]) == ("yes", "everysec")
@@ -74,42 +80,141 @@ def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_p
 def test_what_survives_a_restart(persistence: Persistence, survives: str | None, tmp_path: Path) -> None:
     wanted = instance(persistence=persistence)
     with server(wanted, tmp_path) as process:
-        client(wanted).set("task", "queued")
+        client(wanted).set("unacked", "task")
         # The append-only file reaches the disk within the second.
         time.sleep(1.2)
         if survives == "kill":
             process.kill()
             process.wait(30)
     with server(wanted, tmp_path):
-        assert client(wanted).get("task") == (b"queued" if survives else None)
+        assert client(wanted).get("unacked") == (b"task" if survives else None)
 
 
-def test_clients_cannot_administer(tmp_path: Path) -> None:
+def listen(receiver: Any) -> None:
+    """Capture events for a few seconds."""
+    with contextlib.suppress(TimeoutError):
+        receiver.capture(timeout=3, limit=None)
+
+
+ADMINISTRATION = (
+    "CONFIG GET maxmemory",
+    "CONFIG SET maxmemory 0",
+    "FLUSHALL",
+    "FLUSHDB",
+    "KEYS *",
+    "SCAN 0",
+    "RANDOMKEY",
+    "SHUTDOWN",
+    "ACL LIST",
+    "REPLICAOF NO ONE",
+    "LATENCY RESET",
+    "CLIENT KILL TYPE normal",
+    "MONITOR",
+    "SWAPDB 0 3",
+    "SCRIPT FLUSH",
+    "FUNCTION FLUSH",
+    "INFO",
+)
+
+
+@pytest.mark.parametrize("stack", ["minimal", "enterprise"])
+def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None:
+    for number, each in enumerate(plan(stack, stackfile.read(stack)).redis):
+        wanted = each.model_copy(update={"port": instance().port, "replicas": 0, "sentinel": False})
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with server(wanted, folder):
+            for user in wanted.users:
+                for command in ADMINISTRATION:
+                    with pytest.raises(NoPermissionError):
+                        client(wanted, user.username).execute_command(*command.split())
+            assert client(wanted, access.OPERATOR).execute_command("DBSIZE") == 0
+            for name, password in (("default", ""), ("default", OPERATOR), ("nobody", OPERATOR)):
+                with pytest.raises(redis_client.AuthenticationError):
+                    redis_client.Redis(port=wanted.port, username=name, password=password).ping()
+
+
+def test_on_one_server_the_users_cannot_touch_each_others_keys(tmp_path: Path) -> None:
+    """In any database, by any command, also through a script; and only the broker reaches the workers' remote control."""
     wanted = instance()
     with server(wanted, tmp_path):
-        for command in ("CONFIG GET maxmemory", "FLUSHALL", "KEYS *", "SHUTDOWN", "ACL LIST", "REPLICAOF NO ONE"):
+        own: dict[str, list[str]] = {
+            "broker": ["default", "default\x06\x169", "unacked", "_kombu.binding.default", "async-events-1"],
+            "cache": ["data_cache:1", "query_results:1", "metadata_cache:x", "rate_limits:LIMITER/x"],
+        }
+        for mine, others in (("broker", "cache"), ("cache", "broker")):
+            for database in (0, 4):
+                connection = client(wanted, mine, db=database)
+                for key in own[mine]:
+                    connection.delete(key)
+                    assert connection.lpush(key, "1") == connection.llen(key) == 1
+                for key in own[others]:
+                    commands = (
+                        ("GET", key),
+                        ("LLEN", key),
+                        ("DEL", key),
+                        ("SET", key, "x"),
+                        ("RENAME", own[mine][0], key),
+                        ("COPY", key, own[mine][0], "REPLACE"),
+                        ("EVAL", f"return redis.call('get', '{key}')", "0"),
+                    )
+                    for command in commands:
+                        with pytest.raises(redis_client.ResponseError, match=r"(?i)permission|NOPERM"):
+                            connection.execute_command(*command)
+        assert client(wanted, "broker").publish("/0.celery.pidbox", "shutdown") == 0
+        for mine, channel in (("cache", "/0.celery.pidbox"), ("cache", "x"), ("broker", "__sentinel__:hello")):
             with pytest.raises(NoPermissionError):
-                client(wanted).execute_command(*command.split())
+                client(wanted, mine).publish(channel, "shutdown")
 
 
-def test_celery_needs_no_more_than_clients_may(tmp_path: Path) -> None:
-    """Submit, execute, result, inspect and revoke through the restricted user: the server refuses none of their commands."""
+def test_no_pattern_of_one_user_matches_what_is_the_others() -> None:
+    """Whatever a queue is called: names that are, or begin like, a cache's prefix too."""
+    queues = ["data", "data-cache", "rate", "query-results", "filter", "a", "x" * 40]
+    config = {"topology": "minimal", "celery": {"queues": ["default", *queues]}, "pools": {queue: {} for queue in queues}}
+    (wanted,) = plan("test", config).redis
+    broker, cache = (next(user for user in wanted.users if user.role == role) for role in ("broker", "cache"))
+    assert len(broker.keys) > 2 * len(queues)
+    for pattern in cache.keys:
+        prefix = pattern.removesuffix("*")
+        assert prefix.endswith(":")
+        for rest in ("", "3", "63", "x" * 40):
+            key = prefix + rest
+            assert not [mine for mine in broker.keys if fnmatchcase(key, mine)], key
+
+
+def test_celery_needs_no_more_than_its_user_may(tmp_path: Path) -> None:
+    """Submit, priorities, retry, result, inspect, revoke, events: the server refuses none of it to the broker's user."""
     wanted = instance()
     with server(wanted, tmp_path):
-        url = f"redis://:{CLIENT}@127.0.0.1:{wanted.port}"
+        url = f"redis://broker:{PASSWORDS['broker']}@127.0.0.1:{wanted.port}"
         app = Celery("test", broker=f"{url}/0", backend=f"{url}/1")
         app.conf.worker_hijack_root_logger = False
+        app.conf.task_default_queue = "default"
+        app.conf.worker_send_task_events = True
 
         def add(x: int, y: int) -> int:
             return x + y
 
         task = cast(Any, app).task(name="add")(add)
         with cast(Any, start_worker)(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
-            assert task.delay(2, 3).get(timeout=30) == 5
+            heard: list[str] = []
+            with app.connection_for_read() as connection:
+                receiver = cast(Any, app).events.Receiver(
+                    connection, handlers={"*": lambda event: heard.append(event["type"])}
+                )
+                receiver_thread = threading.Thread(target=listen, args=(receiver,))
+                receiver_thread.start()
+                assert task.delay(2, 3).get(timeout=30) == 5
+                assert task.apply_async((2, 3), priority=9).get(timeout=30) == 5
+                assert task.apply_async((2, 3), countdown=1).get(timeout=30) == 5
+                receiver_thread.join(30)
+            assert "task-succeeded" in heard
+            # Results that are dropped later would look for the server.
+            gc.collect()
             assert cast(Any, app).control.inspect(timeout=5).ping()
             cast(Any, app).control.revoke("nothing")
-        assert client(wanted, redis.OPERATOR, OPERATOR).acl_log() == []
+        assert client(wanted, access.OPERATOR).acl_log() == []
         # The log does record what is refused.
         with pytest.raises(redis_client.ResponseError):
             client(wanted).execute_command("FLUSHALL")
-        assert len(client(wanted, redis.OPERATOR, OPERATOR).acl_log()) == 1
+        assert len(client(wanted, access.OPERATOR).acl_log()) == 1

@@ -111,10 +111,10 @@ def test_a_password_is_replaced_and_everything_that_uses_it_rolls(make_stack: Ma
     stack.set_config("superset-async:namespace", automation.ConfigValue("engine-rotation"))
     try:
         stack.up()
-        (urn,) = [each["urn"] for each in state(stack) if each["urn"].endswith("::superset-redis")]
+        (urn,) = [each["urn"] for each in state(stack) if each["urn"].endswith("::superset-redis-broker")]
         changed = changes(stack.up, replace=[urn])
         assert set(changed) == {
-            "RandomPassword/superset-redis",
+            "RandomPassword/superset-redis-broker",
             "Secret/superset-app",
             "Secret/redis-auth",
             "StatefulSet/redis",

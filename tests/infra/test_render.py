@@ -144,7 +144,7 @@ def test_generated_values_go_to_a_private_file_of_their_own_and_stay(tmp_path: P
     assert files[-1] == private
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     values = secrets_in(private)
-    generated = {value for name, value in values.items() if not name.endswith("users.acl")}
+    generated = {value for name, value in values.items() if not name.endswith(".acl")}
     assert len(generated) >= 8
     assert all(re.fullmatch(r"[A-Za-z0-9]{24,64}", value) for value in generated)
     rendered = "".join(path.read_text() for path in files[:-1])
@@ -162,7 +162,7 @@ def test_generated_values_go_to_a_private_file_of_their_own_and_stay(tmp_path: P
 def test_a_value_that_is_changed_in_the_file_rolls_what_uses_it(tmp_path: Path) -> None:
     folder, private = tmp_path / "build", tmp_path / "secrets.yaml"
     before = by_name(documents(render.render("minimal", folder, secrets_file=private)[:-1]))
-    old = secrets_in(private)["superset-app/REDIS_PASSWORD"]
+    old = secrets_in(private)["superset-app/REDIS_CACHE_PASSWORD"]
     private.write_text(private.read_text().replace(old, "changed-by-hand"))
     after = by_name(documents(render.render("minimal", folder, secrets_file=private)[:-1]))
     assert ">changed-by-hand " in secrets_in(private)["redis-auth/users.acl"]

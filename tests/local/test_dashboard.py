@@ -49,7 +49,8 @@ def forget_chart_data(platform: RunningPlatform) -> None:
     topology = Topology.model_validate_json((platform.state_dir / "topology.json").read_text())
     database = topology.database("data_cache")
     server = topology.instance(database.instance)
-    with Redis(server.host, server.port, database.number, platform.secrets[server.password_env]) as client:
+    password = platform.secrets["REDIS_OPERATOR_PASSWORD"]
+    with Redis(server.host, server.port, database.number, username="operator", password=password) as client:
         client.flushdb()
 
 

@@ -165,8 +165,8 @@ def test_a_result_that_is_gone_is_called_expired(platform: RunningPlatform) -> N
     topology = Topology.model_validate_json((platform.state_dir / "topology.json").read_text())
     where = topology.database("query_results")
     instance = topology.instance(where.instance)
-    password = platform.secrets[instance.password_env]
-    with Redis(host=instance.host, port=instance.port, password=password, db=where.number) as store:
+    password = platform.secrets["REDIS_OPERATOR_PASSWORD"]
+    with Redis(host=instance.host, port=instance.port, username="operator", password=password, db=where.number) as store:
         assert query(platform, "results", str(run.status.id)).returncode == 0
         assert store.delete(f"{where.prefix}{run.status.results_key}") == 1
     done = query(platform, "results", str(run.status.id))

@@ -43,11 +43,14 @@ def test_secrets_are_made_once_and_only_their_owner_can_read_them(folder: StateF
     assert stat.S_IMODE(folder.root.stat().st_mode) == 0o700
 
 
-def test_a_second_redis_gets_its_secret_and_the_others_keep_theirs(folder: StateFolder) -> None:
+def test_a_new_user_gets_its_secret_and_the_others_keep_theirs(folder: StateFolder) -> None:
     first = ensure_secrets(folder, topology_of())
+    kept = {name: value for name, value in first.items() if name not in ("REDIS_OPERATOR_PASSWORD", "REDIS_CACHE_PASSWORD")}
+    write_private(folder.secrets, json.dumps(kept))
     more = ensure_secrets(folder, plan("here", {"topology": "enterprise", "platform": "local"}))
-    assert first.items() <= more.items()
-    assert len(more) > len(first)
+    assert kept.items() < more.items()
+    assert more.keys() == first.keys()
+    assert more["REDIS_CACHE_PASSWORD"] != first["REDIS_CACHE_PASSWORD"]
 
 
 def test_a_private_file_replaces_one_that_all_could_read(tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ from typing import Any
 
 import pytest
 
+from infra import access
 from local import binaries
 from runtime.model import Topology
-from tests.runtime.stacks import REDIS_PASSWORD, environment, topology
+from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds after which the database ends a statement of the database that the stack declares, and of any other.
 DECLARED_LIMIT, STACK_LIMIT = 3, 7
+#: Of Redis's operator.
+OPERATOR_PASSWORD = "operator"
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,12 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             stderr=log,
         )
     ]
+    # Both servers have both users, as strictly apart as where they share one.
+    (shared,) = topology("multi-tenant", redis={"broker": {"maxmemory_policy": "volatile-lru"}, "cache": None}).redis
     for port in (found.redis_port, found.redis_port + 1):
-        settings = [f"port {port}", "bind 127.0.0.1", f'requirepass "{REDIS_PASSWORD}"', 'save ""', f"dir {folder}"]
+        users = folder / f"users-{port}.acl"
+        users.write_text(access.server_acl(shared, REDIS_PASSWORDS, OPERATOR_PASSWORD))
+        settings = [f"port {port}", "bind 127.0.0.1", f"aclfile {users}", 'save ""', f"dir {folder}"]
         file = folder / f"valkey-{port}.conf"
         file.write_text("\n".join(settings))
         processes.append(subprocess.Popen([str(binaries.valkey_server()), str(file)], stdout=log, stderr=log))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from infra import stackfile
 from infra.topology import plan
-from runtime.model import Topology
+from runtime.model import RedisRole, Topology
 
 STACKS = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 ODD_PASSWORD = "p@ss/w:rd%41 ü#?"
-REDIS_PASSWORD = "r@d/s%:#"
+REDIS_PASSWORDS: dict[RedisRole, str] = {"broker": "r@d/s%:#b", "cache": "r@d/s%:#c"}
 
 
 def topology(stack: str, **changes: object) -> Topology:
@@ -23,5 +23,5 @@ def environment(topology: Topology, role: str = "web") -> dict[str, str]:
         "SUPERSET_SECRET_KEY": "a-secret-key-that-is-long-enough-for-tests",
         "ASYNC_QUERIES_JWT_SECRET": "a-jwt-secret-that-is-long-enough-for-tests",
         topology.postgres.password_env: ODD_PASSWORD,
-        **{instance.password_env: REDIS_PASSWORD for instance in topology.redis},
+        **{user.password_env: REDIS_PASSWORDS[role] for role, user in topology.redis_users().items()},
     }

@@ -14,7 +14,7 @@ from runtime.config import ConfigurationError, load_topology, render
 from runtime.config.objects import Crontab, ResultStore
 from runtime.config.redis import Database
 from runtime.model import Purpose, Topology
-from tests.runtime.stacks import ODD_PASSWORD, REDIS_PASSWORD, STACKS, environment, topology
+from tests.runtime.stacks import ODD_PASSWORD, REDIS_PASSWORDS, STACKS, environment, topology
 
 TOPOLOGIES = {stack: topology(stack) for stack in STACKS}
 SENTINEL_STACKS = {"enterprise", "high-throughput", "multi-tenant"}
@@ -97,12 +97,40 @@ def test_every_purpose_is_on_its_own_database_with_its_lifetime(stack: str) -> N
     assert settings["DATA_CACHE_CONFIG"]["CACHE_DEFAULT_TIMEOUT"] == plan.caching.chart_data_ttl_seconds
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_everyone_logs_in_as_the_user_of_what_they_touch(stack: str) -> None:
+    plan, settings = TOPOLOGIES[stack], rendered(stack)
+    celery = settings["CELERY_CONFIG"]
+    sentinel = stack in SENTINEL_STACKS
+
+    def user(section: dict[str, Any]) -> tuple[set[str], str]:
+        options = section["CACHE_OPTIONS"]
+        asked = {options["sentinel_username"]} if sentinel else set[str]()
+        return {options["username"], *asked}, section["CACHE_REDIS_PASSWORD"]
+
+    assert (split(celery["broker_url"]).username, unquote(split(celery["broker_url"]).password or "")) == (
+        "broker",
+        REDIS_PASSWORDS["broker"],
+    )
+    if plan.celery.result_backend == "redis":
+        assert split(celery["result_backend"]).username == "broker"
+    assert user(settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]) == ({"broker"}, REDIS_PASSWORDS["broker"])
+    for name in ("CACHE_CONFIG", "DATA_CACHE_CONFIG", "FILTER_STATE_CACHE_CONFIG", "EXPLORE_FORM_DATA_CACHE_CONFIG"):
+        assert user(settings[name]) == ({"cache"}, REDIS_PASSWORDS["cache"])
+    results = settings["RESULTS_BACKEND"].database
+    assert (results.username, results.password) == ("cache", REDIS_PASSWORDS["cache"])
+    limits = settings["RATELIMIT_STORAGE_OPTIONS"] if sentinel else None
+    username = limits["username"] if limits else split(settings["RATELIMIT_STORAGE_URI"]).username
+    assert username == "cache"
+
+
 def test_sentinel_is_asked_for_the_primary_everywhere() -> None:
     settings = rendered("enterprise")
     celery = settings["CELERY_CONFIG"]
     assert split(celery["broker_url"]).hostname == "redis-broker-sentinel"
     assert celery["broker_transport_options"]["master_name"] == "redis-broker"
-    assert celery["broker_transport_options"]["sentinel_kwargs"]["password"] == REDIS_PASSWORD
+    asked = celery["broker_transport_options"]["sentinel_kwargs"]
+    assert (asked["username"], asked["password"]) == ("broker", REDIS_PASSWORDS["broker"])
     assert settings["DATA_CACHE_CONFIG"]["CACHE_REDIS_SENTINELS"] == [("redis-cache-sentinel", 26379)]
     assert settings["DATA_CACHE_CONFIG"]["CACHE_REDIS_SENTINEL_MASTER"] == "redis-cache"
     assert settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]["CACHE_REDIS_SENTINEL_MASTER"] == "redis-broker"
@@ -139,7 +167,11 @@ def test_cookies_need_https_only_where_users_have_it(stack: str, https: bool) ->
 )
 def test_any_password_survives_every_url(postgres: str, redis: str, stack: str) -> None:
     plan = TOPOLOGIES[stack]
-    env = environment(plan) | {"POSTGRES_PASSWORD": postgres} | {each.password_env: redis for each in plan.redis}
+    env = (
+        environment(plan)
+        | {"POSTGRES_PASSWORD": postgres}
+        | {each.password_env: redis for each in plan.redis_users().values()}
+    )
     settings: dict[str, Any] = render(plan, env)
     celery = settings["CELERY_CONFIG"]
     urls = [
@@ -217,5 +249,8 @@ def test_a_topology_file_is_read_back_as_it_was(tmp_path: Any, stack: str) -> No
 
 
 def test_no_secret_is_in_the_repr_of_a_description() -> None:
-    database = Database(host="h", port=1, number=0, password=REDIS_PASSWORD, prefix="", ttl_seconds=None, service=None)
-    assert REDIS_PASSWORD not in repr(ResultStore(database))
+    password = REDIS_PASSWORDS["cache"]
+    database = Database(
+        host="h", port=1, number=0, username="cache", password=password, prefix="", ttl_seconds=None, service=None
+    )
+    assert password not in repr(ResultStore(database))

@@ -24,15 +24,17 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import ConnectionError as NoBroker
 
-from components import redis as redis_component
+from infra import access
 from local import binaries
 from runtime import commands, exporter, metric_names
 from runtime.config import ConfigurationError, render
 from runtime.config import redis as redis_config
 from runtime.config.objects import client
 from runtime.exporter import Broker, Look, QueueMetrics
-from runtime.model import Topology
-from tests.runtime.stacks import REDIS_PASSWORD, environment, topology
+from runtime.model import RedisInstance, Topology
+from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
+
+REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: What is put into the broker: messages by queue and priority. `tenant-b` gets none, and nothing ever serves any of them.
@@ -55,6 +57,12 @@ def free_port(taken: set[int] = set()) -> int:  # noqa: B006 - remembered on pur
     raise AssertionError("no free port")
 
 
+def shared_instance() -> RedisInstance:
+    """A server that carries everything of the stack: where the broker's user is held to the keys that it needs."""
+    (found,) = topology("multi-tenant", redis={"broker": {"maxmemory_policy": "volatile-lru"}, "cache": None}).redis
+    return found
+
+
 @dataclass
 class Server:
     """A Valkey with the access rules of a pod's."""
@@ -64,7 +72,7 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        (self.folder / "users.acl").write_text(redis_component.acl_file(REDIS_PASSWORD, "operator-password"))
+        (self.folder / "users.acl").write_text(access.server_acl(shared_instance(), REDIS_PASSWORDS, "operator-password"))
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
@@ -267,8 +275,10 @@ def test_each_message_in_flight_is_read_once_and_within_bounds(plan: Topology, m
 def test_the_broker_is_found_through_sentinel(server: Server, plan: Topology) -> None:
     folder, port = server.folder / "sentinel", free_port()
     folder.mkdir()
+    instance = topology("multi-tenant").instance("redis-broker")
+    (folder / "sentinel.acl").write_text(access.sentinel_acl(instance, REDIS_PASSWORDS, "operator-password"))
     (folder / "sentinel.conf").write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {folder}\nrequirepass {REDIS_PASSWORD}\n"
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\naclfile {folder}/sentinel.acl\n"
         f"sentinel monitor redis-broker 127.0.0.1 {server.port} 1\n"
         f"sentinel auth-user redis-broker operator\nsentinel auth-pass redis-broker operator-password\n"
     )
@@ -277,7 +287,7 @@ def test_the_broker_is_found_through_sentinel(server: Server, plan: Topology) ->
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         send(celery(plan))
-        here = redis_config.Database("127.0.0.1", port, 0, REDIS_PASSWORD, "", None, "redis-broker")
+        here = redis_config.Database("127.0.0.1", port, 0, "broker", REDIS_PASSWORD, "", None, "redis-broker")
 
         def finds() -> bool:
             try:
@@ -299,7 +309,7 @@ class Exporter:
         self.url = f"http://127.0.0.1:{plan.exporter.port}"
         self.log = folder / "exporter.log"
         _, *arguments = commands.exporter()
-        password_env = plan.instance("redis-broker").password_env
+        password_env = plan.redis_users()["broker"].password_env
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(binaries.superset_python()), *arguments],

@@ -12,22 +12,23 @@ import pytest
 
 from local import binaries
 from runtime import commands
-from tests.runtime.conftest import DECLARED_LIMIT, PROJECT, STACK_LIMIT, Prepared, run_script, until
-from tests.runtime.stacks import REDIS_PASSWORD
+from tests.runtime.conftest import DECLARED_LIMIT, OPERATOR_PASSWORD, PROJECT, STACK_LIMIT, Prepared, run_script, until
+from tests.runtime.stacks import REDIS_PASSWORDS
 
 pytestmark = pytest.mark.superset
 
 
-def redis_command(port: int, database: int, *words: str) -> list[str]:
-    """The reply of a Valkey to one command, as redis-py in Superset's environment reads it."""
+def redis_command(port: int, database: int, *words: str, user: str = "operator", password: str = OPERATOR_PASSWORD) -> Any:
+    """The reply of a Valkey to one command, as redis-py in Superset's environment reads it, as a list."""
     program = (
         "import json, os, redis, sys; "
-        f"client = redis.Redis(port={port}, db={database}, password=os.environ['P'], decode_responses=True); "
+        "user, password = os.environ['U'], os.environ['P']; "
+        f"client = redis.Redis(port={port}, db={database}, username=user, password=password, decode_responses=True); "
         "reply = client.execute_command(*sys.argv[1:]); "
         "print(json.dumps(reply if isinstance(reply, list) else [reply]))"
     )
     command = [str(binaries.superset_python()), "-c", program, *words]
-    done = subprocess.run(command, env={"P": REDIS_PASSWORD}, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env={"U": user, "P": password}, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
@@ -121,6 +122,20 @@ def test_event_streams_expire(live: dict[str, Any], prepared: Prepared) -> None:
     assert live["alice"]["status"] == 202
     (ttl,) = redis_command(prepared.services.redis_port, 2, "TTL", "async-events-c")
     assert 86_000 < int(ttl) <= 86_400
+
+
+def test_no_process_asks_redis_for_more_than_its_user_may(live: dict[str, Any], prepared: Prepared) -> None:
+    """Neither server refused a command, a key, a channel or a password to the init job, the web process or the worker.
+
+    Both servers have both users, each with the patterns that it has where one server carries everything.
+    """
+    assert live["bob"]["query"]["status"] == "success"
+    first = prepared.services.redis_port
+    refused = {port: redis_command(port, 0, "ACL", "LOG") for port in (first, first + 1)}
+    assert refused == {first: [], first + 1: []}
+    with pytest.raises(subprocess.CalledProcessError):
+        redis_command(first + 1, 0, "GET", "unacked", user="cache", password=REDIS_PASSWORDS["cache"])
+    assert len(redis_command(first + 1, 0, "ACL", "LOG")) == 1
 
 
 def test_guessing_passwords_is_slowed_down(live: dict[str, Any]) -> None:
