@@ -90,7 +90,7 @@ def on_this_machine(scaled: Manifest, sentinel: int) -> Manifest:
 def watched(cluster: ControlPlane, rendered: Rendered) -> Iterator[None]:
     """The log `workers` has every number of workers that was ever wanted, one a line."""
     cluster.apply(*(each for each in rendered.files if "scaledobject" not in each.name))
-    only = ("deployment", POOL, f"--namespace={NAMESPACE}", "--watch", '--output=jsonpath={.spec.replicas}{"\n"}')
+    only = ("deployment", POOL, f"--namespace={NAMESPACE}", "--watch", '--output=jsonpath={.spec.replicas}{"\\n"}')
     cluster.processes.start("workers", [cluster.program("kubectl"), f"--kubeconfig={cluster.kubeconfig()}", "get", *only])
     yield
     cluster.processes.stop("workers")
