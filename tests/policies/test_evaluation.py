@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -144,15 +143,6 @@ def test_command_prints_a_table_and_fails(tmp_path: Path, monkeypatch: pytest.Mo
     wrong = run("nowhere")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "Pulumi.nowhere.yaml" in wrong.stderr
-
-
-def test_command_is_fast() -> None:
-    """The whole command needs less than 3 s of processor time on the largest stack (files compiled by a first run)."""
-    assert run("multi-tenant").returncode == 0
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert run("multi-tenant").returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
 def test_policies_of_the_engine() -> None:
