@@ -55,7 +55,8 @@ def test_settings_arrive_in_the_topology_whatever_their_type() -> None:
 
 def test_keys_of_other_projects_and_providers_are_not_ours() -> None:
     config = {**recording.as_engine_config({"topology": "minimal"}), "kubernetes:context": "prod", "aws:region": "eu-west-1"}
-    program.read("test", config, lambda key: False)
+    planned, _ = program.read("test", config, lambda key: False)
+    assert planned == program.read("test", recording.as_engine_config({"topology": "minimal"}), lambda key: False)[0]
 
 
 def problems_of(config: dict[str, Any], encrypted: frozenset[str] = PREVIEW_ENCRYPTED) -> set[str]:
