@@ -19,8 +19,6 @@ from runtime import metric_names
 from runtime.config.redis import SENTINEL_PORT
 from runtime.model import Pool, RedisDatabase, RedisInstance, Scaling
 
-#: Namespace of KEDA's operator, which connects to the broker.
-KEDA_NAMESPACE = "keda"
 #: External metrics that an HPA asks for, of the exporter's, by way of the metrics adapter: messages of each `queue_name` that
 #: wait or are in flight; and those that wait, by which it still scales out where those in flight are too many to be counted.
 QUEUE_METRICS = (metric_names.MESSAGES, metric_names.DEPTH)

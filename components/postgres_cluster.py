@@ -11,20 +11,22 @@ from components.network import Flow, Group
 from components.postgres import NAME, PASSWORD, PostgresArgs, server_settings, user_of
 from infra.quantities import format_cpu, format_memory
 
-#: Namespace of the operator, which asks every server for its state at `STATUS_PORT`.
-OPERATOR_NAMESPACE = "cnpg-system"
+#: Where the operator asks every server for its state.
 STATUS_PORT = 8000
 #: The operator's servers always listen here.
 PORT = 5432
 
 
-def cluster_flows(servers: Group) -> list[Flow]:
-    """What the servers need beside their clients: each other, the operator, and the API server, wherever it is."""
+def cluster_flows(servers: Group, operator: str) -> list[Flow]:
+    """What the servers need beside their clients: each other, the operator, and the API server, wherever it is.
+
+    `operator` is the operator's namespace.
+    """
     return [
         Flow(servers, servers, PORT),
         Flow(servers, servers, STATUS_PORT),
-        Flow(OPERATOR_NAMESPACE, servers, PORT),
-        Flow(OPERATOR_NAMESPACE, servers, STATUS_PORT),
+        Flow(operator, servers, PORT),
+        Flow(operator, servers, STATUS_PORT),
         Flow(servers, None, 443),
         Flow(servers, None, 6443),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pulumi
 from pulumi_kubernetes import Provider
 
-from components.autoscaler import KEDA_NAMESPACE, Autoscaler, AutoscalerArgs
+from components.autoscaler import Autoscaler, AutoscalerArgs
 from components.backup import MetadataBackup, MetadataBackupArgs
 from components.beat import BeatScheduler, BeatSchedulerArgs
 from components.common import PREFIX, SUPERSET, Scope
@@ -235,7 +235,7 @@ def _network(
     backup: MetadataBackup | None,
 ) -> NetworkPoliciesArgs:
     superset = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
-    route, port = topology.web.route, topology.postgres.port
+    route, port, operators = topology.web.route, topology.postgres.port, topology.operator_namespaces
     database = Group("postgres", postgres.match) if postgres else None
     scraped = Group("exporter", exporter.match)
     flows = [
@@ -249,13 +249,13 @@ def _network(
     if backup:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:
-        flows += cluster_flows(database)
+        flows += cluster_flows(database, operators.cloudnativepg)
     for instance in topology.redis:
         flows += _redis_flows(superset, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker:
             flows += _clients(scraped, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
-            flows += _clients(KEDA_NAMESPACE, instance, redis[instance.name], sentinels.get(instance.name))
+            flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
     return NetworkPoliciesArgs(scope, flows, [OutsideNetworks(superset, topology.database_cidrs)])
 
 

@@ -105,7 +105,10 @@ _BASE: dict[str, Any] = {
     "caching": {"chart_data_ttl": 3600, "query_results_ttl": 3600},
     "statement_timeout": 530,
     "row_limit": 100000,
-    "network": {"database_cidrs": ["0.0.0.0/0", "::/0"]},
+    "network": {
+        "database_cidrs": ["0.0.0.0/0", "::/0"],
+        "operator_namespaces": {"keda": "keda", "cloudnativepg": "cnpg-system"},
+    },
     "databases": {},
     "tenants": {},
     "maintenance": {"query_retention_days": 90, "log_retention_days": 90, "cron": "17 3 * * *"},

@@ -267,10 +267,18 @@ class CachingSettings(Section):
     query_results_ttl: Positive = Field(description="rows of SQL Lab queries, unless the database says otherwise")
 
 
+class OperatorNamespaces(Section):
+    """Where the cluster's operators run: they connect to servers of the stack."""
+
+    keda: Name = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
+    cloudnativepg: Name = Field(description="namespace of CloudNativePG, which looks after its servers")
+
+
 class NetworkSettings(Section):
-    """What the pods may reach outside the namespace."""
+    """Who outside the namespace is reached by its pods, and connects to them."""
 
     database_cidrs: tuple[Cidr, ...] = Field(strict=False, description="networks of the analytic databases")
+    operator_namespaces: OperatorNamespaces
 
 
 class MetricsSettings(Section):

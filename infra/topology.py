@@ -24,6 +24,7 @@ from runtime.model import (
     Exporter,
     Images,
     Job,
+    OperatorNamespaces,
     Pool,
     Postgres,
     Purpose,
@@ -104,6 +105,7 @@ def build(stack: str, settings: Settings) -> Topology:
         statement_timeout_seconds=settings.statement_timeout,
         row_limit=settings.row_limit,
         database_cidrs=settings.network.database_cidrs,
+        operator_namespaces=OperatorNamespaces(**settings.network.operator_namespaces.model_dump()),
         databases=_databases(settings),
         admin_username=settings.admin_username,
     )

@@ -286,6 +286,13 @@ class Images(Frozen):
     pull_policy: Literal["IfNotPresent", "Always", "Never"]
 
 
+class OperatorNamespaces(Frozen):
+    """Namespaces of the cluster's operators that connect to servers of the stack."""
+
+    keda: str
+    cloudnativepg: str
+
+
 class Topology(Frozen):
     """Everything decided about one environment."""
 
@@ -309,6 +316,7 @@ class Topology(Frozen):
     statement_timeout_seconds: int
     row_limit: int
     database_cidrs: tuple[str, ...]
+    operator_namespaces: OperatorNamespaces
     databases: tuple[AnalyticDatabase, ...]
     admin_username: str
 

@@ -39,6 +39,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "tenants": {"acme": {"users": ["ann"], "concurrency": 3}},
         "redis": {"cache": {"persistence": "none", "replicas": 1, "sentinel": False}},
         "postgres": {"kind": "cloudnativepg", "instances": 3},
+        "network": {"operator_namespaces": {"keda": "autoscaling", "cloudnativepg": "databases"}},
         "web": {
             "route": {
                 "kind": "gateway",
