@@ -30,8 +30,11 @@ from runtime.model import (
     Persistence,
     Platform,
     PostgresKind,
+    Priority,
     ResultBackend,
+    ResultCompression,
     RouteKind,
+    TenantPool,
     TopologyName,
 )
 
@@ -260,11 +263,70 @@ class CelerySettings(Section):
     connections: PoolSettings
 
 
+class SpillSettings(Section):
+    """Where large results go instead of Redis."""
+
+    above: Memory = Field(description="results larger than this, as stored, are written to files")
+    folder: Annotated[str, _matching(r"/.+", "must be an absolute path|Write it as in /var/lib/superset/results")] = Field(
+        description="folder that web and workers share (a ReadWriteMany volume on Kubernetes)"
+    )
+
+
 class CachingSettings(Section):
-    """How long results are kept, in seconds."""
+    """How long results are kept, in seconds, and how."""
 
     chart_data_ttl: Positive = Field(description="chart data, unless the dataset or database says otherwise")
     query_results_ttl: Positive = Field(description="rows of SQL Lab queries, unless the database says otherwise")
+    jitter: Annotated[int, Field(ge=0, le=50)] = Field(description="percent by which each lifetime is spread either way")
+    early_refresh: Annotated[float, Field(ge=0, le=10, strict=False)] = Field(
+        description="how eagerly one caller computes a value anew before it expires; 1 is usual, 0: never"
+    )
+    stale: NotNegative = Field(
+        description="seconds past its lifetime that a value may be served while one caller refreshes it"
+    )
+    single_flight: bool = Field(description="identical cold requests wait for the first one's result")
+    compression: ResultCompression = Field(description="of results: none, zlib, zstd or lz4; see docs/measurements.md")
+    compress_above: Memory = Field(description="smaller results are stored as they are")
+    max_result: Memory = Field(description="larger results, as stored, are refused with a message")
+    spill: SpillSettings | None = Field(description="null: every result is in Redis")
+
+
+class ResilienceSettings(Section):
+    """How queries end under faults, and how many may wait."""
+
+    max_queued: Positive = Field(description="messages in one queue beyond which a submission is refused at once")
+    max_in_flight_per_user: Positive = Field(
+        description="one user's queries, waiting or running, beyond which one is refused"
+    )
+    max_retries: NotNegative = Field(
+        description="tries again of a read after a lost connection; a write is never tried again"
+    )
+    retry_backoff: Positive = Field(
+        description="longest wait in seconds between tries; it doubles from one second, with jitter"
+    )
+    final_state: Annotated[int, Field(ge=30)] = Field(
+        description="seconds after its worker or message is lost by which a query is failed, with the reason"
+    )
+
+
+class UrgentSettings(Section):
+    """Queries that pass the others."""
+
+    queue: Name = Field(description="where they go; a pool must listen")
+    roles: tuple[str, ...] = Field(strict=False, description="Superset roles whose queries are always urgent")
+    marker_roles: tuple[str, ...] = Field(
+        strict=False, description="Superset roles that may mark one query urgent, by the header X-Superset-Async-Urgent: 1"
+    )
+
+
+class RateSettings(Section):
+    """What the platform costs, for reports of cost by tenant, user or database."""
+
+    worker_hour: Annotated[float, Field(ge=0, strict=False)] = Field(description="one worker for an hour")
+    redis_hour: Annotated[float, Field(ge=0, strict=False)] = Field(description="all Redis servers for an hour")
+    currency: Annotated[str, _matching(r"[A-Z]{3}", "must be a currency's code|Write it as in USD")] = Field(
+        description="of the rates and budgets"
+    )
 
 
 class OperatorNamespaces(Section):
@@ -291,13 +353,65 @@ class MetricsSettings(Section):
     resources: ResourceSettings
 
 
-class TenantSettings(Section):
-    """One tenant: a queue and a worker pool of its own."""
+class GuestSettings(Section):
+    """A claim by which an embedded guest's token is a tenant's."""
 
-    users: tuple[str, ...] = Field(strict=False, description="Superset user names whose queries are this tenant's")
-    concurrency: Positive | None = Field(default=None, description="child processes of each of the tenant's workers")
-    min_workers: Positive | None = Field(default=None, description="the tenant's workers at rest")
-    max_workers: Positive | None = Field(default=None, description="the tenant's workers under load")
+    claim: Annotated[str, _matching(r"[A-Za-z_][\w.-]*", "must be a dotted path|Write it as in user.username")] = Field(
+        description="dotted path in the token, such as user.username; a list matches by any of its items"
+    )
+    value: str = Field(description="what stands there; a trailing * matches any ending")
+
+
+class QuotaSettings(Section):
+    """The most that a tenant's pods may request together."""
+
+    cpu: Cpu = Field(description="CPU, such as 8")
+    memory: Memory = Field(description="memory, such as 16Gi")
+
+
+class TenantSettings(Section):
+    """One tenant: how its queries are recognised, and what they get. At least one of the first four must be given.
+
+    A claim of the guest token decides first, then the user, then the user's roles, then the database.
+    """
+
+    users: tuple[str, ...] = Field(
+        default=(), strict=False, description="Superset user names whose queries are this tenant's"
+    )
+    roles: tuple[str, ...] = Field(
+        default=(), strict=False, description="Superset roles whose users' queries are this tenant's"
+    )
+    databases: tuple[str, ...] = Field(
+        default=(), strict=False, description="names of databases in Superset; queries of them are this tenant's"
+    )
+    guests: tuple[GuestSettings, ...] = Field(
+        default=(), strict=False, description="claims of embedded guests' tokens that are this tenant's"
+    )
+    pool: TenantPool = Field(
+        default="dedicated", description="dedicated: workers of its own; shared: those of the default queue"
+    )
+    concurrency: Positive | None = Field(default=None, description="dedicated: child processes of each of its workers")
+    min_workers: Positive | None = Field(default=None, description="dedicated: its workers at rest")
+    max_workers: Positive | None = Field(default=None, description="dedicated: its workers under load")
+    in_flight: Positive | None = Field(
+        default=None, description="shared: children of one worker that it may hold at once; default: all but one"
+    )
+    priority: Priority = Field(
+        default="normal",
+        description="dedicated: whose pods are placed first; shared: whose turn comes first: low, normal, high",
+    )
+    quota: QuotaSettings | None = Field(
+        default=None, description="dedicated: the most that its pods may request; null: no limit"
+    )
+    soft_time_limit: Positive | None = Field(default=None, description="seconds; default: celery.soft_time_limit")
+    time_limit: Positive | None = Field(default=None, description="seconds; default: celery.time_limit")
+    statement_timeout: Positive | None = Field(default=None, description="seconds; default: the stack's statement_timeout")
+    result_ttl: Positive | None = Field(
+        default=None, description="seconds that its results are kept; default: as in caching"
+    )
+    monthly_budget: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+        default=None, description="in the rates' currency; reports say what is left of it"
+    )
 
 
 class DatabaseSettings(Section):
@@ -376,6 +490,9 @@ class Settings(Section):
     beat_resources: ResourceSettings
     metrics: MetricsSettings
     caching: CachingSettings
+    resilience: ResilienceSettings
+    urgent: UrgentSettings | None = Field(description="queries that pass the others; null: none do")
+    rates: RateSettings
     statement_timeout: Positive = Field(description="seconds after which an analytic database itself ends a statement")
     row_limit: Positive = Field(description="most rows that SQL Lab returns")
     network: NetworkSettings

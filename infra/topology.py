@@ -12,7 +12,7 @@ from infra import invariants
 from infra import settings as stack_settings
 from infra.connections import connections_needed
 from infra.problems import StackError
-from infra.settings import PoolSettings, RedisSettings, ResourceSettings, Settings, WorkerOverrides
+from infra.settings import PoolSettings, RedisSettings, ResourceSettings, Settings, TenantSettings, WorkerOverrides
 from runtime.model import (
     BROKER_PURPOSES,
     AnalyticDatabase,
@@ -22,21 +22,28 @@ from runtime.model import (
     Celery,
     ConnectionPool,
     Exporter,
+    GuestClaim,
     Images,
     Job,
     OperatorNamespaces,
     Pool,
     Postgres,
     Purpose,
+    Quota,
+    Rates,
     RedisDatabase,
     RedisInstance,
     RedisRole,
     RedisUser,
+    Resilience,
     Resources,
     Route,
     Scaling,
+    Share,
+    Spill,
     Tenant,
     Topology,
+    Urgent,
     Web,
 )
 
@@ -52,6 +59,7 @@ DATABASE_NUMBERS: dict[Purpose, int] = {
     "explore_form_data": 6,
     "query_results": 7,
     "rate_limits": 8,
+    "coordination": 9,
 }
 LOOPBACK = "127.0.0.1"
 #: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
@@ -95,13 +103,11 @@ def build(stack: str, settings: Settings) -> Topology:
         pools=pools,
         beat=beat,
         exporter=_exporter(settings),
-        caching=Caching(
-            chart_data_ttl_seconds=settings.caching.chart_data_ttl,
-            query_results_ttl_seconds=settings.caching.query_results_ttl,
-        ),
-        tenants=tuple(
-            Tenant(id=tenant_id, queue=tenant_id, users=tenant.users) for tenant_id, tenant in settings.tenants.items()
-        ),
+        caching=_caching(settings),
+        resilience=_resilience(settings),
+        tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),
+        urgent=Urgent(**settings.urgent.model_dump()) if settings.urgent else None,
+        rates=Rates(**settings.rates.model_dump()),
         statement_timeout_seconds=settings.statement_timeout,
         row_limit=settings.row_limit,
         database_cidrs=settings.network.database_cidrs,
@@ -135,6 +141,7 @@ def _broker_keys(queues: Sequence[str]) -> tuple[str, ...]:
         "celeryev*",
         "celery-task-meta-*",
         "async-events-*",
+        f"{_prefix('coordination')}*",
     )
 
 
@@ -165,7 +172,7 @@ def _cache_user() -> RedisUser:
 
 def _prefix(purpose: Purpose) -> str:
     # Celery and Superset's event streams take no prefix from here.
-    return "" if purpose in BROKER_PURPOSES else f"{purpose}:"
+    return "" if purpose in BROKER_PURPOSES - {"coordination"} else f"{purpose}:"
 
 
 def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: int, *users: RedisUser) -> RedisInstance:
@@ -194,6 +201,7 @@ def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tu
         "broker": None,
         "celery_results": settings.celery.result_expires,
         "async_events": None,
+        "coordination": None,
         "metadata_cache": DAY,
         "data_cache": settings.caching.chart_data_ttl,
         "filter_state": 90 * DAY,
@@ -279,23 +287,56 @@ def _celery(settings: Settings) -> Celery:
     )
 
 
+def _tenant(settings: Settings, tenant_id: str, tenant: TenantSettings) -> Tenant:
+    celery = settings.celery
+    return Tenant(
+        id=tenant_id,
+        queue=tenant_id,
+        pool=tenant_id if tenant.pool == "dedicated" else _shared_pool(settings),
+        users=tenant.users,
+        roles=tenant.roles,
+        databases=tenant.databases,
+        guests=tuple(GuestClaim(claim=guest.claim, value=guest.value) for guest in tenant.guests),
+        soft_time_limit_seconds=tenant.soft_time_limit or celery.soft_time_limit,
+        time_limit_seconds=tenant.time_limit or celery.time_limit,
+        statement_timeout_seconds=tenant.statement_timeout or settings.statement_timeout,
+        result_ttl_seconds=tenant.result_ttl,
+        monthly_budget=tenant.monthly_budget,
+    )
+
+
+def _shared_pool(settings: Settings) -> str:
+    """The pool that listens to the default queue, and so to those of the tenants without workers of their own."""
+    default = settings.celery.default_queue
+    return next((name for name, pool in settings.pools.items() if default in (pool.queues or (name,))), default)
+
+
 def _pools(settings: Settings) -> tuple[Pool, ...]:
     of_tenants = {
         tenant_id: WorkerOverrides(
             concurrency=tenant.concurrency, min_workers=tenant.min_workers, max_workers=tenant.max_workers
         )
         for tenant_id, tenant in settings.tenants.items()
+        if tenant.pool == "dedicated"
     }
     return tuple(_pool(settings, name, overrides) for name, overrides in (of_tenants | settings.pools).items())
 
 
 def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
+    tenant = settings.tenants.get(name) if name not in settings.pools else None
+    shared = tuple(tenant_id for tenant_id, other in settings.tenants.items() if other.pool == "shared")
+    queues = (*(overrides.queues or (name,)), *(shared if name == _shared_pool(settings) else ()))
     base = settings.workers
+    concurrency = overrides.concurrency or base.concurrency
     scaling = overrides.scaling or base.scaling
     return Pool(
         name=name,
-        queues=overrides.queues or (name,),
-        concurrency=overrides.concurrency or base.concurrency,
+        tenant=name if tenant else None,
+        priority=tenant.priority if tenant else "normal",
+        quota=Quota(cpu_millis=tenant.quota.cpu, memory_bytes=tenant.quota.memory) if tenant and tenant.quota else None,
+        queues=queues,
+        shares=tuple(_share(settings, queue, concurrency) for queue in queues) if len(queues) > 1 else (),
+        concurrency=concurrency,
         min_workers=overrides.min_workers or base.min_workers,
         max_workers=overrides.max_workers or base.max_workers,
         prefetch_multiplier=overrides.prefetch_multiplier or base.prefetch_multiplier,
@@ -311,6 +352,44 @@ def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
         if scaling and settings.platform != "local"
         else None,
         resources=_resources(overrides.resources or base.resources),
+    )
+
+
+def _share(settings: Settings, queue: str, concurrency: int) -> Share:
+    """One child always stays free for the others, unless the tenant's own bound is lower still."""
+    tenant = settings.tenants.get(queue)
+    most = max(1, concurrency - 1)
+    return Share(
+        queue=queue,
+        in_flight=min(most, tenant.in_flight or most) if tenant else most,
+        priority=tenant.priority if tenant else "normal",
+    )
+
+
+def _caching(settings: Settings) -> Caching:
+    caching = settings.caching
+    return Caching(
+        chart_data_ttl_seconds=caching.chart_data_ttl,
+        query_results_ttl_seconds=caching.query_results_ttl,
+        jitter_percent=caching.jitter,
+        early_refresh=caching.early_refresh,
+        stale_seconds=caching.stale,
+        single_flight=caching.single_flight,
+        compression=caching.compression,
+        compress_above_bytes=caching.compress_above,
+        max_result_bytes=caching.max_result,
+        spill=Spill(above_bytes=caching.spill.above, folder=caching.spill.folder) if caching.spill else None,
+    )
+
+
+def _resilience(settings: Settings) -> Resilience:
+    resilience = settings.resilience
+    return Resilience(
+        max_queued=resilience.max_queued,
+        max_in_flight_per_user=resilience.max_in_flight_per_user,
+        max_retries=resilience.max_retries,
+        retry_backoff_seconds=resilience.retry_backoff,
+        final_state_seconds=resilience.final_state,
     )
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module, metadata
 from typing import Any, cast
 
+from runtime import executions
 from runtime.config import ConfigurationError, load_topology, render
 from runtime.config import redis as redis_config
 from runtime.config import secrets as stack_secrets
@@ -273,11 +274,13 @@ def _uri_of(declared: AnalyticDatabase, env: Mapping[str, str]) -> str:
 
 
 def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
-    """Migrations, roles, administrator and declared databases, in a started Superset; the databases' ids by name."""
+    """Migrations, own tables, roles, administrator and declared databases, in a started Superset; the databases' ids by name."""
     password = env.get(ADMIN_PASSWORD_ENV)
     if not password:
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     migrate(app, report)
+    _db().session.connection().exec_driver_sql(executions.SCHEMA)
+    _db().session.commit()
     sync_roles(app, report)
     ensure_admin(app, topology.admin_username, password, report)
     return register_databases(app, topology, env, report)

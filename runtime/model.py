@@ -28,15 +28,19 @@ EvictionPolicy = Literal[
 Persistence = Literal["aof", "rdb", "none"]
 ResultBackend = Literal["redis", "postgresql"]
 Compression = Literal["none", "gzip", "zstd"]
+ResultCompression = Literal["none", "zlib", "zstd", "lz4"]
 PostgresKind = Literal["statefulset", "cloudnativepg", "existing"]
 Autoscaler = Literal["hpa", "keda"]
 RouteKind = Literal["ingress", "gateway"]
+TenantPool = Literal["shared", "dedicated"]
+Priority = Literal["low", "normal", "high"]
 
-#: What each Redis database is for. The first three carry state that no one can compute again; the rest are caches.
+#: What each Redis database is for. The first four carry state that no one can compute again; the rest are caches.
 Purpose = Literal[
     "broker",
     "celery_results",
     "async_events",
+    "coordination",
     "metadata_cache",
     "data_cache",
     "filter_state",
@@ -44,7 +48,7 @@ Purpose = Literal[
     "query_results",
     "rate_limits",
 ]
-BROKER_PURPOSES: frozenset[Purpose] = frozenset({"broker", "celery_results", "async_events"})
+BROKER_PURPOSES: frozenset[Purpose] = frozenset({"broker", "celery_results", "async_events", "coordination"})
 #: As whom Superset's processes use Redis: one user for what carries state, one for the caches.
 RedisRole = Literal["broker", "cache"]
 
@@ -191,10 +195,36 @@ class Scaling(Frozen):
     scale_in_window_seconds: int
 
 
+class Share(Frozen):
+    """What one queue may take of each worker that listens to several: at most `in_flight` of its children at once.
+
+    Among queues that have messages and room, a higher `priority` is asked first, and equal ones take turns.
+    """
+
+    queue: str
+    in_flight: int
+    priority: Priority
+
+
+class Quota(Frozen):
+    """The most that the pods of one pool may request together: CPU in millicores, memory in bytes."""
+
+    cpu_millis: int
+    memory_bytes: int
+
+
 class Pool(Frozen):
-    """One Celery worker pool: `min_workers..max_workers` workers of `concurrency` child processes on `queues`."""
+    """One Celery worker pool: `min_workers..max_workers` workers of `concurrency` child processes on `queues`.
+
+    `tenant` is whose it is alone, None for a pool that several share; then `shares` has what each queue may take, and is
+    empty for a pool with one queue.
+    """
 
     name: str
+    tenant: str | None
+    priority: Priority
+    quota: Quota | None
+    shares: tuple[Share, ...]
     queues: tuple[str, ...]
     concurrency: int
     min_workers: int
@@ -251,19 +281,92 @@ class Celery(Frozen):
     connections: ConnectionPool
 
 
+class GuestClaim(Frozen):
+    """A claim of an embedded guest's token: the value at the dotted path `claim`, such as user.username."""
+
+    claim: str
+    value: str
+
+
 class Tenant(Frozen):
-    """Whose queries go to `queue`: those of the Superset users named here."""
+    """Whose queries go to `queue`, which the workers of `pool` listen to.
+
+    A query is this tenant's by the first of these that any tenant has: a claim of its guest token, its user, one of its
+    user's roles, the analytic database that it reads. Limits are those of the tenant's tasks.
+    """
 
     id: str
     queue: str
+    pool: str
     users: tuple[str, ...]
+    roles: tuple[str, ...]
+    databases: tuple[str, ...]
+    guests: tuple[GuestClaim, ...]
+    soft_time_limit_seconds: int
+    time_limit_seconds: int
+    statement_timeout_seconds: int
+    result_ttl_seconds: int | None
+    monthly_budget: float | None
+
+
+class Urgent(Frozen):
+    """Whose queries go to `queue` whatever their tenant: those of users with one of `roles`, and those that ask for it (by
+    a header of the request) from users with one of `marker_roles`."""
+
+    queue: str
+    roles: tuple[str, ...]
+    marker_roles: tuple[str, ...]
+
+
+class Rates(Frozen):
+    """What an hour of one worker at rest or at work, and of all Redis servers, costs in `currency`."""
+
+    worker_hour: float
+    redis_hour: float
+    currency: str
+
+
+class Spill(Frozen):
+    """Where results larger than `above_bytes` go instead of Redis: files in `folder`, which web and workers share."""
+
+    above_bytes: int
+    folder: str
 
 
 class Caching(Frozen):
-    """Lifetimes of what is cached: of chart data and of SQL Lab's results."""
+    """How results are kept: chart data and SQL Lab's rows.
+
+    `jitter_percent`: each lifetime is spread by as much either way. `early_refresh`: how eagerly one caller computes a value
+    anew before it expires (beta of probabilistic early expiration; 0: never). `stale_seconds`: how long past its lifetime a
+    value may be served while one caller computes it anew (0: never). `single_flight`: identical cold requests wait for one.
+    `compress_above_bytes`: smaller values are stored as they are. `max_result_bytes`: larger ones are refused, as stored.
+    """
 
     chart_data_ttl_seconds: int
     query_results_ttl_seconds: int
+    jitter_percent: int
+    early_refresh: float
+    stale_seconds: int
+    single_flight: bool
+    compression: ResultCompression
+    compress_above_bytes: int
+    max_result_bytes: int
+    spill: Spill | None
+
+
+class Resilience(Frozen):
+    """How queries end under faults, and how many may wait.
+
+    `max_queued`: messages in one queue beyond which a submission is refused. `max_in_flight_per_user`: one user's queries,
+    waiting or running, beyond which another is refused. `max_retries`: of a read after a connection error, with back-off of
+    at most `retry_backoff_seconds`. `final_state_seconds`: within how long after its cause a lost query is final.
+    """
+
+    max_queued: int
+    max_in_flight_per_user: int
+    max_retries: int
+    retry_backoff_seconds: int
+    final_state_seconds: int
 
 
 class AnalyticDatabase(Frozen):
@@ -312,7 +415,10 @@ class Topology(Frozen):
     beat: Beat | None
     exporter: Exporter
     caching: Caching
+    resilience: Resilience
     tenants: tuple[Tenant, ...]
+    urgent: Urgent | None
+    rates: Rates
     statement_timeout_seconds: int
     row_limit: int
     database_cidrs: tuple[str, ...]
@@ -337,6 +443,13 @@ class Topology(Frozen):
     def redis_users(self) -> dict[RedisRole, RedisUser]:
         """Every user of every Redis instance; a role is on one instance only."""
         return {user.role: user for instance in self.redis for user in instance.users}
+
+    def tenant(self, tenant_id: str) -> Tenant:
+        """The tenant called `tenant_id`; KeyError for an unknown one."""
+        for candidate in self.tenants:
+            if candidate.id == tenant_id:
+                return candidate
+        raise KeyError(tenant_id)
 
     def pool(self, name: str) -> Pool:
         """The worker pool called `name`; KeyError for an unknown one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from runtime import logins
+from runtime import application
 from runtime.config import redis
 from runtime.config.secrets import Secrets
 from runtime.model import Topology
@@ -24,7 +24,7 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "ENABLE_PROXY_FIX": topology.platform != "local",
         # Superset's default is a string that everyone knows; embedded dashboards would accept what it signs.
         "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
-        "FLASK_APP_MUTATOR": logins.limit,
+        "FLASK_APP_MUTATOR": application.extend,
         "RATELIMIT_ENABLED": True,
         # Only log-ins are limited. A limit on all requests would count every poll of every user behind one
         # address together.

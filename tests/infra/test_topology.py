@@ -102,7 +102,7 @@ def assert_invariants(topology: Topology) -> None:
         assert not instance.sentinel or instance.replicas >= 2
     for database in topology.redis_databases:
         instance = topology.instance(database.instance)
-        if database.purpose in ("broker", "celery_results", "async_events"):
+        if database.purpose in ("broker", "celery_results", "async_events", "coordination"):
             assert instance.carries_broker
         else:
             assert instance.carries_caches
