@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy test test-cluster lint format docs lock image
+.PHONY: help install up down status logs clean render policy test test-cluster chaos lint format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-c
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
 	@$(VENV)/bin/python -m tools.build
 	@$(VENV)/bin/python -m pytest -m cluster $(CLUSTER_TESTS)
+
+chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real services, and show what held [SCENARIO=…]
+	@$(VENV)/bin/python -m bench.chaos $(SCENARIO)
 
 lint: $(VENV)/.dev ## format, lint and types
 	@$(VENV)/bin/ruff format --check .
