@@ -1,0 +1,1 @@
+"""One module a kind of fault; each has `run`, and can be run alone."""
