@@ -12,8 +12,8 @@ TABLE = "superset_async_executions"
 
 #: sql: a query of SQL Lab, `subject` is its id. chart: a chart's asynchronous job, `subject` is the job's id.
 Kind = Literal["sql", "chart"]
-#: None (NULL) while it runs. `lost`: its worker or message was gone, and nothing will finish it.
-Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused"]
+#: None (NULL) while it runs. `lost`: its worker or message was gone, and it was not finished. `retried`: another attempt follows.
+Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
 
 #: Times are UTC. `tenant` is empty for queries of no tenant. `attempt` counts from 1. `writes` is what the fence decided by:
 #: true where the statement may change data.

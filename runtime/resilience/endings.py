@@ -1,0 +1,50 @@
+"""The two ways to end what no process will finish: a query's row, and a chart's event. Each says to the user what happened.
+
+Both lean on Superset 6.1's own tables and events; nothing else in this project writes them from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any, Literal
+
+#: The states of a query that has not ended; all others are final.
+OPEN_STATES = ("pending", "running", "scheduled", "fetching")
+
+ErrorType = Literal["ASYNC_WORKERS_ERROR", "RESULTS_BACKEND_ERROR", "GENERIC_BACKEND_ERROR"]
+
+
+def end_query(connection: Any, query_id: int, message: str, error_type: ErrorType = "ASYNC_WORKERS_ERROR") -> bool:
+    """Make an open query `failed`, with `message`; False where it has ended already, or is none.
+
+    `connection` is SQLAlchemy's, to the metadata database; the caller commits. Superset's pages show the state `failed`
+    only (not `timed_out`) with its message, and poll by `changed_on`.
+    """
+    done = connection.exec_driver_sql(
+        "UPDATE query SET status = 'failed', error_message = %s, end_time = %s, tmp_table_name = NULL, "
+        "changed_on = timezone('utc', now()), extra_json = "
+        "(COALESCE(NULLIF(extra_json, ''), '{}')::jsonb || jsonb_build_object('errors', %s::jsonb))::text "
+        "WHERE id = %s AND status = ANY(%s)",
+        (message, time.time() * 1000, json.dumps([_error(message, error_type)]), query_id, list(OPEN_STATES)),
+    )
+    return bool(done.rowcount)
+
+
+def end_chart(job: Mapping[str, Any], message: str, error_type: ErrorType = "ASYNC_WORKERS_ERROR") -> None:
+    """Tell the browser that waits for chart `job` (Superset's job_metadata) that it failed. Raises redis-py's errors."""
+    manager = import_module("superset.extensions").async_query_manager
+    shown = {key: value for key, value in job.items() if key != "guest_token"}
+    manager.update_job(shown, manager.STATUS_ERROR, errors=[_error(message, error_type)])
+
+
+def _error(message: str, error_type: ErrorType) -> dict[str, Any]:
+    """One error, as Superset's pages expect it."""
+    errors = import_module("superset.errors")
+    error = errors.SupersetError(
+        message=message, error_type=errors.SupersetErrorType[error_type], level=errors.ErrorLevel.ERROR
+    )
+    return asdict(error)
