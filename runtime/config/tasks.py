@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from runtime.config import metadata, redis
 from runtime.config.objects import Crontab
-from runtime.config.secrets import Secrets
+from runtime.config.secrets import ConfigurationError, Secrets
 from runtime.model import Celery, Job, Topology
-from runtime.routing import Router
+from runtime.tenancy import routes
+from runtime.tenancy.router import Router
 
 #: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated.
 IMPORTS = (
@@ -29,7 +30,9 @@ JOB_EXPIRES_SECONDS = 3600
 
 
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
-    """CELERY_CONFIG, with Celery's own lower-case names."""
+    """CELERY_CONFIG, with Celery's own lower-case names; ConfigurationError where a task could be routed to nobody."""
+    if problems := routes.problems(topology):
+        raise ConfigurationError(f"stack {topology.stack!r}: {'; '.join(problems)}. Make its topology again from the stack")
     return {"CELERY_CONFIG": config(topology, secrets)}
 
 

@@ -1,0 +1,74 @@
+"""Whose request or task this process is at work on, for what must keep tenants apart: caches, limits, logs."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, cast
+
+from runtime.model import Topology
+from runtime.tenancy.directory import Superset
+from runtime.tenancy.recognition import NOBODY, Person, Recognition
+
+#: Header of a task's message: the tenant that the router found.
+TENANT_HEADER = "superset_async_tenant"
+
+
+def current_tenant_id() -> str:
+    """The tenant of the current user or guest, empty for none; the same in the web process and in the user's task.
+
+    By claim, user name and roles only, and never by database: what a user is shown lies under one name whatever it is made of.
+    The user is the one of the request, or the one whom a task works for. It raises what a look-up in the metadata database
+    raises, once a minute for a user: an answer that is wrong would show one tenant's results to another.
+    """
+    recognition = _recognition()
+    if recognition is None:
+        return NOBODY
+    flask = import_module("flask")
+    user = flask.g.get("user") if flask.has_app_context() else None
+    return recognition.of_person(person_of(user)) if user is not None else NOBODY
+
+
+def person_of(user: Any) -> Person:
+    """Who a Superset user object is: a user, an embedded guest, or somebody who is not logged in."""
+    directory = Superset()
+    if getattr(user, "is_guest_user", False):
+        return directory.guest(user.guest_token)
+    user_id = getattr(user, "id", None)
+    return directory.anonymous() if user_id is None else directory.user(user_id)
+
+
+def task_tenant_id() -> str:
+    """The tenant that the router found for the task at work in this process; empty outside of a task, and for none."""
+    return task_field(TENANT_HEADER)
+
+
+def task_field(name: str) -> str:
+    """A field of the request of the task at work in this process, empty where there is none."""
+    task = cast(Any, import_module("celery._state")).get_current_task()
+    return str(task.request.get(name) or "") if task is not None else ""
+
+
+def tenant_of_queue(queue: str) -> str:
+    """The tenant whose own queue this is; empty for a queue that no tenant has alone."""
+    return _of_queues().get(queue, NOBODY)
+
+
+@lru_cache(maxsize=1)
+def _topology() -> Topology:
+    # The configuration imports what asks here.
+    from runtime.config import load_topology
+
+    return load_topology(os.environ)
+
+
+@lru_cache(maxsize=1)
+def _recognition() -> Recognition | None:
+    tenants = _topology().tenants
+    return Recognition(tenants) if tenants else None
+
+
+@lru_cache(maxsize=1)
+def _of_queues() -> dict[str, str]:
+    return {tenant.queue: tenant.id for tenant in _topology().tenants}
