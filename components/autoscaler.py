@@ -11,13 +11,13 @@ from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.autoscaling import v2 as autoscaling
 from pulumi_kubernetes.meta import v1 as meta
 
-from components import redis
 from components.common import SUPERSET, Scope, labels, metadata
 from components.redis import sentinel_name
+from components.redis_access import AUTHORITY, RedisAccess
 from components.web import cpu_metric
 from runtime import metric_names
 from runtime.config.redis import SENTINEL_PORT
-from runtime.model import Pool, RedisDatabase, RedisInstance, Scaling
+from runtime.model import Pool, RedisDatabase, Scaling
 
 #: External metrics that an HPA asks for, of the exporter's, by way of the metrics adapter: messages of each `queue_name` that
 #: wait or are in flight; and those that wait, by which it still scales out where those in flight are too many to be counted.
@@ -37,10 +37,8 @@ class AutoscalerArgs:
     scaling: Scaling
     #: Name of the pool's Deployment.
     deployment: pulumi.Output[str]
-    broker: RedisInstance
+    broker: RedisAccess
     broker_database: RedisDatabase
-    #: The broker's Secret.
-    broker_secret: pulumi.Output[str]
     #: Whether every unacknowledged message is of this pool and stays so while it runs (one pool, late acknowledgement).
     counts_running: bool
 
@@ -74,14 +72,18 @@ def formula(queues: Sequence[str], *, counts_running: bool) -> str:
 
 def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[dict[str, Any]]:
     """The length of each queue's list, that of the hash of running messages, and CPU."""
-    broker = args.broker
+    broker = args.broker.instance
     host, port = (sentinel_name(broker), SENTINEL_PORT) if broker.sentinel else (broker.host, broker.port)
-    address = pulumi.Output.concat(host, ".", args.scope.namespace, f".svc:{port}")
-    server = (
+    # KEDA is in another namespace.
+    domain = "" if broker.existing else pulumi.Output.concat(".", args.scope.namespace, ".svc")
+    address = pulumi.Output.concat(host, domain, f":{port}")
+    server: dict[str, Any] = (
         {"addresses": address, "sentinelMaster": broker.name, "username": username, "sentinelUsername": username}
         if broker.sentinel
         else {"address": address, "username": username}
     )
+    if broker.tls:
+        server["enableTLS"] = "true"
 
     def length(name: str, key: str) -> dict[str, Any]:
         return {
@@ -110,10 +112,11 @@ def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[
 
 
 def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
-    pool, broker = args.pool, args.broker
+    pool, broker = args.pool, args.broker.instance
     role = args.broker_database.role
-    username = next(user.username for user in broker.users if user.role == role)
-    secret = {"name": args.broker_secret, "key": redis.password_key(role)}
+    username = args.broker.user(role).username
+    secret = {"name": args.broker.passwords[role].secret, "key": args.broker.passwords[role].key}
+    authority = broker.tls.secret if broker.tls else None
     authentication = CustomResource(
         name,
         api_version="keda.sh/v1alpha1",
@@ -121,8 +124,11 @@ def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: 
         metadata=metadata(args.scope, name, object_labels),
         spec={
             "secretTargetRef": [
-                {"parameter": parameter, **secret}
-                for parameter in ("password", *(["sentinelPassword"] if broker.sentinel else []))
+                *(
+                    {"parameter": parameter, **secret}
+                    for parameter in ("password", *(["sentinelPassword"] if broker.sentinel else []))
+                ),
+                *([{"parameter": "ca", "name": authority, "key": AUTHORITY}] if authority else []),
             ]
         },
         opts=opts,

@@ -39,7 +39,7 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
     }
     kept["redis"] = [
         {
-            **{key: instance[key] for key in ("name", "host", "port", "sentinel")},
+            **{key: instance[key] for key in ("name", "host", "port", "sentinel", "tls")},
             "users": [{key: user[key] for key in ("role", "username", "password_env")} for user in instance["users"]],
         }
         for instance in whole["redis"]
@@ -51,6 +51,7 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
         kept["web"]["connections"] = whole["web"]["connections"]
     if role == "init":
         kept |= {"databases": whole["databases"], "admin_username": whole["admin_username"]}
+        kept["checked_redis"] = [instance["name"] for instance in whole["redis"] if instance["existing"]]
     return kept
 
 

@@ -25,16 +25,15 @@ from components.common import (
     name_of,
     pod_security,
     scratch,
-    secret_variable,
     selector,
     service_account,
 )
 from components.configuration import FILE
-from components.redis import password_key
+from components.redis_access import RedisAccess
 from components.superset import APP, CONFIG, SCRATCH, USER
 from runtime import metric_names
 from runtime.commands import TOPOLOGY_ENV
-from runtime.model import Exporter, Images, RedisDatabase, RedisInstance
+from runtime.model import Exporter, Images, RedisDatabase
 
 NAME = "queue-exporter"
 PORT = "metrics"
@@ -78,11 +77,8 @@ class QueueExporterArgs:
     command: Sequence[str]
     #: The ConfigMap with the topology.
     configuration: pulumi.Input[str]
-    broker: RedisInstance
+    broker: RedisAccess
     broker_database: RedisDatabase
-    #: The broker's Secret, and a digest of it.
-    broker_secret: pulumi.Input[str]
-    broker_fingerprint: pulumi.Input[str]
     queues: Sequence[str]
     #: Whether an HPA asks for the metrics, by way of an adapter.
     feeds_adapter: bool
@@ -173,11 +169,11 @@ def _service_monitor(
 def _pod(
     name: str, args: QueueExporterArgs, object_labels: dict[str, str], account: pulumi.Input[str]
 ) -> core.PodTemplateSpecArgs:
-    broker = args.broker
-    user = next(user for user in broker.users if user.role == args.broker_database.role)
+    broker, role = args.broker.instance, args.broker_database.role
+    user = args.broker.user(role)
     # What the process reads of the topology: without a change in it, it need not restart.
     read = content_hash(
-        broker.model_dump(include={"name", "host", "port", "sentinel"}),
+        broker.model_dump(include={"name", "host", "port", "sentinel", "tls"}),
         user.model_dump(include={"username", "password_env"}),
         args.broker_database.model_dump(include={"number", "prefix"}),
         list(args.queues),
@@ -186,7 +182,7 @@ def _pod(
     return core.PodTemplateSpecArgs(
         metadata=meta.ObjectMetaArgs(
             labels=object_labels,
-            annotations={f"{PREFIX}/config": read[:32], f"{PREFIX}/secret": args.broker_fingerprint},
+            annotations={f"{PREFIX}/config": read[:32], f"{PREFIX}/secret": args.broker.passwords[role].fingerprint},
         ),
         spec=core.PodSpecArgs(
             service_account_name=account,
@@ -209,7 +205,7 @@ def _pod(
                                 "PYTHONUNBUFFERED": "1",
                             }
                         ),
-                        secret_variable(user.password_env, args.broker_secret, password_key(user.role)),
+                        args.broker.variable(role),
                     ],
                     ports=[core.ContainerPortArgs(name=PORT, container_port=args.exporter.port)],
                     resources=container_resources(args.exporter.resources),
@@ -221,12 +217,14 @@ def _pod(
                     volume_mounts=[
                         core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
                         core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
+                        *args.broker.mounts,
                     ],
                 )
             ],
             volumes=[
                 core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration)),
                 scratch("tmp", "16Mi"),
+                *args.broker.volumes,
             ],
         ),
     )

@@ -33,10 +33,11 @@ class Flow:
 
 @dataclass(frozen=True)
 class OutsideNetworks:
-    """Pods of `source` connect to every port in these networks, such as those of the analytic databases."""
+    """Pods of `source` connect to `port` in these networks (None: to every port, as for the analytic databases)."""
 
     source: Group
     cidrs: Sequence[str]
+    port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.Network
         ),
         *(
             networking.NetworkPolicyEgressRuleArgs(
-                to=[networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in each.cidrs]
+                to=[networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in each.cidrs],
+                ports=None if each.port is None else [_tcp(each.port)],
             )
             for each in args.outside
             if each.source == source and each.cidrs

@@ -31,6 +31,7 @@ from components.common import (
     service_account,
     spread,
 )
+from components.redis_access import AUTHORITY
 from infra import access
 from infra.quantities import format_memory
 from runtime.config.redis import SENTINEL_PORT, SENTINEL_SUFFIX
@@ -40,6 +41,7 @@ NAME = "redis"
 DATA = "/data"
 CONFIG = "/etc/redis"
 AUTH = "/etc/redis-auth"
+TLS = "/etc/redis-tls"
 #: The user of the official Debian images; the volumes belong to its group.
 USER = 999
 #: Keys of the Secret; each user's password is at the key that `password_key` names.
@@ -54,7 +56,7 @@ FIND_PRIMARY = """\
 ask() {
   host=$1 port=$2
   shift 2
-  timeout 3 redis-cli --user operator --raw -h "$host" -p "$port" "$@" 2>/dev/null || true
+  timeout 3 redis-cli ${CLI_TLS-} --user operator --raw -h "$host" -p "$port" "$@" 2>/dev/null || true
 }
 primary_by_sentinels() {
   i=0
@@ -124,9 +126,9 @@ echo "$me: the primary is $primary"
 
 #: Before a primary stops, a replica takes over: clients notice nothing but a reconnect.
 HAND_OVER = """\
-is_primary() { redis-cli --user operator -p "$PORT" info replication | grep -q '^role:master'; }
+is_primary() { redis-cli ${CLI_TLS-} --user operator -p "$PORT" info replication | grep -q '^role:master'; }
 is_primary || exit 0
-redis-cli --user operator -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME"
+redis-cli ${CLI_TLS-} --user operator -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME"
 tries=0
 while is_primary && [ "$tries" -lt 30 ]; do
   tries=$((tries + 1))
@@ -137,15 +139,56 @@ exit 0
 
 #: A replica is ready when it has the primary's data: only then may the next pod be replaced or drained.
 IN_SYNC = (
-    'redis-cli --user operator -e -p "$PORT" ping >/dev/null '
-    '&& ! redis-cli --user operator -p "$PORT" info replication | grep -q master_link_status:down'
+    'redis-cli ${CLI_TLS-} --user operator -e -p "$PORT" ping >/dev/null '
+    '&& ! redis-cli ${CLI_TLS-} --user operator -p "$PORT" info replication | grep -q master_link_status:down'
 )
+
+
+#: After a renewal a server takes its new certificate, which it reads only when it is told to. A Sentinel cannot be told: it
+#: stops, and starts anew with what it knows.
+RENEW = """\
+set -eu
+redis-cli $CLI_TLS --user operator -e -p "$1" ping >/dev/null
+now=$(cat "$TLS/tls.crt" "$TLS/tls.key" "$TLS/ca.crt" | cksum)
+[ -e "$2" ] || echo "$now" >"$2"
+[ "$now" = "$(cat "$2")" ] && exit 0
+if [ "$3" = sentinel ]; then
+  echo "$now" >"$2"
+  redis-cli $CLI_TLS --user operator -p "$1" shutdown || true
+else
+  redis-cli $CLI_TLS --user operator -e -p "$1" config set \
+    tls-cert-file "$TLS/tls.crt" tls-key-file "$TLS/tls.key" tls-ca-cert-file "$TLS/ca.crt" >/dev/null
+  echo "$now" >"$2"
+fi
+"""
+
+
+def listen(instance: RedisInstance, port: int) -> list[str]:
+    """The lines of a configuration file that say on which port a server or Sentinel listens, and whether only over TLS."""
+    if instance.tls is None:
+        return [f"port {port}"]
+    return [
+        "port 0",
+        f"tls-port {port}",
+        f"tls-cert-file {TLS}/tls.crt",
+        f"tls-key-file {TLS}/tls.key",
+        f"tls-ca-cert-file {TLS}/{AUTHORITY}",
+        # Clients show who they are by their password.
+        "tls-auth-clients no",
+        # Replicas' and Sentinels' own connections.
+        "tls-replication yes",
+    ]
+
+
+def cli_options(instance: RedisInstance) -> list[str]:
+    """Options of redis-cli with which it talks to the instance's servers and Sentinels."""
+    return ["--tls", "--cacert", f"{TLS}/{AUTHORITY}"] if instance.tls else []
 
 
 def server_config(instance: RedisInstance) -> str:
     """The server's configuration file, without any secret: users and passwords are in the file that `aclfile` names."""
     lines = [
-        f"port {instance.port}",
+        *listen(instance, instance.port),
         # The ACL file asks every client for a password, which is what protected mode stands in for.
         "protected-mode no",
         f"dir {DATA}",
@@ -188,6 +231,8 @@ def scripts(instance: RedisInstance) -> dict[str, str]:
         files |= {"find-primary.sh": FIND_PRIMARY, "join.sh": JOIN}
     if instance.sentinel:
         files["hand-over.sh"] = HAND_OVER
+    if instance.tls:
+        files["renew.sh"] = RENEW
     return files
 
 
@@ -211,6 +256,7 @@ def role_environment(instance: RedisInstance) -> list[core.EnvVarArgs]:
         "DATA": DATA,
         "CONFIG": CONFIG,
         "AUTH": AUTH,
+        **({"TLS": TLS, "CLI_TLS": " ".join(cli_options(instance))} if instance.tls else {}),
     }
     of_pod = {"POD_NAME": "metadata.name", "NAMESPACE": "metadata.namespace"}
     return [
@@ -300,6 +346,7 @@ class Redis(pulumi.ComponentResource):
                                 config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
                             acl_volume(self.secret, ACL),
+                            *tls_volumes(instance),
                             scratch("tmp", "64Mi"),
                             *([] if persistent else [scratch("data", format_memory(instance.volume_bytes))]),
                         ],
@@ -369,6 +416,7 @@ class Redis(pulumi.ComponentResource):
             core.VolumeMountArgs(name="data", mount_path=DATA),
             core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
             core.VolumeMountArgs(name="auth", mount_path=AUTH, read_only=True),
+            *tls_mounts(self._args.instance),
             core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
         ]
 
@@ -390,7 +438,8 @@ class Redis(pulumi.ComponentResource):
     def _server(self) -> core.ContainerArgs:
         instance = self._args.instance
         # `-e` makes an error reply (still loading, wrong password) a failure.
-        ping = ["redis-cli", "--user", access.OPERATOR, "-e", "-p", str(instance.port), "ping"]
+        ping = ["redis-cli", *cli_options(instance), "--user", access.OPERATOR, "-e", "-p", str(instance.port), "ping"]
+        alive = ["sh", f"{CONFIG}/renew.sh", str(instance.port), "/tmp/certificate", "server"] if instance.tls else ping  # noqa: S108
         hand_over = core.LifecycleArgs(
             pre_stop=core.LifecycleHandlerArgs(exec_=core.ExecActionArgs(command=["sh", f"{CONFIG}/hand-over.sh"]))
         )
@@ -409,7 +458,7 @@ class Redis(pulumi.ComponentResource):
             # Loading a full append-only file takes minutes; killing the server in the middle would never end.
             startup_probe=exec_probe(ping, period=2, failures=300),
             readiness_probe=exec_probe(["sh", "-c", IN_SYNC] if instance.replicas else ping, period=5, failures=2),
-            liveness_probe=exec_probe(ping, period=10, failures=6),
+            liveness_probe=exec_probe(alive, period=10, failures=6),
             lifecycle=hand_over if instance.sentinel else None,
             volume_mounts=self._mounts(),
         )
@@ -423,6 +472,29 @@ def acl_volume(secret: pulumi.Input[str], key: str) -> core.VolumeArgs:
             secret_name=secret, items=[core.KeyToPathArgs(key=key, path=key)], default_mode=0o440
         ),
     )
+
+
+def tls_volumes(instance: RedisInstance) -> list[core.VolumeArgs]:
+    """The volume with certificate, key and authority of an instance's servers and Sentinels; none without TLS."""
+    if instance.tls is None:
+        return []
+    items = [core.KeyToPathArgs(key=key, path=key) for key in ("tls.crt", "tls.key", AUTHORITY)]
+    source = core.SecretVolumeSourceArgs(secret_name=instance.tls.secret, items=items, default_mode=0o440)
+    return [core.VolumeArgs(name="tls", secret=source)]
+
+
+def tls_mounts(instance: RedisInstance) -> list[core.VolumeMountArgs]:
+    """Where containers have that volume."""
+    return [core.VolumeMountArgs(name="tls", mount_path=TLS, read_only=True)] if instance.tls else []
+
+
+def certificate_names(instance: RedisInstance, namespace: str) -> list[str]:
+    """DNS names that the certificate of an instance must have, wherever clients ask for it from."""
+
+    def services(name: str) -> list[str]:
+        return [name, f"{name}.{namespace}.svc", f"*.{name}-nodes.{namespace}.svc"]
+
+    return [*services(instance.name), *(services(sentinel_name(instance)) if instance.sentinel else [])]
 
 
 def volume_claim(name: str, size: int, claim_labels: dict[str, str]) -> core.PersistentVolumeClaimArgs:

@@ -10,6 +10,7 @@ import pulumi_random as random
 from pulumi_kubernetes.core import v1 as core
 
 from components.common import SUPERSET, Scope, SecretRef, fingerprint, labels, metadata, name_of
+from components.redis_access import PASSWORD, PasswordRef
 from runtime.model import RedisRole
 
 SECRET_KEY = "SUPERSET_SECRET_KEY"  # noqa: S105 a variable's name
@@ -22,7 +23,7 @@ class SecretsArgs:
     """Which secrets a stack has. Every `…_env` is the name of the environment variable that holds one."""
 
     scope: Scope
-    #: Password variable of each user of Redis.
+    #: Password variable of each user of the Redis servers that this project runs.
     redis_password_envs: Mapping[RedisRole, str]
     #: Password variable of the metadata database.
     postgres_password_env: str
@@ -30,10 +31,12 @@ class SecretsArgs:
     postgres_password: pulumi.Input[str] | None
     #: Whole URIs of analytic databases, by the variable that holds each.
     database_uris: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    #: Passwords on existing Redis servers, by the instance's name.
+    redis_passwords: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
 
 class Secrets(pulumi.ComponentResource):
-    """Passwords and keys, generated once and kept in the stack's state; and two Secrets.
+    """Passwords and keys, generated once and kept in the stack's state; and two Secrets, with one more an existing Redis.
 
     `app` is for every Superset process, `init` is for the one job that creates the administrator and registers databases.
     Redis and PostgreSQL get their passwords as inputs and keep them in Secrets of their own.
@@ -45,8 +48,10 @@ class Secrets(pulumi.ComponentResource):
     init: SecretRef
     #: Password of the metadata database's role.
     postgres_password: pulumi.Output[str]
-    #: Password of each user of Redis.
+    #: Password of each user of the Redis servers that this project runs.
     redis_passwords: dict[RedisRole, pulumi.Output[str]]
+    #: Where the given password of an existing Redis server is, by the instance's name.
+    existing_redis: dict[str, PasswordRef]
 
     def __init__(self, name: str, args: SecretsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:secrets:Secrets", name, None, opts)
@@ -58,10 +63,11 @@ class Secrets(pulumi.ComponentResource):
             else pulumi.Output.secret(args.postgres_password)
         )
         self.redis_passwords = {role: self._generate(f"redis-{role}", 32) for role in args.redis_password_envs}
+        secret_key = self._generate("secret-key", 64)
         self.app = self._secret(
             "app",
             {
-                SECRET_KEY: self._generate("secret-key", 64),
+                SECRET_KEY: secret_key,
                 # Superset refuses to start with fewer than 32 bytes.
                 JWT_SECRET: self._generate("jwt", 64),
                 args.postgres_password_env: self.postgres_password,
@@ -69,6 +75,15 @@ class Secrets(pulumi.ComponentResource):
             },
         )
         self.init = self._secret("init", {ADMIN_PASSWORD: self._generate("admin", 32), **args.database_uris})
+        self.existing_redis = {
+            instance: PasswordRef(
+                self._secret(instance, {PASSWORD: password}).name,
+                PASSWORD,
+                # A person chose it: only together with something random does its digest tell nothing.
+                fingerprint({PASSWORD: password, SECRET_KEY: secret_key}),
+            )
+            for instance, password in args.redis_passwords.items()
+        }
         self.register_outputs({"app": self.app.name, "init": self.init.name})
 
     def _generate(self, purpose: str, length: int) -> pulumi.Output[str]:

@@ -56,7 +56,7 @@ while :; do
 done
 umask 077
 cat >"$config" <<END
-port $SENTINEL_PORT
+$(cat "$CONFIG/listen.conf")
 dir $DATA
 protected-mode no
 aclfile $AUTH/{redis.SENTINEL_ACL}
@@ -75,6 +75,16 @@ sentinel parallel-syncs $NAME 1
 END
 echo "$me: the primary is $primary"
 """
+
+
+def scripts(instance: RedisInstance) -> dict[str, str]:
+    """Files of the ConfigMap that the Sentinels' pods mount."""
+    return {
+        "find-primary.sh": redis.FIND_PRIMARY,
+        "listen.conf": "\n".join(redis.listen(instance, SENTINEL_PORT)) + "\n",
+        "watch.sh": WATCH,
+        **({"renew.sh": redis.RENEW} if instance.tls else {}),
+    }
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Sentinel(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         self.match = selector(scope, NAME, name)
         object_labels = labels(scope, NAME, name)
-        files = {"find-primary.sh": redis.FIND_PRIMARY, "watch.sh": WATCH}
+        files = scripts(args.instance)
         config = core.ConfigMap(
             f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=files, opts=child
         )
@@ -153,6 +163,7 @@ class Sentinel(pulumi.ComponentResource):
                                 config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
                             redis.acl_volume(args.secret, redis.SENTINEL_ACL),
+                            *redis.tls_volumes(args.instance),
                             scratch("data", "16Mi"),
                         ],
                     ),
@@ -165,8 +176,9 @@ class Sentinel(pulumi.ComponentResource):
         self.register_outputs({"service": self.service})
 
 
-def _mounts() -> list[core.VolumeMountArgs]:
+def _mounts(instance: RedisInstance) -> list[core.VolumeMountArgs]:
     return [
+        *redis.tls_mounts(instance),
         core.VolumeMountArgs(name="data", mount_path=redis.DATA),
         core.VolumeMountArgs(name="config", mount_path=redis.CONFIG, read_only=True),
         core.VolumeMountArgs(name="auth", mount_path=redis.AUTH, read_only=True),
@@ -185,24 +197,29 @@ def _watch(args: SentinelArgs) -> core.ContainerArgs:
         ],
         resources=container_resources(RESOURCES),
         security_context=container_security(),
-        volume_mounts=_mounts(),
+        volume_mounts=_mounts(args.instance),
     )
 
 
 def _sentinel(args: SentinelArgs) -> core.ContainerArgs:
     # A lost quorum is not a reason to be unready: clients must still learn who is primary.
-    ping = ["redis-cli", "--user", access.OPERATOR, "-e", "-p", str(SENTINEL_PORT), "ping"]
+    instance = args.instance
+    ping = ["redis-cli", *redis.cli_options(instance), "--user", access.OPERATOR, "-e", "-p", str(SENTINEL_PORT), "ping"]
+    renew = ["sh", f"{redis.CONFIG}/renew.sh", str(SENTINEL_PORT), f"{redis.DATA}/certificate", "sentinel"]
     return core.ContainerArgs(
         name="sentinel",
         image=args.images.redis,
         image_pull_policy=args.images.pull_policy,
         command=["redis-server", f"{redis.DATA}/sentinel.conf", "--sentinel"],
-        env=[secret_variable("REDISCLI_AUTH", args.secret, redis.OPERATOR_PASSWORD)],
+        env=[
+            *(redis.role_environment(instance) if instance.tls else []),
+            secret_variable("REDISCLI_AUTH", args.secret, redis.OPERATOR_PASSWORD),
+        ],
         ports=[core.ContainerPortArgs(name="sentinel", container_port=SENTINEL_PORT)],
         resources=container_resources(RESOURCES),
         security_context=container_security(),
         startup_probe=exec_probe(ping, period=2, failures=30),
         readiness_probe=exec_probe(ping, period=5, failures=2),
-        liveness_probe=exec_probe(ping, period=10, failures=3),
-        volume_mounts=_mounts(),
+        liveness_probe=exec_probe(renew if instance.tls else ping, period=10, failures=3),
+        volume_mounts=_mounts(args.instance),
     )

@@ -22,6 +22,7 @@ from components.common import (
     spread,
 )
 from components.configuration import FILE, ConfigurationRef, Role
+from components.redis_access import RedisAccess, given_fingerprints, given_passwords
 from runtime.commands import ROLE_ENV, TOPOLOGY_ENV
 from runtime.model import Images, Resources
 
@@ -39,8 +40,10 @@ class SupersetArgs:
     scope: Scope
     images: Images
     configuration: ConfigurationRef
-    #: Secret key, JWT secret and the passwords of PostgreSQL and Redis.
+    #: Secret key, JWT secret and the passwords of PostgreSQL and of the Redis servers that this project runs.
     secrets: SecretRef
+    #: The Redis instances that they use.
+    redis: Sequence[RedisAccess]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Process:
 
 def secret_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:
     """A digest that changes with any secret of the process."""
-    return pulumi.Output.all(*(each.fingerprint for each in (args.secrets, *process.secrets))).apply("-".join)
+    digests = [each.fingerprint for each in (args.secrets, *process.secrets)]
+    return pulumi.Output.all(*digests, *given_fingerprints(args.redis)).apply("-".join)
 
 
 def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str]) -> core.PodTemplateSpecArgs:
@@ -96,6 +100,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             ),
             *process.environment,
             *secret_environment(args.secrets),
+            *given_passwords(args.redis),
             *(variable for secret in process.secrets for variable in secret_environment(secret)),
         ],
         ports=list(process.ports) or None,
@@ -108,6 +113,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
         volume_mounts=[
             core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
             core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
+            *(mount for access in args.redis for mount in access.mounts),
         ],
     )
     return core.PodTemplateSpecArgs(
@@ -131,6 +137,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             volumes=[
                 core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),
                 scratch("tmp", "2Gi"),
+                *(volume for access in args.redis for volume in access.volumes),
             ],
         ),
     )

@@ -94,14 +94,16 @@ def names_are_unique(settings: Settings, topology: Topology) -> Iterator[Problem
 def broker_never_evicts(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """A Redis that carries a broker has no allkeys-* policy; where it shares with caches, every cache key has a TTL."""
     broker = settings.redis.broker
-    if broker.maxmemory_policy.startswith("allkeys-"):
+    # Of an existing server only itself can say it: `runtime.init` asks.
+    ours = broker.existing is None
+    if ours and broker.maxmemory_policy.startswith("allkeys-"):
         yield Problem(
             "redis.broker.maxmemory_policy",
             broker.maxmemory_policy,
             "evicts queued tasks without a trace when memory is full",
             "Use noeviction, or volatile-lru where the caches share the server",
         )
-    if settings.redis.cache is None and broker.maxmemory_policy == "noeviction":
+    if ours and settings.redis.cache is None and broker.maxmemory_policy == "noeviction":
         yield Problem(
             "redis.broker.maxmemory_policy",
             "noeviction",
@@ -109,7 +111,7 @@ def broker_never_evicts(settings: Settings, topology: Topology) -> Iterator[Prob
             "Use volatile-lru, or give the caches a server of their own (redis.cache)",
             also=("redis.cache",),
         )
-    if broker.persistence == "none":
+    if ours and broker.persistence == "none":
         yield Problem("redis.broker.persistence", "none", "loses every queued task when Redis restarts", "Use aof (or rdb)")
     for database in topology.redis_databases:
         if database.purpose not in BROKER_PURPOSES and database.default_ttl_seconds is None:
@@ -181,6 +183,8 @@ def connections_fit(settings: Settings, topology: Topology) -> Iterator[Problem]
 def redis_memory_fits(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """maxmemory ≤ 75 % of the container's limit (the AOF rewrite forks); volume ≥ 2 × maxmemory."""
     for key, redis in _redis_sections(settings):
+        if redis.existing:
+            continue
         most = redis.resources.memory_limit * 3 // 4
         if redis.maxmemory > most:
             yield Problem(
@@ -214,7 +218,7 @@ def requests_and_ranges_hold(settings: Settings, topology: Topology) -> Iterator
         ("web", settings.web.resources),
         ("workers", settings.workers.resources),
         ("postgres", settings.postgres.resources),
-        *((key, redis.resources) for key, redis in _redis_sections(settings)),
+        *((key, redis.resources) for key, redis in _redis_sections(settings) if not redis.existing),
         *((f"pools.{name}", pool.resources) for name, pool in settings.pools.items() if pool.resources),
     ]
     for key, resources in (*sections, ("beat", settings.beat_resources)):
@@ -344,6 +348,63 @@ def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Pro
         )
 
 
+def existing_redis_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """A server that runs elsewhere is not also asked of this project, and two that are told apart are two."""
+    for key, redis in _redis_sections(settings):
+        existing = redis.existing
+        if existing is None:
+            continue
+        where = f"{key}.existing"
+        if settings.platform == "local":
+            yield Problem(where, "…", "is not for platform local", "Set it to null", also=("platform",))
+        if redis.replicas:
+            yield Problem(
+                f"{key}.replicas",
+                str(redis.replicas),
+                "is not for an existing server, which has its own",
+                "Set it to 0",
+                also=(where,),
+            )
+        if redis.sentinel:
+            yield Problem(
+                f"{key}.sentinel",
+                "true",
+                "is not for an existing server: it is reached at one host, whichever of its servers is the primary",
+                "Set it to false, and give a host that follows the primary",
+                also=(where,),
+            )
+        if existing.ca_secret and not existing.tls:
+            yield Problem(
+                f"{where}.ca_secret",
+                existing.ca_secret,
+                "has no use without TLS",
+                "Set tls: true beside it, or remove it",
+                also=(f"{where}.tls",),
+            )
+        if existing.cidrs == ():
+            yield Problem(
+                f"{where}.cidrs", "[]", "lets no pod reach the server", "Name its networks, or set it to null: anywhere"
+            )
+    broker, cache = settings.redis.broker.existing, settings.redis.cache and settings.redis.cache.existing
+    if broker and cache and (broker.host, broker.port) == (cache.host, cache.port):
+        yield Problem(
+            "redis.cache.existing.host",
+            f"{cache.host}:{cache.port}",
+            "is the broker's server, with its maxmemory-policy: cached results would fill it until tasks are refused, or "
+            "evict them",
+            "Give the caches a server of their own, or set redis.cache: null where they are meant to share",
+            also=("redis.broker.existing", "redis.cache.existing"),
+        )
+    if settings.redis.tls_secret and all(redis.existing for _, redis in _redis_sections(settings)):
+        yield Problem(
+            "redis.tls_secret",
+            settings.redis.tls_secret,
+            "has no use: this project runs none of the servers",
+            "Set it to null; an existing server's authority is existing.ca_secret",
+            also=("redis.broker.existing", "redis.cache"),
+        )
+
+
 def local_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """The sample database is local's, and no two local processes have one port."""
     for name, database in settings.databases.items():
@@ -391,5 +452,6 @@ RULES: tuple[Rule, ...] = (
     beat_runs_where_needed,
     writes_run_once,
     postgres_is_complete,
+    existing_redis_is_complete,
     local_is_complete,
 )

@@ -20,7 +20,8 @@ from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
 from components.postgres_cluster import PORT as CLUSTER_PORT
 from components.postgres_cluster import PostgresCluster, cluster_flows
-from components.redis import Redis, RedisArgs, sentinel_name
+from components.redis import Redis, RedisArgs, certificate_names, password_key, sentinel_name
+from components.redis_access import PASSWORD, PasswordRef, RedisAccess
 from components.route import WebRoute, WebRouteArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs
@@ -80,24 +81,28 @@ def deploy(
     *,
     database_uris: Mapping[str, pulumi.Input[str]],
     postgres_password: pulumi.Input[str] | None,
+    redis_passwords: Mapping[str, pulumi.Input[str]],
 ) -> dict[str, pulumi.Input[object]]:
     """Make every resource of `topology`; what a person needs to know of them, by the name of a stack output.
 
     `database_uris` maps the environment variable of each analytic database to its URI; `postgres_password` is that of an
-    existing server, else None. The metadata database is prepared before web, workers and beat start.
+    existing server, else None; `redis_passwords` are those of the existing Redis instances, by name, that are in no Secret
+    of somebody else's. The metadata database is prepared before web, workers and beat start.
     """
     here = pulumi.ResourceOptions(providers=[_cluster()])
     namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), here)
     scope = Scope(namespace.namespace, topology.stack, topology.labels)
 
+    ours = [instance for instance in topology.redis if not instance.existing]
     secrets = Secrets(
         "superset",
         SecretsArgs(
             scope,
-            redis_password_envs={role: user.password_env for role, user in topology.redis_users().items()},
+            redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
             postgres_password_env=topology.postgres.password_env,
             postgres_password=postgres_password,
             database_uris=database_uris,
+            redis_passwords=redis_passwords,
         ),
         here,
     )
@@ -112,21 +117,22 @@ def deploy(
             ),
             here,
         )
-        for instance in topology.redis
+        for instance in ours
     }
+    accesses = {instance.name: _access(instance, redis, secrets) for instance in topology.redis}
     sentinels = {
         instance.name: Sentinel(
             sentinel_name(instance),
             SentinelArgs(scope, instance, topology.images, redis[instance.name].secret, redis[instance.name].fingerprint),
             here,
         )
-        for instance in topology.redis
+        for instance in ours
         if instance.sentinel
     }
     postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password), here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
     configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology), here)
-    superset = SupersetArgs(scope, topology.images, configuration.ref, secrets.app)
+    superset = SupersetArgs(scope, topology.images, configuration.ref, secrets.app, list(accesses.values()))
     initialization = Initialization(
         "superset-init",
         InitializationArgs(superset, secrets.init),
@@ -135,7 +141,7 @@ def deploy(
     ready = pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=[initialization]))
     web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
     broker_database = topology.database("broker")
-    broker = topology.instance(broker_database.instance)
+    broker = accesses[broker_database.instance]
     exporter = QueueExporter(
         topology.exporter.host,
         QueueExporterArgs(
@@ -146,8 +152,6 @@ def deploy(
             configuration=configuration.ref.name,
             broker=broker,
             broker_database=broker_database,
-            broker_secret=redis[broker.name].secret,
-            broker_fingerprint=redis[broker.name].fingerprint,
             queues=topology.celery.queues,
             feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
         ),
@@ -164,7 +168,6 @@ def deploy(
                 deployment=workers.deployment,
                 broker=broker,
                 broker_database=broker_database,
-                broker_secret=redis[broker.name].secret,
                 counts_running=len(topology.pools) == 1 and topology.celery.acks_late,
             )
             Autoscaler(f"{name}-scaler", args, here)
@@ -211,6 +214,21 @@ def _cluster() -> Provider:
     )
 
 
+def _access(instance: RedisInstance, redis: Mapping[str, Redis], secrets: Secrets) -> RedisAccess:
+    """Where clients of `instance` find their passwords: in its own Secret, in the one of a given password, or in one that
+    somebody else keeps.
+    """
+    if instance.existing is None:
+        ours = redis[instance.name]
+        return RedisAccess(
+            instance,
+            {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
+        )
+    kept = instance.existing.password_secret
+    password = PasswordRef(kept, PASSWORD, "") if kept else secrets.existing_redis[instance.name]
+    return RedisAccess(instance, {user.role: password for user in instance.users})
+
+
 def _postgres(
     topology: Topology, args: PostgresArgs, opts: pulumi.ResourceOptions
 ) -> PostgresServer | PostgresCluster | None:
@@ -250,13 +268,21 @@ def _network(
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:
         flows += cluster_flows(database, operators.cloudnativepg)
+    outside = [OutsideNetworks(superset, topology.database_cidrs)]
     for instance in topology.redis:
+        if instance.existing:
+            for source in (superset, *([scraped] if instance.carries_broker else [])):
+                if instance.existing.cidrs is None:
+                    flows.append(Flow(source, None, instance.port))
+                else:
+                    outside.append(OutsideNetworks(source, instance.existing.cidrs, instance.port))
+            continue
         flows += _redis_flows(superset, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker:
             flows += _clients(scraped, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
             flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
-    return NetworkPoliciesArgs(scope, flows, [OutsideNetworks(superset, topology.database_cidrs)])
+    return NetworkPoliciesArgs(scope, flows, outside)
 
 
 def _redis_flows(superset: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:
@@ -309,7 +335,15 @@ def _outputs(
             }
             for pool in topology.pools
         ],
+        **_certificates(topology),
     }
+
+
+def _certificates(topology: Topology) -> dict[str, pulumi.Input[object]]:
+    """What the certificate must say that the stack's Redis servers show; empty without one."""
+    ours = [instance for instance in topology.redis if instance.tls and not instance.existing]
+    names = [name for instance in ours for name in certificate_names(instance, topology.namespace)]
+    return {"redis_certificate_names": names} if names else {}
 
 
 def _inside(known: Mapping[str, str], port: int) -> str:

@@ -37,6 +37,7 @@ _BASE: dict[str, Any] = {
     },
     "redis": {
         "broker": {
+            "existing": None,
             "maxmemory": "384Mi",
             "maxmemory_policy": "volatile-lru",
             "persistence": "aof",
@@ -46,6 +47,7 @@ _BASE: dict[str, Any] = {
             "resources": _resources("100m", "500m", "512Mi", "512Mi"),
         },
         "cache": None,
+        "tls_secret": None,
     },
     "postgres": {
         "kind": "statefulset",
@@ -148,6 +150,7 @@ _HIGHLY_AVAILABLE: dict[str, Any] = {
             "resources": _resources("250m", "1", "3Gi", "3Gi"),
         },
         "cache": {
+            "existing": None,
             "maxmemory": "4Gi",
             "maxmemory_policy": "volatile-lru",
             "persistence": "rdb",

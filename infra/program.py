@@ -14,12 +14,16 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 from infra import kubernetes, settings, topology
 from infra.problems import Problem, StackError, did_you_mean
 from infra.stackfile import PROJECT_NAME
-from runtime.model import Topology
+from runtime.model import RedisInstance, RedisRole, Topology
 
 #: Keys whose values are secrets: never part of a topology.
 DATABASE_URIS = "database_uris"
 POSTGRES_PASSWORD = "postgres_password"  # noqa: S105 a key's name
+REDIS_PASSWORDS = "redis_passwords"
+SECRET_KEYS = (DATABASE_URIS, POSTGRES_PASSWORD, REDIS_PASSWORDS)
 HIDDEN = "(hidden)"
+#: How the path goes on below a key that holds several secrets.
+_EACH = {DATABASE_URIS: ".<name>", REDIS_PASSWORDS: ".<broker or cache>"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class GivenSecrets:
     database_uris: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     #: Password of an existing PostgreSQL server.
     postgres_password: str | None = field(default=None, repr=False)
+    #: Passwords on existing Redis servers, by the section of the stack file that names the server.
+    redis_passwords: Mapping[RedisRole, str] = field(default_factory=dict[RedisRole, str], repr=False)
 
 
 def main() -> None:
@@ -43,6 +49,10 @@ def main() -> None:
         planned,
         database_uris={variables[name]: pulumi.Output.secret(uri) for name, uri in given.database_uris.items()},
         postgres_password=None if given.postgres_password is None else pulumi.Output.secret(given.postgres_password),
+        redis_passwords={
+            instance.name: pulumi.Output.secret(given.redis_passwords[section])
+            for section, instance in _with_given_password(planned).items()
+        },
     )
     for name, value in outputs.items():
         pulumi.export(name, value)
@@ -55,13 +65,13 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
     """
     prefix = f"{PROJECT_NAME}:"
     keys = {key.removeprefix(prefix): parse(value) for key, value in config.items() if key.startswith(prefix)}
-    secrets = {key: keys.pop(key) for key in (DATABASE_URIS, POSTGRES_PASSWORD) if key in keys}
+    secrets = {key: keys.pop(key) for key in SECRET_KEYS if key in keys}
     problems = [
         Problem(
             key,
             HIDDEN,
             "stands unencrypted in the stack file",
-            f"Store it with pulumi config set --secret --path {prefix}{key}{'.<name>' if key == DATABASE_URIS else ''}",
+            f"Store it with pulumi config set --secret --path {prefix}{key}{_EACH.get(key, '')}",
         )
         for key in secrets
         if not is_secret(prefix + key)
@@ -75,14 +85,21 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
     # What a mistake elsewhere already explains is not said twice.
     problems.extend(
         problem
-        for check in (_uri_problems(planned, secrets), _password_problems(planned, secrets), kubernetes.check(planned))
+        for check in (
+            _uri_problems(planned, secrets),
+            _password_problems(planned, secrets),
+            _redis_password_problems(planned, secrets),
+            kubernetes.check(planned),
+        )
         for problem in check
         if reading.repaired.isdisjoint({problem.key, *problem.also})
     )
     if problems:
         raise StackError(stack, problems)
     return planned, GivenSecrets(
-        cast("dict[str, str]", secrets.get(DATABASE_URIS, {})), cast("str | None", secrets.get(POSTGRES_PASSWORD))
+        cast("dict[str, str]", secrets.get(DATABASE_URIS, {})),
+        cast("str | None", secrets.get(POSTGRES_PASSWORD)),
+        cast("dict[RedisRole, str]", secrets.get(REDIS_PASSWORDS, {})),
     )
 
 
@@ -149,3 +166,40 @@ def _password_problems(planned: Topology, secrets: Mapping[str, object]) -> Iter
             f"pulumi config set --secret {PROJECT_NAME}:{POSTGRES_PASSWORD} <password>",
             also=("postgres.kind",),
         )
+
+
+def _with_given_password(planned: Topology) -> dict[RedisRole, RedisInstance]:
+    """Existing Redis servers whose password the stack's configuration has, by the section of the file that names each."""
+    return {
+        "broker" if instance.carries_broker else "cache": instance
+        for instance in planned.redis
+        if instance.existing and not instance.existing.password_secret
+    }
+
+
+def _redis_password_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[Problem]:
+    given = secrets.get(REDIS_PASSWORDS, {})
+    if not isinstance(given, dict):
+        yield Problem(REDIS_PASSWORDS, HIDDEN, "must map broker and cache to passwords", "Set it with --path, one by one")
+        return
+    passwords, wanted = cast("dict[str, Any]", given), _with_given_password(planned)
+    for section, instance in wanted.items():
+        password = passwords.get(section)
+        if not isinstance(password, str) or not password:
+            yield Problem(
+                f"{REDIS_PASSWORDS}.{section}",
+                "missing" if password in (None, "") else HIDDEN,
+                f"must hold, as text, the password of user {instance.users[0].username!r} on {instance.host}",
+                f"pulumi config set --secret --path {PROJECT_NAME}:{REDIS_PASSWORDS}.{section} <password>, "
+                f"or name a Secret in redis.{section}.existing.password_secret",
+                also=(f"redis.{section}", f"redis.{section}.existing", "redis"),
+            )
+    for section in passwords:
+        if section not in wanted:
+            yield Problem(
+                f"{REDIS_PASSWORDS}.{section}",
+                HIDDEN,
+                f"is for no server: redis.{section} is not an existing one whose password stands in the configuration",
+                "Remove it",
+                also=(f"redis.{section}", f"redis.{section}.existing", "redis"),
+            )

@@ -36,15 +36,66 @@ Only `topology` must be given: it names the preset whose values stand in the tab
 key, a wrong value and a broken rule are all reported at once, before anything is created or started. Memory is written as
 `512Mi` or `2Gi`, CPU as `500m` or `1.5`, times in seconds.
 
-Two keys are secrets and never stand in the file in clear; with the engine, set them by `pulumi config set --secret --path`:
+Three keys are secrets and never stand in the file in clear; with the engine, set them by `pulumi config set --secret --path`:
 
 | key | is |
 |---|---|
 | `superset-async:database_uris.<name>` | SQLAlchemy URI, password included, of the analytic database `<name>` that has no `uri` |
 | `superset-async:postgres_password` | password of `postgres.user` on a server of `kind: existing` |
+| `superset-async:redis_passwords.broker`, `.cache` | password on the `existing` server without `password_secret` |
 
 On the local platform the URI of an analytic database comes from the environment instead: `DATABASE_URI_<NAME>`, upper case, `-`
 as `_`.
+
+## A Redis or Valkey server that exists
+
+```yaml
+config:
+  superset-async:topology: enterprise
+  superset-async:redis:
+    broker:
+      existing: {host: broker.example.com, port: 6380, username: superset, tls: true}
+      replicas: 0
+      sentinel: false
+    cache:
+      existing: {host: cache.example.com, tls: true, ca_secret: cache-authority, password_secret: cache-login}
+      replicas: 0
+      sentinel: false
+  superset-async:redis_passwords:
+    broker: {secure: …}   # pulumi config set --secret --path superset-async:redis_passwords.broker
+```
+
+Nothing is made for such a server; web, workers, beat, exporter and KEDA use it as one ACL user. With `redis.cache: null` the
+caches share the broker's server and its user. Secrets that are named here are looked for in the stack's namespace; after a
+change in one, restart the pods (`kubectl rollout restart deployment`). Before anything is migrated the init job looks at the
+server itself, and stops with every problem that it finds:
+
+- `maxmemory-policy` of the broker is `noeviction` or `volatile-*`, and `volatile-*` where the caches share it;
+- the broker has an append-only file or snapshots (a managed service may not say: then that is a warning);
+- databases 0 to 8 can be selected, so no Redis Cluster, and at least 9 databases;
+- the user may do what Celery and the caches do, tried on keys of their own names that are removed again.
+
+A server in the same namespace needs a NetworkPolicy of its own that lets these pods in.
+
+## Redis over TLS
+
+`redis.tls_secret` names a Secret in the stack's namespace with `tls.crt`, `tls.key` and `ca.crt`, such as cert-manager makes of a
+Certificate. The servers and Sentinels that this project runs then listen on TLS alone, replication included, and every client
+verifies certificate and name. The names that the certificate must have are the stack's output `redis_certificate_names`:
+
+```yaml
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: redis, namespace: superset}
+spec:
+  secretName: redis-tls
+  dnsNames: [redis, redis.superset.svc, "*.redis-nodes.superset.svc"]   # redis_certificate_names
+  issuerRef: {name: internal-ca, kind: ClusterIssuer}
+```
+
+A renewed certificate is taken within the minute or two that the kubelet needs to write it to the pods: servers read it again,
+Sentinels restart one container. A new authority must be in `ca.crt` beside the old one until all certificates are of the new one;
+clients read it when they connect.
 
 ## Keys
 

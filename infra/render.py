@@ -50,7 +50,7 @@ _APPLIED = (".yaml", ".yml", ".json")
 _RENDERED_NAME = re.compile(r"\d\d-[a-z]+\.yaml")
 _ALPHABET = string.ascii_letters + string.digits
 #: Keys of a stack file whose values the program takes as secrets.
-_SECRET_KEYS = (program.DATABASE_URIS, program.POSTGRES_PASSWORD)
+_SECRET_KEYS = program.SECRET_KEYS
 
 
 def render(

@@ -88,6 +88,17 @@ HostName = Annotated[
         "must be a full host name in lower case|Write it as in superset.example.com",
     ),
 ]
+#: A host that is no URL, and can stand in one as it is.
+Host = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?",
+        "must be a host name or an IPv4 address|Write it as in redis.example.com, without scheme, port and password",
+    ),
+]
+RedisUserName = Annotated[
+    str, _matching(r"[^\s/:@]+", "must be the name of an ACL user|Give its name, or default; the password is a secret")
+]
 
 
 def _is_network(value: str) -> str:
@@ -128,9 +139,31 @@ class ImageSettings(Section):
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")
 
 
+class ExistingRedisSettings(Section):
+    """A Redis (or Valkey) server that someone else runs, such as a managed one; its password is a secret."""
+
+    host: Host = Field(description="host of the server")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=6379, description="port of the server")
+    username: RedisUserName = Field(default="default", description="its ACL user, for all that this server is used for")
+    password_secret: Name | None = Field(
+        default=None,
+        description="Secret with the key password; null: the password is superset-async:redis_passwords.broker or .cache",
+    )
+    tls: bool = Field(default=False, description="connect over TLS and verify the server's certificate and name")
+    ca_secret: Name | None = Field(
+        default=None, description="Secret with the authority in the key ca.crt; null: the system's authorities. Needs tls"
+    )
+    cidrs: tuple[Cidr, ...] | None = Field(
+        default=None, strict=False, description="networks in which pods may reach it; null: anywhere, on its port"
+    )
+
+
 class RedisSettings(Section):
     """One Redis (or Valkey) server."""
 
+    existing: ExistingRedisSettings | None = Field(
+        description="null: this project runs the server; else only this counts, with replicas: 0 and sentinel: false"
+    )
     maxmemory: Memory = Field(description="bytes of data at which `maxmemory_policy` acts; at most 75 % of the memory limit")
     maxmemory_policy: EvictionPolicy = Field(description="what happens at maxmemory; never allkeys-* under a broker")
     persistence: Persistence = Field(description="aof (fsync each second, and snapshots), rdb (snapshots) or none")
@@ -145,6 +178,9 @@ class RedisTier(Section):
 
     broker: RedisSettings = Field(description="the server of the broker, Celery's results and the async events")
     cache: RedisSettings | None = Field(description="a server of its own for the caches; null: they share the broker's")
+    tls_secret: Name | None = Field(
+        description="Secret with tls.crt, tls.key and ca.crt: servers that this project runs speak only TLS; null: none"
+    )
 
 
 class PoolSettings(Section):

@@ -21,6 +21,7 @@ from runtime.model import (
     Caching,
     Celery,
     ConnectionPool,
+    ExistingRedis,
     Exporter,
     GuestClaim,
     Images,
@@ -34,6 +35,7 @@ from runtime.model import (
     RedisDatabase,
     RedisInstance,
     RedisRole,
+    RedisTls,
     RedisUser,
     Resilience,
     Resources,
@@ -62,6 +64,8 @@ DATABASE_NUMBERS: dict[Purpose, int] = {
     "coordination": 9,
 }
 LOOPBACK = "127.0.0.1"
+#: Where containers have the authority of a server's certificate: the key `ca.crt` of its Secret, in a folder of the server's.
+REDIS_CA_FILE = "/etc/redis-ca/{instance}/ca.crt"
 #: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
 PRIORITIES = "??[369]"
 
@@ -178,10 +182,15 @@ def _prefix(purpose: Purpose) -> str:
 def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: int, *users: RedisUser) -> RedisInstance:
     local = settings.platform == "local"
     roles = {user.role for user in users}
+    existing = redis.existing
+    if existing:
+        users = tuple(user.model_copy(update={"username": existing.username}) for user in users)
     return RedisInstance(
         name=name,
-        host=LOOPBACK if local else name,
-        port=settings.local.redis_port + index if local else 6379,
+        host=existing.host if existing else LOOPBACK if local else name,
+        port=existing.port if existing else settings.local.redis_port + index if local else 6379,
+        tls=_redis_tls(settings, redis, name),
+        existing=ExistingRedis(cidrs=existing.cidrs, password_secret=existing.password_secret) if existing else None,
         users=users,
         carries_broker="broker" in roles,
         carries_caches="cache" in roles,
@@ -194,6 +203,16 @@ def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: 
         volume_bytes=redis.volume_size,
         resources=_resources(redis.resources),
     )
+
+
+def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls | None:
+    if redis.existing:
+        used, secret = redis.existing.tls, redis.existing.ca_secret
+    else:
+        # On the loopback address there is nobody to listen.
+        secret = None if settings.platform == "local" else settings.redis.tls_secret
+        used = secret is not None
+    return RedisTls(secret=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
 
 
 def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tuple[RedisDatabase, ...]:

@@ -35,10 +35,10 @@ def graph_of(stack: str, config: Mapping[str, Any]) -> Graph:
     Secrets that the engine generates or decrypts are stood in for by texts of their length.
     """
     readable = dict(config)
-    for key in (program.DATABASE_URIS, program.POSTGRES_PASSWORD):
+    for key in program.SECRET_KEYS:
         if key in readable:
             readable[key] = _stand_in(key, readable[key])
-    hidden = frozenset(key for key in (program.DATABASE_URIS, program.POSTGRES_PASSWORD) if key in readable)
+    hidden = frozenset(key for key in program.SECRET_KEYS if key in readable)
     program.read(stack, recording.as_engine_config(readable), lambda key: key.partition(":")[2] in hidden)
     return from_recording(recording.record(stack, readable, secret_keys=hidden, generate=generate))
 

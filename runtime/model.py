@@ -82,12 +82,40 @@ class RedisUser(Frozen):
     subscriptions: tuple[str, ...]
 
 
+class RedisTls(Frozen):
+    """How clients of a Redis server make sure, over TLS, that it is the one that they mean.
+
+    `ca_file` holds the certificates of the authorities that may have signed the server's own; None: those of the system.
+    It is the key `ca.crt` of the Kubernetes Secret `secret`, which for a server that this project runs has its certificate
+    and key too (`tls.crt`, `tls.key`).
+    """
+
+    secret: str | None
+    ca_file: str | None
+
+
+class ExistingRedis(Frozen):
+    """What differs where a server is run by someone else: it is used and checked, and never changed.
+
+    `cidrs` are the networks in which pods may reach it (None: anywhere); `password_secret` is a Kubernetes Secret with the
+    key `password` (None: the stack's own configuration has the password).
+    """
+
+    cidrs: tuple[str, ...] | None
+    password_secret: str | None
+
+
 class RedisInstance(Frozen):
-    """One Redis (or Valkey) server, with its replicas, the databases that live on it, and its users."""
+    """One Redis (or Valkey) server, with its replicas, the databases that live on it, and its users.
+
+    Of an `existing` one, what it runs with (memory, policy, persistence) is not decided here: `runtime.init` looks at it.
+    """
 
     name: str
     host: str
     port: int
+    tls: RedisTls | None
+    existing: ExistingRedis | None
     users: tuple[RedisUser, ...]
     carries_broker: bool
     carries_caches: bool

@@ -51,7 +51,7 @@ def connection(database: redis.Database) -> dict[str, object]:
             "CACHE_TYPE": "RedisCache",
             "CACHE_REDIS_HOST": database.host,
             "CACHE_REDIS_PORT": database.port,
-            "CACHE_OPTIONS": {"username": database.username, **redis.client_options()},
+            "CACHE_OPTIONS": {"username": database.username, **database.client_options()},
         }
     return {
         **common,
@@ -62,7 +62,7 @@ def connection(database: redis.Database) -> dict[str, object]:
         # An option that begins with sentinel_ is one for the clients of the Sentinels themselves.
         "CACHE_OPTIONS": {
             "username": database.username,
-            **redis.client_options(),
+            **database.client_options(),
             **{f"sentinel_{name}": value for name, value in database.sentinel_options().items() if name != "password"},
         },
     }

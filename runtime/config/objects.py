@@ -59,7 +59,7 @@ def client(database: redis.Database) -> Any:
         "db": database.number,
         "username": database.username,
         "password": database.password,
-        **redis.client_options(),
+        **database.client_options(),
     }
     if database.service is None:
         return import_module("redis").Redis(host=database.host, port=database.port, **options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from runtime.config.secrets import Secrets
-from runtime.model import Purpose, Topology
+from runtime.model import Purpose, RedisTls, Topology
 
 #: A Redis that does not answer within these is down: a request or a submission then fails in seconds.
 CONNECT_TIMEOUT_SECONDS = 3
@@ -35,17 +35,38 @@ class Database:
     prefix: str
     ttl_seconds: int | None
     service: str | None
+    tls: RedisTls | None = None
 
     @property
     def url(self) -> str:
-        """Celery's URL of it, with the password: `redis://…`, or `sentinel://…` where Sentinels know the server."""
+        """Celery's URL of it, with the password: `redis://…`, or `sentinel://…` where Sentinels know the server.
+
+        It does not say whether over TLS: Celery has settings for that (`verification`).
+        """
         scheme = "sentinel" if self.service else "redis"
         user, password = quote(self.username, safe=""), quote(self.password, safe="")
         return f"{scheme}://{user}:{password}@{self.host}:{self.port}/{self.number}"
 
     def sentinel_options(self) -> dict[str, object]:
         """Keyword arguments of redis-py's clients of the Sentinels themselves."""
-        return {"username": self.username, "password": self.password, **client_options()}
+        return {"username": self.username, "password": self.password, **self.client_options()}
+
+    def client_options(self) -> dict[str, object]:
+        """Keyword arguments of redis-py's client that say how to talk to the server: for how long, and over TLS or not."""
+        return {**client_options(), **({"ssl": True} if self.tls else {}), **self.verification()}
+
+    def verification(self) -> dict[str, object]:
+        """Keyword arguments of redis-py's TLS connections, by which a server is refused that is not the one meant; empty
+        without TLS.
+
+        They are all that differs over TLS, for every library: Celery takes them as `broker_use_ssl` and
+        `redis_backend_use_ssl`, the others with `ssl` among a client's options. redis-py alone would take a certificate of
+        any name.
+        """
+        if self.tls is None:
+            return {}
+        authority = {"ssl_ca_certs": self.tls.ca_file} if self.tls.ca_file else {}
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **authority}
 
 
 def database(topology: Topology, secrets: Secrets, purpose: Purpose) -> Database:
@@ -66,6 +87,7 @@ def located(topology: Topology, purpose: Purpose, password: str) -> Database:
         prefix=wanted.prefix,
         ttl_seconds=wanted.default_ttl_seconds,
         service=instance.name if instance.sentinel else None,
+        tls=instance.tls,
     )
 
 

@@ -67,6 +67,7 @@ def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
             # With Redis down a submission ends after these tries, with an error, instead of waiting with its web thread.
             **RETRIES,
         },
+        **({"broker_use_ssl": broker.verification()} if broker.tls else {}),
         "broker_connection_retry_on_startup": True,
         # A worker waits for its broker however long that takes.
         "broker_connection_max_retries": None,
@@ -101,6 +102,7 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
             "visibility_timeout": celery.visibility_timeout_seconds,
             **_sentinel_options(results),
         },
+        **({"redis_backend_use_ssl": results.verification()} if results.tls else {}),
         "redis_socket_connect_timeout": float(redis.CONNECT_TIMEOUT_SECONDS),
         "redis_socket_timeout": float(redis.SOCKET_TIMEOUT_SECONDS),
         "redis_socket_keepalive": True,

@@ -37,12 +37,14 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
 
 def _rate_storage(database: redis.Database) -> dict[str, object]:
     if database.service is None:
-        uri, options = database.url, redis.client_options()
+        # Here it is the URL's scheme that says whether over TLS.
+        uri = database.url.replace("redis:", "rediss:", 1) if database.tls else database.url
+        options = {key: value for key, value in database.client_options().items() if key != "ssl"}
     else:
         # Here the URL's last part is the service; and a quoted password in it would be taken literally.
         uri = f"redis+sentinel://{database.host}:{database.port}/{database.service}"
         options = {
-            **redis.client_options(),
+            **database.client_options(),
             "db": database.number,
             "username": database.username,
             "password": database.password,

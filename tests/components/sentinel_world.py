@@ -70,9 +70,7 @@ class Pod:
         self.config = self.folder / "config"
         for path in (self.data, self.config):
             path.mkdir(parents=True)
-        files = (
-            {"find-primary.sh": redis.FIND_PRIMARY, "watch.sh": sentinel.WATCH} if is_sentinel else redis.scripts(INSTANCE)
-        )
+        files = sentinel.scripts(INSTANCE) if is_sentinel else redis.scripts(INSTANCE)
         for file, text in files.items():
             (self.config / file).write_text(self._here(text))
         for file, write in ((redis.ACL, access.server_acl), (redis.SENTINEL_ACL, access.sentinel_acl)):

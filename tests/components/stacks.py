@@ -10,7 +10,8 @@ from infra import program, recording, stackfile
 from infra.recording import Recording
 from runtime.model import Topology
 
-#: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway.
+#: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway;
+#: Redis over TLS; Redis servers that exist, in this project's and somebody else's keeping, and one for everything.
 OTHERS: dict[str, dict[str, Any]] = {
     "existing": {
         "topology": "enterprise",
@@ -50,10 +51,38 @@ OTHERS: dict[str, dict[str, Any]] = {
             }
         },
     },
+    "redis-tls": {"topology": "enterprise", "redis": {"tls_secret": "redis-certificate"}},
+    "existing-redis": {
+        "topology": "enterprise",
+        "redis": {
+            "broker": {
+                "existing": {"host": "broker.example.com", "username": "superset", "tls": True, "ca_secret": "redis-ca"},
+                "replicas": 0,
+                "sentinel": False,
+            },
+            "cache": {
+                "existing": {
+                    "host": "10.9.0.7",
+                    "port": 6380,
+                    "tls": True,
+                    "password_secret": "cache-login",
+                    "cidrs": ["10.9.0.0/24"],
+                },
+                "replicas": 0,
+                "sentinel": False,
+            },
+        },
+        "redis_passwords": {"broker": "given-redis-password"},
+    },
+    "existing-shared-redis": {
+        "topology": "minimal",
+        "redis": {"broker": {"existing": {"host": "valkey.stores.svc"}}},
+        "redis_passwords": {"broker": "given-redis-password"},
+    },
 }
 #: Every value in `OTHERS` that is a secret.
-GIVEN_SECRETS = ("given-postgres-password", "given-uri-password")
-SECRET_KEYS = frozenset({program.DATABASE_URIS, program.POSTGRES_PASSWORD})
+GIVEN_SECRETS = ("given-postgres-password", "given-uri-password", "given-redis-password")
+SECRET_KEYS = frozenset(program.SECRET_KEYS)
 STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant", *OTHERS)
 
 

@@ -130,6 +130,12 @@ def references_lead_somewhere(objects: Objects, topology: Topology) -> Iterator[
         for manifest in objects
         if manifest["kind"] in ("ConfigMap", "Secret")
     }
+    # Secrets that somebody else keeps have the keys that docs/configuration.md asks for.
+    for instance in topology.redis:
+        if instance.tls and instance.tls.secret:
+            keys[f"Secret/{instance.tls.secret}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
+        if instance.existing and instance.existing.password_secret:
+            keys[f"Secret/{instance.existing.password_secret}"] = {"password"}
     for where, template, manifest in pods(objects):
         spec = template["spec"]
         if f"ServiceAccount/{spec.get('serviceAccountName')}" not in {name_of(each) for each in objects}:
@@ -201,7 +207,7 @@ def what_can_be_several_survives_a_drain(objects: Objects, topology: Topology) -
         manifest["spec"]["selector"]["matchLabels"] for manifest in objects if manifest["kind"] == "PodDisruptionBudget"
     ]
     several = {"web": topology.web.max_replicas} | {f"worker-{pool.name}": pool.max_workers for pool in topology.pools}
-    several |= {instance.name: instance.replicas + 1 for instance in topology.redis}
+    several |= {instance.name: instance.replicas + 1 for instance in topology.redis if not instance.existing}
     for where, template, _ in pods(objects):
         many = several.get(where.rpartition("/")[2], 1) > 1
         if many != any(matches(budget, template["metadata"]["labels"]) for budget in budgets) and "sentinel" not in where:
@@ -238,15 +244,25 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
         if [trigger["metadata"]["listName"] for trigger in lists[: len(pool.queues)]] != list(pool.queues):
             yield f"{name_of(manifest)}: lists are not the queues of the pool"
         host = redis.sentinel_name(instance) if instance.sentinel else instance.host
+        begin = f"{host}:{instance.port}" if instance.existing else f"{host}."
         for trigger in lists:
             address = trigger["metadata"].get("addresses" if instance.sentinel else "address", "")
-            if trigger["metadata"]["databaseIndex"] != str(database.number) or not address.startswith(f"{host}."):
+            if trigger["metadata"]["databaseIndex"] != str(database.number) or not address.startswith(begin):
                 yield f"{name_of(manifest)}: reads {trigger['metadata']}, and the broker is elsewhere"
             users = {key: value for key, value in trigger["metadata"].items() if "sername" in key}
-            if users != dict.fromkeys(("username", *(["sentinelUsername"] if instance.sentinel else [])), "broker"):
+            name = topology.redis_users()["broker"].username
+            if users != dict.fromkeys(("username", *(["sentinelUsername"] if instance.sentinel else [])), name):
                 yield f"{name_of(manifest)}: asks as {users}"
             if "password" in str(trigger["metadata"]).lower():
                 yield f"{name_of(manifest)}: a password in the trigger"
+            if (trigger["metadata"].get("enableTLS") == "true") != (instance.tls is not None):
+                yield f"{name_of(manifest)}: asks over TLS, or not, and the broker does not answer so"
+            secrets = chosen(objects, "TriggerAuthentication", trigger["authenticationRef"]["name"])["spec"][
+                "secretTargetRef"
+            ]
+            authority = [secret["name"] for secret in secrets if secret["parameter"] == "ca"]
+            if authority != ([instance.tls.secret] if instance.tls and instance.tls.secret else []):
+                yield f"{name_of(manifest)}: trusts {authority}"
 
 
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
@@ -265,11 +281,37 @@ def _command(manifest: Manifest) -> str:
 
 def a_broker_evicts_no_task(objects: Objects, topology: Topology) -> Iterator[str]:
     for instance in topology.redis:
+        if instance.existing:
+            continue
         config = chosen(objects, "ConfigMap", f"{instance.name}-config")["data"]["redis.conf"].splitlines()
         if instance.carries_broker and any(line.startswith("maxmemory-policy allkeys") for line in config):
             yield f"{instance.name} evicts tasks"
         if instance.carries_broker and "save 900 1 300 100" not in config:
             yield f"{instance.name} forgets tasks at a restart"
+
+
+def redis_is_reached_as_it_listens(objects: Objects, topology: Topology) -> Iterator[str]:
+    """Over TLS alone where there is a certificate; and every client has the authority at the path that it reads."""
+    for instance in topology.redis:
+        if not instance.existing:
+            config = chosen(objects, "ConfigMap", f"{instance.name}-config")["data"]["redis.conf"].splitlines()
+            if (f"port {instance.port}" in config) == (instance.tls is not None):
+                yield f"{instance.name} listens without TLS, or with it where nobody asked for it"
+        ca_file = instance.tls.ca_file if instance.tls else None
+        for where, container, pod in containers(objects):
+            variables = {variable["name"] for variable in container.get("env", [])}
+            if not variables & {user.password_env for user in instance.users} or ca_file is None:
+                continue
+            secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+            found = [
+                secrets[mount["name"]]["secretName"]
+                for mount in container["volumeMounts"]
+                if mount["name"] in secrets
+                for item in secrets[mount["name"]]["items"]
+                if f"{mount['mountPath']}/{item['path']}" == ca_file
+            ]
+            if instance.tls is None or found != [instance.tls.secret]:
+                yield f"{where} reads {ca_file}, which comes from {found}"
 
 
 def every_flow_has_a_policy(objects: Objects, topology: Topology) -> Iterator[str]:
@@ -284,7 +326,7 @@ def every_flow_has_a_policy(objects: Objects, topology: Topology) -> Iterator[st
                 not (peer.get("podSelector") or peer.get("namespaceSelector")) for peer in rule["from"]
             ):
                 yield f"{policy['podSelector']} is open to everybody"
-    servers = {instance.name: instance.port for instance in topology.redis}
+    servers = {instance.name: instance.port for instance in topology.redis if not instance.existing}
     if topology.postgres.kind == "statefulset":
         servers[topology.postgres.host] = topology.postgres.port
     labels = {where.rpartition("/")[2]: template["metadata"]["labels"] for where, template, _ in pods(objects)}
@@ -295,6 +337,23 @@ def every_flow_has_a_policy(objects: Objects, topology: Topology) -> Iterator[st
                 yield f"{client} may not connect to {server}"
             if not _allowed(policies, "ingress", "from", labels[server], client_labels, port):
                 yield f"{server} does not let {client} in"
+
+
+def existing_servers_are_let_out_to(objects: Objects, topology: Topology) -> Iterator[str]:
+    """Superset's pods, and the exporter where it is the broker, reach the server's port in its networks and no other."""
+    policies = {
+        manifest["metadata"]["name"]: manifest["spec"] for manifest in objects if manifest["kind"] == "NetworkPolicy"
+    }
+    for instance in topology.redis:
+        if not instance.existing:
+            continue
+        port = {"port": instance.port, "protocol": "TCP"}
+        cidrs = instance.existing.cidrs
+        wanted = {"ports": [port]} if cidrs is None else {"ports": [port], "to": [{"ipBlock": {"cidr": c}} for c in cidrs]}
+        sources = {"superset"} | ({"exporter"} if instance.carries_broker else set[str]())
+        for source in ("superset", "exporter"):
+            if (wanted in policies.get(f"allow-from-{source}", {}).get("egress", [])) != (source in sources):
+                yield f"{source} to {instance.host}: {policies.get(f'allow-from-{source}')}"
 
 
 def _allowed(
@@ -329,7 +388,9 @@ RULES: tuple[Rule, ...] = (
     scalers_read_the_broker,
     one_beat_at_most,
     a_broker_evicts_no_task,
+    redis_is_reached_as_it_listens,
     every_flow_has_a_policy,
+    existing_servers_are_let_out_to,
     the_topology_arrives_whole,
 )
 
@@ -346,6 +407,14 @@ def _pod(objects: Objects, kind: str, name: str) -> Manifest:
 
 def _container(objects: Objects, kind: str, name: str) -> Manifest:
     return _pod(objects, kind, name)["containers"][0]
+
+
+def _volume(objects: Objects, deployment: str, name: str) -> Manifest:
+    return next(each for each in _pod(objects, "Deployment", deployment)["volumes"] if each["name"] == name)
+
+
+#: The stack in which a rule's mistakes are planted, where it says nothing of enterprise.
+_PLANTED_IN = {redis_is_reached_as_it_listens: "redis-tls", existing_servers_are_let_out_to: "existing-redis"}
 
 
 def _scaler(objects: Objects) -> Manifest:
@@ -413,6 +482,17 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
         a_broker_evicts_no_task,
         lambda o: chosen(o, "ConfigMap", "redis-broker-config")["data"].update({"redis.conf": 'save ""\n'}),
     ),
+    (
+        redis_is_reached_as_it_listens,
+        lambda o: chosen(o, "ConfigMap", "redis-cache-config")["data"].update({"redis.conf": "port 6379\n"}),
+    ),
+    (redis_is_reached_as_it_listens, lambda o: _volume(o, "web", "redis-cache-ca")["secret"].update(secretName="other")),
+    (redis_is_reached_as_it_listens, lambda o: _volume(o, "exporter", "redis-broker-ca")["secret"]["items"].clear()),
+    (existing_servers_are_let_out_to, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-from-exporter"))),
+    (
+        existing_servers_are_let_out_to,
+        lambda o: chosen(o, "NetworkPolicy", "allow-from-superset")["spec"]["egress"].pop(),
+    ),
     (every_flow_has_a_policy, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-default-deny"))),
     (every_flow_has_a_policy, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-to-redis-broker"))),
     (every_flow_has_a_policy, lambda o: chosen(o, "NetworkPolicy", "allow-from-superset")["spec"].update(egress=[])),
@@ -433,9 +513,10 @@ def recorded_topology(stack: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("rule", "plant"), MISTAKES, ids=[f"{rule.__name__}-{n}" for n, (rule, _) in enumerate(MISTAKES)])
 def test_a_planted_mistake_is_found(rule: Rule, plant: Callable[[Objects], object]) -> None:
-    objects = copy.deepcopy(recorded("enterprise").manifests())
+    stack = _PLANTED_IN.get(rule, "enterprise")
+    objects = copy.deepcopy(recorded(stack).manifests())
     plant(objects)
-    assert list(rule(objects, topology_of("enterprise")))
+    assert list(rule(objects, topology_of(stack)))
 
 
 def test_every_rule_was_seen_to_find_something() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from infra import recording, render, stackfile
 from infra.problems import StackError
-from tests.components.stacks import OTHERS, config_of, recorded
+from tests.components.stacks import OTHERS, SECRET_KEYS, config_of, recorded
 
 STACKS = tuple(stack for stack in stackfile.names() if stack != "local")
 
@@ -229,9 +229,7 @@ def test_no_generated_value_is_ever_rendered(stack: str, seed: int) -> None:
         made.append(f"{seed:010d}{name}".ljust(length, "x"))
         return made[-1]
 
-    found = recording.record(
-        stack, config_of(stack), secret_keys=frozenset({"database_uris", "postgres_password"}), generate=generate
-    )
+    found = recording.record(stack, config_of(stack), secret_keys=SECRET_KEYS, generate=generate)
     files = render.manifest_files(stack, found.manifests())
     text = "".join(content for name, content in files.items() if "-secret" not in name)
     assert made

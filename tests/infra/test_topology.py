@@ -202,6 +202,30 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("enterprise", {"databases": {"x": {"allow_dml": True}}}, "databases.x.allow_dml"),
         ("minimal", {"postgres": {"kind": "existing"}}, "postgres.host"),
         ("minimal", {"postgres": {"host": "db.internal"}}, "postgres.host"),
+        ("minimal", {"platform": "local", "redis": {"broker": {"existing": {"host": "h"}}}}, "redis.broker.existing"),
+        ("minimal", {"redis": {"broker": {"existing": {"host": "h"}, "replicas": 1}}}, "redis.broker.replicas"),
+        (
+            "enterprise",
+            {"redis": {"cache": {"existing": {"host": "h"}, "replicas": 0}}},
+            "redis.cache.sentinel",
+        ),
+        (
+            "minimal",
+            {"redis": {"broker": {"existing": {"host": "h", "ca_secret": "c"}}}},
+            "redis.broker.existing.ca_secret",
+        ),
+        ("minimal", {"redis": {"broker": {"existing": {"host": "h", "cidrs": []}}}}, "redis.broker.existing.cidrs"),
+        ("minimal", {"redis": {"broker": {"existing": {"host": "h"}}, "tls_secret": "t"}}, "redis.tls_secret"),
+        (
+            "enterprise",
+            {
+                "redis": {
+                    "broker": {"existing": {"host": "h"}, "replicas": 0, "sentinel": False},
+                    "cache": {"existing": {"host": "h"}, "replicas": 0, "sentinel": False},
+                }
+            },
+            "redis.cache.existing.host",
+        ),
         ("minimal", {"postgres": {"instances": 3}}, "postgres.instances"),
         ("enterprise", {"postgres": {"kind": "existing", "host": "h", "max_connections": 900}}, "postgres.backup"),
         ("minimal", {"web": {"route": ROUTE | {"tls_secret": None}}}, "web.route.tls_secret"),

@@ -248,6 +248,41 @@ def test_a_topology_file_is_read_back_as_it_was(tmp_path: Any, stack: str) -> No
     assert read == TOPOLOGIES[stack]
 
 
+@pytest.mark.parametrize("stack", ["minimal", "high-throughput"])
+def test_over_tls_every_library_verifies_the_server_and_without_it_none_speaks_tls(stack: str) -> None:
+    """The broker, results, caches, rows, events and rate limits; and the Sentinels themselves where there are any."""
+    plan = topology(stack, redis={"tls_secret": "redis-tls"})
+    settings: dict[str, Any] = render(plan, environment(plan))
+    celery = settings["CELERY_CONFIG"]
+    sentinel = stack in SENTINEL_STACKS
+    broker_ca, cache_ca = (f"/etc/redis-ca/{plan.database(each).instance}/ca.crt" for each in ("broker", "data_cache"))
+
+    def verified(found: dict[str, Any]) -> str:
+        assert (found["ssl_cert_reqs"], found["ssl_check_hostname"]) == ("required", True)
+        return found["ssl_ca_certs"]
+
+    assert verified(celery["broker_use_ssl"]) == verified(celery["redis_backend_use_ssl"]) == broker_ca
+    clients = [(settings[name]["CACHE_OPTIONS"], cache_ca) for name in settings if name.endswith("CACHE_CONFIG")]
+    clients.append((settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]["CACHE_OPTIONS"], broker_ca))
+    clients.append((settings["RESULTS_BACKEND"].database.client_options(), cache_ca))
+    assert len(clients) == 6
+    limits = settings["RATELIMIT_STORAGE_OPTIONS"]
+    assert verified(limits) == cache_ca
+    if sentinel:
+        clients.append((limits, cache_ca))
+        for options, authority in clients[:5]:
+            assert options["sentinel_ssl"] is True
+            assert verified({key.removeprefix("sentinel_"): value for key, value in options.items()}) == authority
+        asked = [celery[f"{of}_transport_options"]["sentinel_kwargs"] for of in ("broker", "result_backend")]
+        clients += [*((each, broker_ca) for each in asked), (limits["sentinel_kwargs"], cache_ca)]
+    else:
+        assert settings["RATELIMIT_STORAGE_URI"].startswith("rediss://")
+    for options, authority in clients:
+        assert options["ssl"] is True
+        assert verified(options) == authority
+    assert "ssl" not in repr(rendered(stack))
+
+
 def test_no_secret_is_in_the_repr_of_a_description() -> None:
     password = REDIS_PASSWORDS["cache"]
     database = Database(

@@ -1,0 +1,78 @@
+"""What a pod needs to be a client of a Redis instance: passwords as variables, and the authority of the server's certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pulumi
+from pulumi_kubernetes.core import v1 as core
+
+from components.common import secret_variable
+from runtime.model import RedisInstance, RedisRole, RedisUser
+
+#: Key of a Secret with nothing but an existing server's password.
+PASSWORD = "password"  # noqa: S105 a key's name
+#: Key of the certificates of authorities, as cert-manager writes it.
+AUTHORITY = "ca.crt"
+
+
+@dataclass(frozen=True)
+class PasswordRef:
+    """One password in a Secret."""
+
+    secret: pulumi.Input[str]
+    key: str
+    #: Changes with the password; empty where someone else keeps the Secret.
+    fingerprint: pulumi.Input[str]
+
+
+@dataclass(frozen=True)
+class RedisAccess:
+    """An instance, and where the password of each of its users is."""
+
+    instance: RedisInstance
+    passwords: Mapping[RedisRole, PasswordRef]
+
+    def user(self, role: RedisRole) -> RedisUser:
+        """The instance's user of `role`."""
+        return next(user for user in self.instance.users if user.role == role)
+
+    def variable(self, role: RedisRole) -> core.EnvVarArgs:
+        """The environment variable with the password of the user of `role`."""
+        password = self.passwords[role]
+        return secret_variable(self.user(role).password_env, password.secret, password.key)
+
+    @property
+    def volumes(self) -> list[core.VolumeArgs]:
+        """The volume with the authority of the server's certificate, where it is not one of the system's."""
+        tls = self.instance.tls
+        if tls is None or tls.secret is None:
+            return []
+        # Of the Secret of a server that this project runs, clients get no more than this.
+        items = [core.KeyToPathArgs(key=AUTHORITY, path=AUTHORITY)]
+        return [core.VolumeArgs(name=self._volume, secret=core.SecretVolumeSourceArgs(secret_name=tls.secret, items=items))]
+
+    @property
+    def mounts(self) -> list[core.VolumeMountArgs]:
+        """Where a container has that volume: where the topology says that the file is."""
+        tls = self.instance.tls
+        if tls is None or tls.ca_file is None:
+            return []
+        return [core.VolumeMountArgs(name=self._volume, mount_path=str(PurePosixPath(tls.ca_file).parent), read_only=True)]
+
+    @property
+    def _volume(self) -> str:
+        return f"{self.instance.name}-ca"
+
+
+def given_passwords(accesses: Sequence[RedisAccess]) -> list[core.EnvVarArgs]:
+    """The variables with the passwords of existing servers, which are in Secrets of their own."""
+    return [access.variable(user.role) for access in accesses if access.instance.existing for user in access.instance.users]
+
+
+def given_fingerprints(accesses: Sequence[RedisAccess]) -> list[pulumi.Input[str]]:
+    """What changes with those passwords: one a server, all of whose users have the same."""
+    found = [next(iter(access.passwords.values())).fingerprint for access in accesses if access.instance.existing]
+    return [each for each in found if not isinstance(each, str) or each]
