@@ -414,7 +414,10 @@ def _volume(objects: Objects, deployment: str, name: str) -> Manifest:
 
 
 #: The stack in which a rule's mistakes are planted, where it says nothing of enterprise.
-_PLANTED_IN = {redis_is_reached_as_it_listens: "redis-tls", existing_servers_are_let_out_to: "existing-redis"}
+_PLANTED_IN: dict[Rule, str] = {
+    redis_is_reached_as_it_listens: "redis-tls",
+    existing_servers_are_let_out_to: "existing-redis",
+}
 
 
 def _scaler(objects: Objects) -> Manifest:
