@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from typing import Any
 
 from runtime import logins
+from runtime.commands import ROLE_ENV
 
 
 def extend(app: Any) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     logins.limit(app)
+    if os.environ.get(ROLE_ENV) == "web":
+        # It reads the configuration of which this function is a part.
+        import_module("runtime.resilience.submission").install(app)

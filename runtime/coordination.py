@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: The hash of all counters: field is the metric's name and its labels, as `field` writes them.
 COUNTERS = "counters"
+#: When the reaper last looked: seconds since the epoch.
+REAPED_AT = "reaper:last"
 
 
 @lru_cache(maxsize=1)

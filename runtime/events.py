@@ -7,8 +7,14 @@ Superset, which loads the class that GLOBAL_ASYNC_QUERY_MANAGER_CLASS names.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
+
+from runtime.resilience import jobs
+from runtime.resilience.submission import ChartTask
+
+logger = logging.getLogger(__name__)
 
 #: A stream outlives the last event in it by this: longer than any browser polls for a chart.
 EXPIRES_SECONDS = 24 * 3600
@@ -26,8 +32,20 @@ class AsyncQueryManager(_Shipped):
         backend = getattr(import_module("flask_caching.backends.rediscache"), config["CACHE_TYPE"])
         self._client = backend.factory(app, config, [], dict(config["CACHE_OPTIONS"]))._write_client
         self._cache._cache = self._client
+        self._load_chart_data_into_cache_job = ChartTask(self._load_chart_data_into_cache_job)
+        self._load_explore_json_into_cache_job = ChartTask(self._load_explore_json_into_cache_job)
 
     def update_job(self, job_metadata: dict[str, Any], status: str, **kwargs: Any) -> None:
-        """Add the event as shipped, and let the stream live a day from now."""
+        """Add the event as shipped, and let the stream live a day from now; the last event ends the job's registration."""
         _Shipped.update_job(self, job_metadata, status, **kwargs)
         self._client.expire(f"{self._stream_prefix}{job_metadata['channel_id']}", EXPIRES_SECONDS)
+        if status in (self.STATUS_DONE, self.STATUS_ERROR):
+            _forget(job_metadata)
+
+
+def _forget(job_metadata: dict[str, Any]) -> None:
+    try:
+        jobs.remove(job_metadata)
+    except Exception:
+        # The browser has its event; the reaper ends the job once more, which nobody listens to.
+        logger.warning("job %s stays registered", job_metadata["job_id"], exc_info=True)

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import FrameType
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -31,12 +33,12 @@ from runtime import metric_names
 from runtime.config import ConfigurationError, load_topology
 from runtime.config import redis as redis_config
 from runtime.config.objects import client
+from runtime.coordination import COUNTERS, REAPED_AT
 from runtime.model import Topology
+from runtime.resilience.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
 
-#: How Celery's transport names its keys: a queue's list has the queue's name; those of other priorities have a suffix too.
-PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
-#: Hash of delivered messages by their delivery tag, and sorted set of the tags by the time of delivery.
-UNACKNOWLEDGED, DELIVERED_AT = "unacked", "unacked_index"
+#: Names of the counters and of labels that Prometheus takes.
+COUNTER, LABEL = re.compile("[a-z][a-z0-9_]*_total"), re.compile("[a-z][a-z0-9_]*")
 #: Scrapes within so many seconds of each other share a look at the broker.
 FRESH_SECONDS = 5.0
 #: Prometheus gives a scrape ten seconds. A look that needs longer for the messages in flight goes on at the next one.
@@ -119,9 +121,52 @@ def queue_of(message: bytes) -> str:
     """The queue of a message in flight: its routing key, since each queue is bound by its own name. Empty for no message."""
     try:
         _, _, routing_key = json.loads(message)
-    except ValueError:
+    except (ValueError, TypeError):
         return ""
     return str(routing_key)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the stack's processes count together, by metric and labels, and when the reaper last worked (None: not yet)."""
+
+    counters: Mapping[str, Sequence[tuple[Mapping[str, str], int]]]
+    reaped_at: float | None
+
+
+def read_shared(connection: Any, prefix: str) -> Shared:
+    """The counters of the coordination database; RedisError where it cannot be read. What is no counter is left out."""
+    counters: dict[str, list[tuple[Mapping[str, str], int]]] = {}
+    for field, value in connection.hgetall(f"{prefix}{COUNTERS}").items():
+        with suppress(ValueError, TypeError):
+            name, labels = json.loads(field)
+            if COUNTER.fullmatch(name) and all(LABEL.fullmatch(label) for label in labels):
+                counters.setdefault(name, []).append(({key: str(text) for key, text in labels.items()}, int(value)))
+    reaped_at = connection.get(f"{prefix}{REAPED_AT}")
+    return Shared(counters, float(reaped_at) if reaped_at else None)
+
+
+class SharedMetrics(Collector):
+    """What processes of the stack count in Redis, the bound of each queue, and the reaper's sign of life."""
+
+    def __init__(self, read: Callable[[], Shared], topology: Topology) -> None:
+        self._read = read
+        self._bounds = dict.fromkeys(topology.celery.queues, topology.resilience.max_queued)
+
+    def collect(self) -> Iterator[Metric]:
+        """Bounds always; the rest where Redis can be read."""
+        yield _by_queue(metric_names.BOUND, "Messages in the queue beyond which a submission is refused", self._bounds)
+        try:
+            shared = self._read()
+        except (RedisError, OSError, ValueError):
+            return
+        for name, samples in shared.counters.items():
+            family = Metric(name.removesuffix("_total"), "Counted by the stack's processes; see docs/metrics.md", "counter")
+            for labels, value in samples:
+                family.add_sample(name, dict(labels), value)
+            yield family
+        if shared.reaped_at is not None:
+            yield GaugeMetricFamily(metric_names.REAPED_AT, "When the reaper last looked, in Unix time", shared.reaped_at)
 
 
 class QueueMetrics(Collector):
@@ -221,8 +266,7 @@ def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServe
     return _Server((host, topology.exporter.port), Handler)
 
 
-def broker(topology: Topology, env: Mapping[str, str]) -> Broker:
-    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there."""
+def _password(topology: Topology, env: Mapping[str, str]) -> str:
     user = topology.redis_users()[topology.database("broker").role]
     password = env.get(user.password_env)
     if not password:
@@ -230,8 +274,20 @@ def broker(topology: Topology, env: Mapping[str, str]) -> Broker:
             f"stack {topology.stack!r}: {user.password_env} is not set. Give the exporter the broker's password as an "
             "environment variable"
         )
-    database = redis_config.located(topology, "broker", password)
+    return password
+
+
+def broker(topology: Topology, env: Mapping[str, str]) -> Broker:
+    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there."""
+    database = redis_config.located(topology, "broker", _password(topology, env))
     return Broker(client(database), database.prefix, topology.celery.queues)
+
+
+def shared(topology: Topology, env: Mapping[str, str]) -> SharedMetrics:
+    """The counters of `topology`'s processes; ConfigurationError where the broker's password is not there."""
+    database = redis_config.located(topology, "coordination", _password(topology, env))
+    connection = client(database)
+    return SharedMetrics(lambda: read_shared(connection, database.prefix), topology)
 
 
 def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -240,6 +296,7 @@ def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(QueueMetrics(broker(topology, env).look, say))
+    registry.register(shared(topology, env))
     # The first process of a container gets only the signals that it handles.
     signal.signal(signal.SIGTERM, _stop)
     with server(topology, registry) as serving:

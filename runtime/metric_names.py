@@ -18,3 +18,13 @@ UP = "celery_exporter_up"
 ERRORS = "celery_exporter_errors"
 #: Seconds that the last look took.
 LOOK_SECONDS = "celery_exporter_look_seconds"
+#: Submissions that were not taken, by reason and queue.
+REFUSED = "superset_async_refused_total"
+#: Messages in a queue beyond which a submission is refused.
+BOUND = "superset_async_queue_bound"
+#: What the reaper put back or ended, by what it was.
+REAPED = "superset_async_reaped_total"
+#: What was no message, job or value of ours, by where it was found.
+POISON = "superset_async_poison_total"
+#: When the reaper last looked (Unix time).
+REAPED_AT = "superset_async_reaper_last_run_timestamp"

@@ -30,6 +30,7 @@ from runtime import commands, exporter, metric_names
 from runtime.config import ConfigurationError, render
 from runtime.config import redis as redis_config
 from runtime.config.objects import client
+from runtime.coordination import field
 from runtime.exporter import Broker, Look, QueueMetrics
 from runtime.model import RedisInstance, Topology
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
@@ -246,12 +247,14 @@ def test_each_message_in_flight_is_read_once_and_within_bounds(plan: Topology, m
     tags = {f"tag-{number}": time.time() - 100 for number in range(250)}
     connection.zadd("unacked_index", tags)
     connection.hset("unacked", mapping=dict.fromkeys(tags, '[{"body": "x"}, "default", "default"]'))
-    connection.hset("unacked", mapping={"tag-0": "no JSON", "tag-1": '[{}, "gone", "a queue of former times"]'})
+    connection.hset(
+        "unacked", mapping={"tag-0": "no JSON", "tag-1": '[{}, "gone", "a queue of former times"]', "tag-3": "12"}
+    )
     connection.hdel("unacked", "tag-2")
     counting = Counting(connection)
     looking = Broker(counting, "", plan.celery.queues)
     first = looking.look()
-    assert (first.in_flight or {})["default"] == 247
+    assert (first.in_flight or {})["default"] == 246
     assert 100 <= (first.oldest_seconds or {})["default"] < 130
     assert counting.read == 250
     looking.look()
@@ -383,6 +386,37 @@ def test_what_prometheus_gets(server: Server, plan: Topology, tmp_path: Path) ->
         assert REDIS_PASSWORD not in log
 
 
+def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out(plan: Topology) -> None:
+    database = redis_config.located(plan, "coordination", REDIS_PASSWORD)
+    connection = client(database)
+    registry = CollectorRegistry()
+    registry.register(exporter.shared(plan, environment(plan)))
+    assert set(families(generate_latest(registry).decode())) == {metric_names.BOUND}
+    counted = {field(metric_names.REFUSED, {"queue": queue, "reason": "queue_full"}): 3 for queue in ("default", 'a"b\n')}
+    forged = [
+        "",
+        "[]",
+        "7",
+        '["x"]',
+        '["no_suffix", {}]',
+        '["bad name_total", {}]',
+        '["x_total", {"bad-label": ""}]',
+        '["y_total"]',
+    ]
+    connection.hset(f"{database.prefix}counters", mapping={**counted, **dict.fromkeys(forged, 1)})
+    connection.hset(f"{database.prefix}counters", field("z_total", {}), "no number")
+    connection.set(f"{database.prefix}reaper:last", 1_700_000_000.5)
+    found = families(generate_latest(registry).decode())
+    assert by_queue(found, metric_names.BOUND) == dict.fromkeys(WAITING, plan.resilience.max_queued)
+    assert found[metric_names.REAPED_AT].samples[0].value == 1_700_000_000.5
+    refused = found.pop(metric_names.REFUSED.removesuffix("_total"))
+    assert {(sample.labels["queue"], sample.labels["reason"], sample.value) for sample in refused.samples} == {
+        ("default", "queue_full", 3),
+        ('a"b\n', "queue_full", 3),
+    }
+    assert set(found) == {metric_names.BOUND, metric_names.REAPED_AT}
+
+
 def test_scrapes_of_one_moment_share_a_look() -> None:
     looks: list[int] = []
 
@@ -415,6 +449,6 @@ def test_it_needs_no_superset_and_says_what_it_lacks(plan: Topology, tmp_path: P
 def test_every_metric_is_documented() -> None:
     document = (PROJECT / "docs/metrics.md").read_text()
     names = [value for key, value in vars(metric_names).items() if key.isupper() and key != "QUEUE_LABEL"]
-    assert len(names) == 7
+    assert len(names) > 10
     for name in names:
         assert f"`{name}{'_total' if name == metric_names.ERRORS else ''}`" in document
