@@ -19,10 +19,12 @@ from components.common import (
     pod_security,
     scratch,
     secret_environment,
+    secret_variable,
     spread,
 )
 from components.configuration import FILE, ConfigurationRef, Role
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
+from runtime import commands
 from runtime.commands import ROLE_ENV, TOPOLOGY_ENV
 from runtime.model import Images, Resources
 
@@ -31,6 +33,10 @@ USER = 1000
 APP = "/app"
 CONFIG = "/etc/superset-async"
 SCRATCH = "/tmp"  # noqa: S108 a volume of the pod's own
+#: Of the container that waits for the metadata database: half a second of CPU, 40 MB.
+READY_RESOURCES = Resources(
+    cpu_request_millis=20, cpu_limit_millis=1000, memory_request_bytes=64 * 2**20, memory_limit_bytes=128 * 2**20
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class SupersetArgs:
     configuration: ConfigurationRef
     #: Secret key, JWT secret and the passwords of PostgreSQL and of the Redis servers that this project runs.
     secrets: SecretRef
+    #: Which of them is the metadata database's password.
+    postgres_password_env: str
     #: The Redis instances that they use.
     redis: Sequence[RedisAccess]
 
@@ -77,6 +85,27 @@ def secret_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:
     """A digest that changes with any secret of the process."""
     digests = [each.fingerprint for each in (args.secrets, *process.secrets)]
     return pulumi.Output.all(*digests, *given_fingerprints(args.redis)).apply("-".join)
+
+
+def _ready(args: SupersetArgs) -> core.ContainerArgs:
+    """What lets nothing start before the metadata database is prepared, by whatever the objects were applied."""
+    variables = {TOPOLOGY_ENV: f"{CONFIG}/{FILE}", "HOME": SCRATCH, "PYTHONPATH": APP, "PYTHONUNBUFFERED": "1"}
+    return core.ContainerArgs(
+        name="ready",
+        image=args.images.superset,
+        image_pull_policy=args.images.pull_policy,
+        command=commands.ready(),
+        env=[
+            *environment(variables),
+            secret_variable(args.postgres_password_env, args.secrets.name, args.postgres_password_env),
+        ],
+        resources=container_resources(READY_RESOURCES),
+        security_context=container_security(),
+        volume_mounts=[
+            core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
+            core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
+        ],
+    )
 
 
 def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str]) -> core.PodTemplateSpecArgs:
@@ -133,6 +162,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             termination_grace_period_seconds=process.grace_period_seconds,
             restart_policy=process.restart_policy,
             topology_spread_constraints=spread(process.match) if process.several else None,
+            init_containers=None if process.role == "init" else [_ready(args)],
             containers=[container],
             volumes=[
                 core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),

@@ -132,7 +132,9 @@ def deploy(
     postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password), here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
     configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology), here)
-    superset = SupersetArgs(scope, topology.images, configuration.ref, secrets.app, list(accesses.values()))
+    superset = SupersetArgs(
+        scope, topology.images, configuration.ref, secrets.app, topology.postgres.password_env, list(accesses.values())
+    )
     initialization = Initialization(
         "superset-init",
         InitializationArgs(superset, secrets.init),

@@ -75,6 +75,11 @@ def exporter() -> list[str]:
     return ["python", "-m", "runtime.exporter"]
 
 
+def ready() -> list[str]:
+    """Wait until the metadata database is prepared; it needs no Superset."""
+    return ["python", "-m", "runtime.ready"]
+
+
 def migrate() -> list[str]:
     """Metadata migrations, roles, the administrator and the declared databases; safe to run again."""
     return ["python", "-m", "runtime.init"]

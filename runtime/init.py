@@ -23,9 +23,10 @@ from runtime import executions
 from runtime.config import ConfigurationError, load_topology, render
 from runtime.config import redis as redis_config
 from runtime.config import secrets as stack_secrets
-from runtime.config.metadata import uri as metadata_uri
+from runtime.config.metadata import libpq
 from runtime.config.objects import client
 from runtime.model import AnalyticDatabase, Topology
+from runtime.ready import STEPS_TABLE, prepared_step
 from runtime.statements import engine_params
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
@@ -33,8 +34,6 @@ ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
 WAIT_SECONDS = 120
 #: Key of the advisory lock that one init holds.
 LOCK = 0x5355_5053
-#: What has been done, by name, so that a later run can leave it out: one row for each step, with the digest of its input.
-STEPS_TABLE = "superset_async_steps"
 
 Report = Callable[[str], None]
 
@@ -54,7 +53,7 @@ def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float
     psycopg2 = import_module("psycopg2")
 
     def postgres_answers() -> None:
-        psycopg2.connect(_libpq(topology, known), connect_timeout=3).close()
+        psycopg2.connect(libpq(topology, known.postgres_password), connect_timeout=3).close()
 
     def redis_answers(instance_name: str) -> None:
         number = next(each for each in topology.redis_databases if each.instance == instance_name)
@@ -90,15 +89,12 @@ def _until(deadline: float, seconds: float, what: str, check: Callable[[], None]
             return
 
 
-def _libpq(topology: Topology, known: stack_secrets.Secrets) -> str:
-    return metadata_uri(topology, known).replace("+psycopg2", "", 1)
-
-
 @contextmanager
 def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
     """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done."""
     psycopg2 = import_module("psycopg2")
-    connection = psycopg2.connect(_libpq(topology, stack_secrets.read(topology, env)), application_name="superset-init")
+    password = stack_secrets.read(topology, env).postgres_password
+    connection = psycopg2.connect(libpq(topology, password), application_name="superset-init")
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -283,7 +279,10 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
     _db().session.commit()
     sync_roles(app, report)
     ensure_admin(app, topology.admin_username, password, report)
-    return register_databases(app, topology, env, report)
+    ids = register_databases(app, topology, env, report)
+    # What web, workers and beat wait for.
+    _record(prepared_step(), "")
+    return ids
 
 
 def _db() -> Any:

@@ -13,9 +13,14 @@ Role = Literal["web", "worker", "beat", "init"]
 
 def uri(topology: Topology, secrets: Secrets) -> str:
     """SQLAlchemy URL of the metadata database, its password quoted."""
+    return libpq(topology, secrets.postgres_password).replace("postgresql:", "postgresql+psycopg2:", 1)
+
+
+def libpq(topology: Topology, password: str) -> str:
+    """URL of the metadata database as PostgreSQL's own clients take it, the password quoted."""
     server = topology.postgres
-    user, password = quote(server.user, safe=""), quote(secrets.postgres_password, safe="")
-    return f"postgresql+psycopg2://{user}:{password}@{server.host}:{server.port}/{server.database}"
+    user = f"{quote(server.user, safe='')}:{quote(password, safe='')}"
+    return f"postgresql://{user}@{server.host}:{server.port}/{server.database}"
 
 
 def pool(topology: Topology, role: Role) -> ConnectionPool:

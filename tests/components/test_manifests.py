@@ -265,6 +265,16 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
                 yield f"{name_of(manifest)}: trusts {authority}"
 
 
+def superset_waits_for_its_metadata(objects: Objects, topology: Topology) -> Iterator[str]:
+    for where, template, manifest in pods(objects):
+        if template["metadata"]["labels"]["app.kubernetes.io/name"] != "superset":
+            continue
+        waits = [each["command"] for each in template["spec"].get("initContainers", [])]
+        # The job that prepares it must not wait for itself.
+        if waits != ([] if manifest["kind"] == "Job" else [["python", "-m", "runtime.ready"]]):
+            yield f"{where} first runs {waits}"
+
+
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
     beats = [manifest for _, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
     if len(beats) != (1 if topology.beat else 0):
@@ -386,6 +396,7 @@ RULES: tuple[Rule, ...] = (
     what_can_be_several_survives_a_drain,
     workers_listen_to_the_queues_of_their_pool,
     scalers_read_the_broker,
+    superset_waits_for_its_metadata,
     one_beat_at_most,
     a_broker_evicts_no_task,
     redis_is_reached_as_it_listens,
@@ -473,6 +484,7 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(password="x")),
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].pop("username")),
     (scalers_read_the_broker, lambda o: _scaler(o)["advanced"]["scalingModifiers"].update(formula="queue1")),
+    (superset_waits_for_its_metadata, lambda o: _pod(o, "Deployment", "worker-default").pop("initContainers")),
     (one_beat_at_most, lambda o: _say(chosen(o, "Deployment", "beat")["spec"], replicas=2)),
     (one_beat_at_most, lambda o: o.remove(chosen(o, "Deployment", "beat"))),
     (
