@@ -37,21 +37,33 @@ NAME = "redis-sentinel"
 RESOURCES = Resources(
     cpu_request_millis=50, cpu_limit_millis=200, memory_request_bytes=64 * 2**20, memory_limit_bytes=128 * 2**20
 )
-#: Milliseconds without an answer after which a server is taken for gone, and in which a failover has to be done.
+#: Milliseconds without an answer after which a server is taken for gone; and in which a failover has to be done, after which a
+#: replica of another server than the primary is put right, and twice of which lie between two tries.
 DOWN_AFTER = 5_000
-FAILOVER_TIMEOUT = 30_000
+FAILOVER_TIMEOUT = 10_000
+#: Tries, a second or more each, to see every replica at the primary before a Sentinel starts.
+ATTACH_TRIES = 30
 
 #: Writes a Sentinel's first configuration. Sentinels keep nothing that they cannot find again: who is primary they learn
 #: from each other, or else from the servers, so that they need no volume.
+#:
+#: Of replicas a Sentinel hears from the primary when it starts, and then every ten seconds. One that attaches in between would
+#: be left out of a failover in that time: it would go on waiting for the old primary, and the new one, without a replica, take
+#: no writes (measured). So the first question has to find them all, unless one stays away.
 WATCH = f"""\
 set -eu
 me=$POD_NAME.$NAME-sentinel-nodes.$NAMESPACE.svc
 config=$DATA/sentinel.conf
 . "$CONFIG/find-primary.sh"
+tries=0
 while :; do
   primary=$(primary_by_sentinels)
   [ -n "$primary" ] || primary=$(primary_by_servers)
-  [ -z "$primary" ] || break
+  if [ -n "$primary" ]; then
+    attached=$(ask "$primary" "$PORT" info replication | grep -c state=online || true)
+    [ "$attached" -lt $((SERVERS - 1)) ] && [ "$tries" -lt {ATTACH_TRIES} ] || break
+    tries=$((tries + 1))
+  fi
   sleep 1
 done
 umask 077

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,9 +96,12 @@ class Pod:
 
     def start(self) -> None:
         """What the kubelet does: init container, then container."""
+        self.initialize()
+        self.start_container()
+
+    def initialize(self) -> None:
         script = "watch.sh" if self.is_sentinel else "join.sh"
         subprocess.run(["sh", str(self.config / script)], env=self.environment, check=True, timeout=200)
-        self.start_container()
 
     def start_container(self) -> None:
         arguments = [str(self.data / "sentinel.conf"), "--sentinel"] if self.is_sentinel else [str(self.data / "node.conf")]
@@ -218,14 +222,28 @@ def may_fail_over(pod: Pod) -> bool:
     return True
 
 
+def replicas_when_it_may_start(pod: Pod, primary: Pod) -> int:
+    """How many replicas the primary has when the Sentinel's init container is through."""
+    pod.initialize()
+    operator = redis_client.Redis(host=primary.address, port=INSTANCE.port, username="operator", password=OPERATOR_PASSWORD)
+    return cast("dict[str, int]", operator.info("replication"))["connected_slaves"]
+
+
 def scenario(world: World) -> None:
     """From the first start to the loss of everything but the volumes."""
     first = world.servers[0]
     first.start()
     world.until("a first server starts as the primary", first.ready, 20)
     world.check("alone it takes no writes that no replica would have", refuses_writes(first))
-    for pod in [*world.servers[1:], *world.sentinels]:
-        pod.start()
+    with ThreadPoolExecutor() as threads:
+        early = [threads.submit(replicas_when_it_may_start, pod, first) for pod in world.sentinels]
+        for pod in world.servers[1:]:
+            pod.start()
+    world.check(
+        "Sentinels that are there first wait for the replicas", [each.result() for each in early] == [SERVERS - 1] * 3
+    )
+    for pod in world.sentinels:
+        pod.start_container()
     world.until("replicas are in sync and Sentinels see each other", world.healthy)
     world.check("the first server is the primary", world.primary() is first)
     world.write("task", "queued")

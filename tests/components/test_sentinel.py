@@ -38,6 +38,6 @@ def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     steps = {step["step"]: step for line in done.stdout.splitlines() if line.startswith("{") for step in [json.loads(line)]}
-    assert len(steps) == 18
+    assert len(steps) == 19
     # Five seconds until a primary is taken for gone, and then moments.
     assert steps["a replica takes over from a killed primary"]["seconds"] < 20
