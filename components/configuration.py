@@ -10,7 +10,7 @@ import pulumi
 from pulumi_kubernetes.core import v1 as core
 
 from components.common import SUPERSET, Scope, content_hash, labels, metadata, name_of
-from runtime.model import Topology
+from runtime.model import Pool, Topology
 
 Role = Literal["web", "worker", "beat", "init"]
 ROLES: tuple[Role, ...] = ("web", "worker", "beat", "init")
@@ -20,7 +20,9 @@ FILE = "topology.json"
 def relevant(topology: Topology, role: Role) -> dict[str, Any]:
     """The part of a topology that a process of `role` reads: when it is unchanged, nothing needs to restart.
 
-    Left out is what is in the pod's own template (commands, resources, images) or concerns other servers (sizes, replicas).
+    Left out is what is in the pod's own template (commands, resources, images), concerns other servers (sizes, replicas), or
+    is read anew from the file when it changes (`runtime.live`: tenants, queues): a new tenant restarts nobody else. The
+    init job alone runs again for changed queues: it sees to what waits in those that are gone.
     """
     whole = topology.model_dump(mode="json")
     kept = {
@@ -32,11 +34,12 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
             "redis_databases",
             "celery",
             "caching",
-            "tenants",
             "statement_timeout_seconds",
             "row_limit",
         )
     }
+    if role != "init":
+        del kept["celery"]["queues"]
     kept["redis"] = [
         {
             **{key: instance[key] for key in ("name", "host", "port", "sentinel", "tls")},
@@ -53,6 +56,12 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
         kept |= {"databases": whole["databases"], "admin_username": whole["admin_username"]}
         kept["checked_redis"] = [instance["name"] for instance in whole["redis"] if instance["existing"]]
     return kept
+
+
+def relevant_to(topology: Topology, pool: Pool) -> list[Any]:
+    """What the workers of `pool` read beside that: whose queries they run, and each tenant's share. Empty for no tenants."""
+    tenants = [tenant.model_dump(mode="json") for tenant in topology.tenants if tenant.queue in pool.queues]
+    return [*tenants, *(share.model_dump(mode="json") for share in pool.shares)]
 
 
 @dataclass(frozen=True)

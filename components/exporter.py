@@ -79,7 +79,6 @@ class QueueExporterArgs:
     configuration: pulumi.Input[str]
     broker: RedisAccess
     broker_database: RedisDatabase
-    queues: Sequence[str]
     #: Whether an HPA asks for the metrics, by way of an adapter.
     feeds_adapter: bool
 
@@ -176,7 +175,6 @@ def _pod(
         broker.model_dump(include={"name", "host", "port", "sentinel", "tls"}),
         user.model_dump(include={"username", "password_env"}),
         args.broker_database.model_dump(include={"number", "prefix"}),
-        list(args.queues),
         args.exporter.port,
     )
     return core.PodTemplateSpecArgs(

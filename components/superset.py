@@ -15,6 +15,7 @@ from components.common import (
     SecretRef,
     container_resources,
     container_security,
+    content_hash,
     environment,
     pod_security,
     scratch,
@@ -70,6 +71,10 @@ class Process:
     match: dict[str, str]
     #: Whether there can be several, to be spread over nodes.
     several: bool = False
+    #: What it reads of the topology beside what all of its role read.
+    reads: Sequence[object] = ()
+    #: Name of the PriorityClass of its pods.
+    priority_class: pulumi.Input[str] | None = None
     #: Secrets beside the ones that all processes have.
     secrets: Sequence[SecretRef] = ()
     environment: Sequence[core.EnvVarArgs] = ()
@@ -149,7 +154,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
         metadata=meta.ObjectMetaArgs(
             labels=process.labels,
             annotations={
-                f"{PREFIX}/config": args.configuration.hashes[process.role],
+                f"{PREFIX}/config": _config_digest(args, process),
                 f"{PREFIX}/secret": secret_digest(args, process),
             },
         ),
@@ -161,6 +166,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             security_context=pod_security(USER),
             termination_grace_period_seconds=process.grace_period_seconds,
             restart_policy=process.restart_policy,
+            priority_class_name=process.priority_class,
             topology_spread_constraints=spread(process.match) if process.several else None,
             init_containers=None if process.role == "init" else [_ready(args)],
             containers=[container],
@@ -171,3 +177,8 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             ],
         ),
     )
+
+
+def _config_digest(args: SupersetArgs, process: Process) -> str:
+    of_role = args.configuration.hashes[process.role]
+    return content_hash(of_role, *process.reads)[:32] if process.reads else of_role

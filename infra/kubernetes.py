@@ -154,7 +154,6 @@ def deploy(
             configuration=configuration.ref.name,
             broker=broker,
             broker_database=broker_database,
-            queues=topology.celery.queues,
             feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
         ),
         here,

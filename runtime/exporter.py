@@ -29,7 +29,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from redis import RedisError
 
-from runtime import metric_names
+from runtime import live, metric_names
 from runtime.config import ConfigurationError, load_topology
 from runtime.config import redis as redis_config
 from runtime.config.objects import client
@@ -64,14 +64,16 @@ class Look:
 class Broker:
     """Reads the queues in a Redis database; remembers of each message in flight its queue, so that it reads it once."""
 
-    def __init__(self, connection: Any, prefix: str, queues: Sequence[str]) -> None:
+    def __init__(self, connection: Any, prefix: str, queues: Sequence[str] | Callable[[], Sequence[str]]) -> None:
         self._connection = connection
         self._prefix = prefix
-        self._queues = queues
+        self._queues_now = queues if callable(queues) else lambda: queues
+        self._queues = self._queues_now()
         self._queue_of: dict[bytes, str] = {}
 
     def look(self) -> Look:
         """What is in the queues now; RedisError where the broker cannot be read."""
+        self._queues = self._queues_now()
         waiting = self._waiting()
         delivered = self._delivered(time.monotonic() + MOST_SECONDS)
         if delivered is None:
@@ -277,10 +279,13 @@ def _password(topology: Topology, env: Mapping[str, str]) -> str:
     return password
 
 
-def broker(topology: Topology, env: Mapping[str, str]) -> Broker:
-    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there."""
+def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequence[str]] | None = None) -> Broker:
+    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there.
+
+    `queues` says which there are when they are looked at; None: those of `topology`.
+    """
     database = redis_config.located(topology, "broker", _password(topology, env))
-    return Broker(client(database), database.prefix, topology.celery.queues)
+    return Broker(client(database), database.prefix, queues or topology.celery.queues)
 
 
 def shared(topology: Topology, env: Mapping[str, str]) -> SharedMetrics:
@@ -295,8 +300,16 @@ def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     topology = load_topology(env)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(QueueMetrics(broker(topology, env).look, say))
-    registry.register(shared(topology, env))
+    return password
+
+
+def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequence[str]] | None = None) -> Broker:
+    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there.
+
+    `queues` says which there are when they are looked at; None: those of `topology`.
+    """
+    database = redis_config.located(topology, "broker", _password(topology, env))
+    return Broker(client(database), database.prefix, queues or topology.celery.queues)
     # The first process of a container gets only the signals that it handles.
     signal.signal(signal.SIGTERM, _stop)
     with server(topology, registry) as serving:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from runtime.config import metadata, redis
 from runtime.config.objects import Crontab
 from runtime.config.secrets import ConfigurationError, Secrets
+from runtime.live import LiveRouter
 from runtime.model import Celery, Job, Topology
 from runtime.tenancy import routes
-from runtime.tenancy.router import Router
 
 #: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated.
 IMPORTS = (
@@ -121,7 +121,7 @@ def _queues(topology: Topology) -> dict[str, object]:
         "task_default_queue": topology.celery.default_queue,
         # A queue that is not declared has no listener: sending to it is an error, not a silent pile.
         "task_create_missing_queues": False,
-        "task_routes": (Router(topology),),
+        "task_routes": (LiveRouter(topology),),
     }
 
 

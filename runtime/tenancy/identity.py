@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from importlib import import_module
 from typing import Any, cast
 
@@ -55,20 +53,26 @@ def tenant_of_queue(queue: str) -> str:
     return _of_queues().get(queue, NOBODY)
 
 
-@lru_cache(maxsize=1)
-def _topology() -> Topology:
-    # The configuration imports what asks here.
-    from runtime.config import load_topology
-
-    return load_topology(os.environ)
-
-
-@lru_cache(maxsize=1)
 def _recognition() -> Recognition | None:
-    tenants = _topology().tenants
-    return Recognition(tenants) if tenants else None
+    return _known()[1]
 
 
-@lru_cache(maxsize=1)
 def _of_queues() -> dict[str, str]:
-    return {tenant.queue: tenant.id for tenant in _topology().tenants}
+    return _known()[2]
+
+
+_last: tuple[Topology, Recognition | None, dict[str, str]] | None = None
+
+
+def _known() -> tuple[Topology, Recognition | None, dict[str, str]]:
+    """What follows from the topology as it is now: made once for each, since tenants come and go while processes go on."""
+    global _last  # noqa: PLW0603 - one a process; of two threads that make it at once, either's is right
+    # The configuration imports what asks here.
+    from runtime import live
+
+    topology = live.topology()
+    last = _last
+    if last is None or last[0] is not topology:
+        queues = {tenant.queue: tenant.id for tenant in topology.tenants}
+        _last = last = (topology, Recognition(topology.tenants) if topology.tenants else None, queues)
+    return last

@@ -15,6 +15,7 @@ from infra.problems import StackError
 from infra.topology import plan
 from runtime.commands import ROLE_ENV
 from runtime.config import render
+from runtime.live import LiveRouter
 from runtime.model import Topology
 
 SECRETS = {
@@ -27,8 +28,16 @@ SECRETS = {
 
 
 def configuration(topology: Topology, role: Role) -> object:
-    """All that a process of `role` is configured with: the settings, and the state of the objects in them."""
-    return _plain(render(topology, {**SECRETS, ROLE_ENV: role}))
+    """All that a process of `role` is configured with: the settings, and the state of the objects in them.
+
+    Not what it reads anew while it runs: which queues there are, and whose queries go to them.
+    """
+    settings = render(topology, {**SECRETS, ROLE_ENV: role})
+    celery = cast("dict[str, object]", settings["CELERY_CONFIG"])
+    assert isinstance(celery["task_routes"], tuple)
+    assert [type(route) for route in celery.pop("task_routes")] == [LiveRouter]  # type: ignore[arg-type]
+    del celery["task_queues"]
+    return _plain(settings)
 
 
 def _plain(value: object) -> object:
@@ -74,6 +83,7 @@ changes = st.fixed_dictionaries(
         "workers": st.fixed_dictionaries({}, optional={"max_workers": st.integers(3, 9), "grace_period": st.just(900)}),
         "databases": st.just({"lake": {"uri": "trino://lake.example.com/hive"}}),
         "maintenance": st.just({"query_retention_days": 7}),
+        "tenants": st.just({"acme": {"users": ["ann"], "pool": "shared"}}),
     },
 )
 
@@ -98,7 +108,7 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
     mixed = before.model_copy(
         update={
             key: getattr(after, key)
-            for key in ("celery", "caching", "tenants", "redis_databases", "statement_timeout_seconds", "row_limit")
+            for key in ("celery", "caching", "redis_databases", "statement_timeout_seconds", "row_limit")
         }
         | {
             "redis": after.redis,
@@ -117,6 +127,7 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
         ({"row_limit": 500}, set(ROLES)),
         ({"celery": {"result_expires": 60}}, set(ROLES)),
         ({"web": {"connections": {"size": 3}}}, {"web"}),
+        ({"tenants": {"acme": {"users": ["ann"]}}}, {"init"}),
         ({"databases": {"lake": {"uri": "trino://lake.example.com/hive"}}}, {"init"}),
         ({"admin_username": "root"}, {"init"}),
         ({"workers": {"max_workers": 3, "max_tasks_per_child": 7}}, set[str]()),

@@ -69,7 +69,7 @@ def test_one_pod_runs_it_with_the_brokers_password_and_no_other_secret(stack: st
     ("change", "rolls"),
     [
         ("{row_limit: 500, web: {threads: 3}, workers: {max_workers: 3}}", False),
-        ("{celery: {queues: [default, bulk]}, pools: {default: {queues: [default, bulk]}}}", True),
+        ("{celery: {queues: [default, bulk]}, pools: {default: {queues: [default, bulk]}}}", False),
         ("{images: {superset: 'superset-async:2'}}", True),
         ("{metrics: {resources: {memory_limit: 256Mi}}}", True),
         ("{metrics: {from_namespaces: [observability]}}", False),

@@ -1,0 +1,47 @@
+"""Run in Superset's environment, with real Celery: sends nina's query, changes the topology's file, and sends it again.
+
+Usage: changed_tenants.py FILE CHANGED TASK
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from runtime import live
+from runtime.config import load_topology, render, tasks
+from runtime.tenancy.recognition import Person
+from runtime.tenancy.router import Router
+
+
+class Known:
+    """A directory that needs no Superset."""
+
+    def named(self, username: str) -> Person:
+        """Somebody without roles."""
+        return Person(username=username)
+
+    def database_of_query(self, query_id: int) -> str | None:
+        """No database is known."""
+
+
+def main(file: Path, changed: Path, task: str) -> None:
+    """Print, as JSON, which queues Celery had at its start."""
+    live.topology = live.Watched(file, every=0)
+    tasks.LiveRouter = lambda first: live.LiveRouter(first, lambda plan: Router(plan, Known(), lambda: False))
+    config = render(load_topology(os.environ), os.environ)["CELERY_CONFIG"]
+    app = import_module("celery").Celery()
+    app.config_from_object(config)
+    app.set_current()
+    at_start = sorted(app.amqp.queues)
+    app.send_task(task, (1,), {"username": "nina"})
+    changed.replace(file)
+    app.send_task(task, (1,), {"username": "nina"})
+    print(json.dumps({"queues_at_start": at_start}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
