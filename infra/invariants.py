@@ -8,20 +8,18 @@ the design) needs no rule: both read one topology.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from infra import tenant_rules
 from infra.connections import connections_needed
 from infra.problems import Problem, did_you_mean
 from infra.quantities import format_memory
 from infra.settings import RedisSettings, ResourceSettings, Settings
+from infra.tenant_rules import GRACE_MARGIN_SECONDS, Rule
 from runtime.model import BROKER_PURPOSES, Topology
 
 #: Resident memory of a Superset worker's child that has run nothing yet: 214 to 233 MB measured on Superset 6.1.
 CHILD_AT_REST_BYTES = 233_000_000
-#: Seconds beyond the soft limit that a stopping worker needs to store a result and close its connections.
-GRACE_MARGIN_SECONDS = 30
-
-Rule = Callable[[Settings, Topology], Iterator[Problem]]
 
 
 def check(settings: Settings, topology: Topology) -> Iterator[Problem]:
@@ -64,7 +62,7 @@ def queues_have_listeners(settings: Settings, topology: Topology) -> Iterator[Pr
 
 
 def names_are_unique(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """No queue is declared twice; a tenant shares its name with no queue or pool, and its users with no tenant."""
+    """No queue is declared twice, and a tenant shares its name with no queue or pool."""
     for queue, count in Counter(settings.celery.queues).items():
         if count > 1:
             yield Problem("celery.queues", queue, f"is declared {count} times", "Declare it once")
@@ -77,17 +75,6 @@ def names_are_unique(settings: Settings, topology: Topology) -> Iterator[Problem
                     f"is a name that {key} has already; a tenant gets a queue and a pool of its own name",
                     f"Rename the tenant, or take {tenant!r} out of {key}",
                     also=(key,),
-                )
-    owners: dict[str, str] = {}
-    for tenant_id, tenant in settings.tenants.items():
-        for user in tenant.users:
-            if owners.setdefault(user, tenant_id) != tenant_id:
-                yield Problem(
-                    f"tenants.{tenant_id}.users",
-                    user,
-                    f"is a user of tenant {owners[user]!r} already",
-                    "A user belongs to one tenant",
-                    also=(f"tenants.{owners[user]}.users",),
                 )
 
 
@@ -454,4 +441,5 @@ RULES: tuple[Rule, ...] = (
     postgres_is_complete,
     existing_redis_is_complete,
     local_is_complete,
+    *tenant_rules.RULES,
 )

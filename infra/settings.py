@@ -358,8 +358,12 @@ class UrgentSettings(Section):
 class RateSettings(Section):
     """What the platform costs, for reports of cost by tenant, user or database."""
 
-    worker_hour: Annotated[float, Field(ge=0, strict=False)] = Field(description="one worker for an hour")
-    redis_hour: Annotated[float, Field(ge=0, strict=False)] = Field(description="all Redis servers for an hour")
+    worker_hour: Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)] = Field(
+        description="one worker for an hour"
+    )
+    redis_hour: Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)] = Field(
+        description="all Redis servers for an hour"
+    )
     currency: Annotated[str, _matching(r"[A-Z]{3}", "must be a currency's code|Write it as in USD")] = Field(
         description="of the rates and budgets"
     )
@@ -445,7 +449,7 @@ class TenantSettings(Section):
     result_ttl: Positive | None = Field(
         default=None, description="seconds that its results are kept; default: as in caching"
     )
-    monthly_budget: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+    monthly_budget: Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)] | None = Field(
         default=None, description="in the rates' currency; reports say what is left of it"
     )
 

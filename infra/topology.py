@@ -251,7 +251,9 @@ def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tu
 def _postgres(settings: Settings, needed: int) -> Postgres:
     postgres = settings.postgres
     local = settings.platform == "local"
-    derived = max(100, -(-(needed + postgres.reserved_connections) // 10) * 10)
+    # The limit changes only with a restart of the server: with tenants there is room for the next ones.
+    step = 500 if settings.tenants else 10
+    derived = max(100, -(-(needed + postgres.reserved_connections) // step) * step)
     return Postgres(
         kind=postgres.kind,
         host=LOOPBACK if local else postgres.host or "postgres",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from components.configuration import ROLES, Role, relevant
+from components.configuration import ROLES, Role, relevant, relevant_to
 from infra import presets, stackfile
 from infra.problems import StackError
 from infra.topology import plan
@@ -127,7 +127,6 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
         ({"row_limit": 500}, set(ROLES)),
         ({"celery": {"result_expires": 60}}, set(ROLES)),
         ({"web": {"connections": {"size": 3}}}, {"web"}),
-        ({"tenants": {"acme": {"users": ["ann"]}}}, {"init"}),
         ({"databases": {"lake": {"uri": "trino://lake.example.com/hive"}}}, {"init"}),
         ({"admin_username": "root"}, {"init"}),
         ({"workers": {"max_workers": 3, "max_tasks_per_child": 7}}, set[str]()),
@@ -141,3 +140,29 @@ def test_who_restarts_for_a_changed_setting(change: dict[str, Any], roles: set[s
     before = plan("test", stackfile.read("minimal"))
     after = plan("test", {**stackfile.read("minimal"), **change})
     assert {role for role in ROLES if relevant(before, role) != relevant(after, role)} == roles
+
+
+TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c": {"users": ["eve"], "pool": "shared"}}
+
+
+@pytest.mark.parametrize(
+    ("tenants", "pools"),
+    [
+        (TENANTS | {"d": {"users": ["dan"]}}, {"d"}),
+        ({name: TENANTS[name] for name in "bc"}, {"a"}),
+        (TENANTS | {"a": {"users": ["ann", "amy"], "statement_timeout": 9}}, {"a"}),
+        (TENANTS | {"c": {"users": ["eve"], "pool": "shared", "in_flight": 1}}, {"default"}),
+        (TENANTS | {"d": {"users": ["dan"], "pool": "shared"}}, {"default"}),
+    ],
+    ids=str,
+)
+def test_a_changed_tenant_concerns_its_workers_and_the_init_job(tenants: dict[str, Any], pools: set[str]) -> None:
+    before = plan("test", {"topology": "multi-tenant", "tenants": TENANTS})
+    after = plan("test", {"topology": "multi-tenant", "tenants": tenants})
+    changed = {role for role in ROLES if relevant(before, role) != relevant(after, role)}
+    assert changed <= {"init"}
+    assert (changed == {"init"}) == (before.celery.queues != after.celery.queues)
+    of_pools = [
+        {pool.name: (pool.queues, relevant_to(topology, pool)) for pool in topology.pools} for topology in (before, after)
+    ]
+    assert {name for name in {*of_pools[0], *of_pools[1]} if of_pools[0].get(name) != of_pools[1].get(name)} == pools

@@ -48,6 +48,27 @@ pool = some(
     max_memory_per_child=st.sampled_from(["200M", "300M", "433M", "1Gi"]),
     grace_period=seconds,
 )
+people = st.lists(st.sampled_from(["alice", "ann", "bob", "Sales", ""]), max_size=2)
+guest = st.fixed_dictionaries(
+    {"claim": st.sampled_from(["user.username", "org"]), "value": st.sampled_from(["acme-*", "acme-1", "b*", "bob"])}
+)
+tenant = some(
+    users=people,
+    roles=people,
+    databases=st.lists(st.sampled_from(["sales", "events", "salse"]), max_size=2),
+    guests=st.lists(guest, max_size=2),
+    pool=st.sampled_from(["shared", "dedicated"]),
+    concurrency=st.integers(1, 4),
+    min_workers=st.integers(1, 4),
+    max_workers=st.integers(1, 12),
+    in_flight=st.integers(1, 5),
+    priority=st.sampled_from(["low", "normal", "high"]),
+    quota=st.none() | st.fixed_dictionaries({"cpu": st.sampled_from(["1", "8", "50"]), "memory": sizes}),
+    soft_time_limit=seconds,
+    time_limit=seconds,
+    statement_timeout=seconds,
+    monthly_budget=st.sampled_from([0.5, 400, 5000]),
+)
 connections = some(size=st.integers(1, 10), max_overflow=st.integers(0, 20))
 stacks = st.fixed_dictionaries(
     {"topology": st.sampled_from(presets.NAMES)},
@@ -72,15 +93,40 @@ stacks = st.fixed_dictionaries(
             concurrency=st.integers(1, 8), min_workers=st.integers(1, 9), grace_period=seconds, resources=resources
         ),
         "pools": st.dictionaries(names, pool, max_size=2),
-        "tenants": st.dictionaries(
-            names, some(users=st.just(["alice"]), concurrency=st.integers(1, 4)).map(lambda t: {"users": []} | t), max_size=2
-        ),
+        "tenants": st.dictionaries(st.sampled_from(["tenant-a", "tenant-b", "acme", "default"]), tenant, max_size=3),
+        "urgent": st.none() | some(queue=names),
+        "rates": some(worker_hour=st.sampled_from([0, 0.5, 2]), redis_hour=st.sampled_from([0, 0.1])),
         "statement_timeout": seconds,
         "databases": st.dictionaries(
             st.sampled_from(["sales", "events"]), some(statement_timeout=seconds, allow_dml=st.booleans()), max_size=2
         ),
         "maintenance": some(query_retention_days=st.none() | st.integers(1, 90), log_retention_days=st.none()),
     },
+)
+
+
+likely = st.builds(
+    lambda user, more: {"users": [user]} | more,
+    st.sampled_from(["alice", "ann", "bob", "eve"]),
+    some(
+        guests=st.lists(guest, max_size=1),
+        pool=st.sampled_from(["shared", "dedicated"]),
+        in_flight=st.integers(1, 4),
+        max_workers=st.integers(1, 12),
+        quota=st.none()
+        | st.fixed_dictionaries({"cpu": st.sampled_from(["1", "9"]), "memory": st.sampled_from(["1Gi", "99Gi"])}),
+        soft_time_limit=st.sampled_from([535, 560, 571]),
+        statement_timeout=st.sampled_from([5, 538]),
+        monthly_budget=st.sampled_from([300, 5000]),
+    ),
+)
+#: Stacks of which many are right.
+tenanted = st.fixed_dictionaries(
+    {
+        "topology": st.just("multi-tenant"),
+        "tenants": st.dictionaries(st.sampled_from(["acme", "bolt", "core"]), likely, min_size=1, max_size=2),
+    },
+    optional={"urgent": st.none(), "pools": st.fixed_dictionaries({"default": some(concurrency=st.integers(1, 3))})},
 )
 
 
@@ -122,6 +168,9 @@ def assert_invariants(topology: Topology) -> None:
             assert pool.resources.cpu_request_millis > 0
     for timeout in (topology.statement_timeout_seconds, *(d.statement_timeout_seconds for d in topology.databases)):
         assert timeout < celery.soft_time_limit_seconds
+        assert timeout > 0
+    # tenants
+    assert_tenants(topology)
     # 4. connections
     child = celery.connections.size + celery.connections.max_overflow + (celery.result_backend == "postgresql")
     workers = sum(pool.max_workers * pool.concurrency * child for pool in topology.pools)
@@ -135,6 +184,66 @@ def assert_invariants(topology: Topology) -> None:
     assert not (celery.acks_late and any(database.allow_dml for database in topology.databases))
 
 
+def assert_tenants(topology: Topology) -> None:
+    celery = topology.celery
+    owners: dict[tuple[str, str], str] = {}
+    for tenant in topology.tenants:
+        recognisers = [
+            *(("user", user) for user in tenant.users),
+            *(("role", role) for role in tenant.roles),
+            *(("database", database) for database in tenant.databases),
+            *((f"claim {guest.claim}", guest.value) for guest in tenant.guests),
+        ]
+        assert recognisers
+        assert len(set(recognisers)) == len(recognisers)
+        for kind, value in recognisers:
+            assert value
+            assert (kind, value) not in owners
+            for other_kind, other in owners:
+                if kind == other_kind and kind.startswith("claim"):
+                    for sample in (value.replace("*", "-any"), other.replace("*", "-any"), "acme-1", "bob"):
+                        assert not (claims(value, sample) and claims(other, sample))
+        owners |= dict.fromkeys(recognisers, tenant.id)
+        declared = {database.name for database in topology.databases}
+        assert not declared or declared >= set(tenant.databases)
+        assert (
+            tenant.statement_timeout_seconds
+            < tenant.soft_time_limit_seconds
+            < tenant.time_limit_seconds
+            < celery.visibility_timeout_seconds
+        )
+        urgent = {topology.urgent.queue} if topology.urgent else set[str]()
+        for pool in topology.pools:
+            if {tenant.queue, celery.default_queue, *urgent} & set(pool.queues):
+                assert pool.grace_period_seconds >= tenant.soft_time_limit_seconds + 30
+        pool = topology.pool(tenant.pool)
+        assert tenant.queue in pool.queues
+        if pool.tenant is None:
+            assert pool.concurrency >= 2
+            assert pool.prefetch_multiplier == 1
+            assert celery.acks_late
+            (share,) = [share for share in pool.shares if share.queue == tenant.queue]
+            assert 1 <= share.in_flight < pool.concurrency
+        else:
+            assert (pool.tenant, pool.queues, pool.shares) == (tenant.id, (tenant.queue,), ())
+        if pool.quota:
+            pods = pool.max_workers + -(-pool.max_workers // 4)
+            assert pool.quota.cpu_millis >= pods * pool.resources.cpu_request_millis
+            assert pool.quota.memory_bytes >= pods * pool.resources.memory_request_bytes
+        if tenant.monthly_budget is not None:
+            assert topology.rates.worker_hour > 0
+    if topology.tenants:
+        assert len(topology.redis) == 2
+    if topology.urgent:
+        assert topology.urgent.queue in set(celery.queues) - {celery.default_queue, *(each.id for each in topology.tenants)}
+    if topology.name == "multi-tenant":
+        assert {"default", "priority"} <= set(celery.queues)
+
+
+def claims(pattern: str, value: str) -> bool:
+    return value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern
+
+
 ROUTE = {
     "kind": "ingress",
     "host": "superset.example.com",
@@ -142,13 +251,13 @@ ROUTE = {
     "tls_secret": "superset-tls",
     "from_namespaces": ["ingress-nginx"],
 }
-accepted = refused = 0
+accepted = refused = tenants_accepted = 0
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(stacks)
+@given(stacks | tenanted)
 def test_an_accepted_stack_breaks_no_invariant(config: dict[str, Any]) -> None:
-    global accepted, refused  # noqa: PLW0603
+    global accepted, refused, tenants_accepted  # noqa: PLW0603
     try:
         topology = plan("any", config)
     except StackError as error:
@@ -156,12 +265,14 @@ def test_an_accepted_stack_breaks_no_invariant(config: dict[str, Any]) -> None:
         assert error.problems
         return
     accepted += 1
+    tenants_accepted += len(topology.tenants)
     assert_invariants(topology)
 
 
 def test_the_property_was_tried_on_accepted_and_on_refused_stacks() -> None:
     assert accepted > 50
     assert refused > 50
+    assert tenants_accepted > 10
 
 
 @pytest.mark.parametrize("stack", stackfile.names())
@@ -176,8 +287,7 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("minimal", {"pools": {"default": {"queues": ["default", "undeclared"]}}}, "pools.default.queues"),
         ("minimal", {"celery": {"default_queue": "celery"}}, "celery.default_queue"),
         ("minimal", {"celery": {"queues": ["default", "default"]}}, "celery.queues"),
-        ("minimal", {"tenants": {"default": {"users": []}}}, "tenants.default"),
-        ("minimal", {"tenants": {"a": {"users": ["ann"]}, "b": {"users": ["ann"]}}}, "tenants.b.users"),
+        ("minimal", {"tenants": {"default": {"users": ["ann"]}}}, "tenants.default"),
         ("minimal", {"redis": {"broker": {"maxmemory_policy": "allkeys-lfu"}}}, "redis.broker.maxmemory_policy"),
         ("minimal", {"redis": {"broker": {"maxmemory_policy": "noeviction"}}}, "redis.broker.maxmemory_policy"),
         ("enterprise", {"redis": {"broker": {"persistence": "none"}}}, "redis.broker.persistence"),
@@ -196,7 +306,7 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("minimal", {"beat_resources": {"cpu_request": "2"}}, "beat_resources.cpu_request"),
         ("minimal", {"web": {"min_replicas": 2}}, "web.min_replicas"),
         ("minimal", {"workers": {"min_workers": 3}}, "workers.min_workers"),
-        ("multi-tenant", {"tenants": {"a": {"users": [], "min_workers": 30}}}, "tenants.a.min_workers"),
+        ("multi-tenant", {"tenants": {"a": {"users": ["ann"], "min_workers": 30}}}, "tenants.a.min_workers"),
         ("minimal", {"workers": {"max_memory_per_child": "200000Ki"}}, "workers.max_memory_per_child"),
         ("enterprise", {"pools": {"default": {"max_memory_per_child": "900M"}}}, "pools.default.max_memory_per_child"),
         ("enterprise", {"databases": {"x": {"allow_dml": True}}}, "databases.x.allow_dml"),
@@ -242,6 +352,112 @@ def test_each_rule_refuses_what_breaks_it(topology: str, override: dict[str, Any
     with pytest.raises(StackError) as caught:
         plan("broken", {"topology": topology} | override)
     assert key in {problem.key for problem in caught.value.problems}, str(caught.value)
+
+
+USERS = {"users": ["ann"]}
+SHARED = USERS | {"pool": "shared"}
+GUEST = {"claim": "user.username", "value": "acme-7"}
+QUOTA = {"cpu": "1250m", "memory": "2560Mi"}
+
+
+@pytest.mark.parametrize(
+    ("tenants", "more", "key", "says"),
+    [
+        ({"a": {}}, {}, "tenants.a", "has no users, roles, databases or guests"),
+        ({"a": {"users": [], "monthly_budget": 9000}}, {}, "tenants.a", "has no users"),
+        ({"a": {"users": [""]}}, {}, "tenants.a.users", "must not be empty"),
+        ({"a": {"users": ["ann", "ann"]}}, {}, "tenants.a.users", "is listed twice"),
+        ({"a": USERS, "b": USERS}, {}, "tenants.b.users", "is tenant 'a''s already"),
+        ({"a": {"roles": ["Sales"]}, "b": {"roles": ["Sales"]}}, {}, "tenants.b.roles", "is tenant 'a''s already"),
+        ({"a": {"databases": ["x"]}, "b": {"databases": ["x"]}}, {}, "tenants.b.databases", "is tenant 'a''s already"),
+        (
+            {"a": {"guests": [GUEST | {"value": "acme-*"}]}, "b": {"guests": [GUEST]}},
+            {},
+            "tenants.b.guests",
+            "is tenant 'a''s already (by user.username=acme-*)",
+        ),
+        ({"a": {"databases": ["salse"]}}, {"databases": {"sales": {}}}, "tenants.a.databases", "Did you mean 'sales'?"),
+        ({"a": SHARED | {"concurrency": 3}}, {}, "tenants.a.concurrency", "means nothing for pool: shared"),
+        ({"a": SHARED | {"min_workers": 3}}, {}, "tenants.a.min_workers", "means nothing for pool: shared"),
+        ({"a": SHARED | {"max_workers": 3}}, {}, "tenants.a.max_workers", "means nothing for pool: shared"),
+        ({"a": SHARED | {"quota": QUOTA}}, {}, "tenants.a.quota", "means nothing for pool: shared"),
+        ({"a": USERS | {"in_flight": 2}}, {}, "tenants.a.in_flight", "means nothing for pool: dedicated"),
+        ({"a": SHARED | {"in_flight": 4}}, {}, "tenants.a.in_flight", "must be below the concurrency of pool 'default' (4)"),
+        ({"unacked": USERS}, {}, "tenants.unacked", "is a key of the broker's own"),
+        ({"a": USERS | {"statement_timeout": 540}}, {}, "tenants.a.statement_timeout", "must be below"),
+        ({"a": USERS | {"soft_time_limit": 100}}, {}, "tenants.a.soft_time_limit", "must be above"),
+        ({"a": USERS | {"soft_time_limit": 600}}, {}, "tenants.a.soft_time_limit", "must be below"),
+        ({"a": USERS | {"time_limit": 3600}}, {}, "tenants.a.time_limit", "would be delivered again"),
+        (
+            {"a": USERS | {"soft_time_limit": 580}},
+            {},
+            "tenants.a.soft_time_limit",
+            "must be at most workers.grace_period - 30 = 570",
+        ),
+        (
+            {"a": USERS | {"soft_time_limit": 580}},
+            {"workers": {"grace_period": 700}, "pools": {"priority": {"grace_period": 600}}},
+            "tenants.a.soft_time_limit",
+            "a stopping worker of pool 'priority'",
+        ),
+        # Two workers and the one that an update adds need 1500m and 3Gi.
+        ({"a": USERS | {"max_workers": 2, "quota": QUOTA}}, {}, "tenants.a.quota.cpu", "is below 1500m"),
+        ({"a": USERS | {"max_workers": 2, "quota": QUOTA}}, {}, "tenants.a.quota.memory", "is below 3Gi"),
+        ({"a": SHARED}, {"pools": {"default": {"concurrency": 1}}}, "pools.default.concurrency", "must be at least 2"),
+        ({"a": SHARED}, {"workers": {"prefetch_multiplier": 4}}, "workers.prefetch_multiplier", "must be 1"),
+        ({"a": SHARED}, {"celery": {"acks_late": False}}, "celery.acks_late", "must be true where tenants share"),
+        ({"a": USERS}, {"redis": {"cache": None}}, "redis.cache", "must be a server of its own where there are tenants"),
+        ({"a": USERS | {"monthly_budget": 100}}, {}, "tenants.a.monthly_budget", "cost at rest: 365 USD a month"),
+        ({"a": USERS | {"monthly_budget": float("inf")}}, {}, "tenants.a.monthly_budget", "finite"),
+        (
+            {"a": SHARED | {"monthly_budget": 9}},
+            {"rates": {"worker_hour": 0}},
+            "rates.worker_hour",
+            "makes every query free",
+        ),
+        ({}, {"urgent": {"queue": "prioritty"}}, "urgent.queue", "Did you mean 'priority'?"),
+        ({"a": USERS}, {"urgent": {"queue": "a"}}, "urgent.queue", "is not declared"),
+        ({}, {"urgent": {"queue": "default"}}, "urgent.queue", "where urgent queries pass nobody"),
+        ({}, {"celery": {"queues": ["default"]}}, "celery.queues", "lacks 'priority'"),
+    ],
+    ids=str,
+)
+def test_each_rule_about_tenants_says_what_is_wrong_where(
+    tenants: dict[str, Any], more: dict[str, Any], key: str, says: str
+) -> None:
+    with pytest.raises(StackError) as caught:
+        plan("broken", {"topology": "multi-tenant", "tenants": tenants} | more)
+    assert [str(problem) for problem in caught.value.problems if problem.key == key and says in str(problem)], caught.value
+
+
+def test_mistakes_of_several_tenants_are_told_at_once_and_none_is_told_twice() -> None:
+    tenants = {"a": {"in_flight": 2}, "b": SHARED | {"quota": QUOTA}, "c": USERS, "d": USERS | {"time_limit": 100}}
+    with pytest.raises(StackError) as caught:
+        plan("broken", {"topology": "multi-tenant", "tenants": tenants})
+    assert [problem.key for problem in caught.value.problems] == [
+        "tenants.a",
+        "tenants.a.in_flight",
+        "tenants.b.quota",
+        "tenants.c.users",
+        "tenants.d.time_limit",
+        "tenants.d.users",
+    ]
+
+
+def test_a_tenants_limits_and_quota_are_taken_where_they_fit() -> None:
+    tenants = {
+        "a": USERS
+        | {"soft_time_limit": 60, "time_limit": 90, "statement_timeout": 50, "max_workers": 2, "monthly_budget": 400}
+        | {"quota": {"cpu": "1500m", "memory": "3Gi"}},
+        "b": {"guests": [GUEST | {"value": "b-*"}], "pool": "shared", "in_flight": 3},
+        "c": {"guests": [GUEST | {"value": "c-*"}], "roles": ["ann"]},
+    }
+    topology = plan("fine", {"topology": "multi-tenant", "tenants": tenants})
+    assert_invariants(topology)
+    assert (
+        topology.postgres.max_connections
+        == plan("few", {"topology": "multi-tenant", "tenants": {"a": tenants["a"]}}).postgres.max_connections
+    )
 
 
 def test_an_existing_server_needs_its_host_and_its_limit() -> None:
