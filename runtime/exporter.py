@@ -300,16 +300,9 @@ def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     topology = load_topology(env)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    return password
-
-
-def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequence[str]] | None = None) -> Broker:
-    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there.
-
-    `queues` says which there are when they are looked at; None: those of `topology`.
-    """
-    database = redis_config.located(topology, "broker", _password(topology, env))
-    return Broker(client(database), database.prefix, queues or topology.celery.queues)
+    # Queues of new tenants are told of without a restart.
+    registry.register(QueueMetrics(broker(topology, env, lambda: live.topology().celery.queues).look, say))
+    registry.register(shared(topology, env))
     # The first process of a container gets only the signals that it handles.
     signal.signal(signal.SIGTERM, _stop)
     with server(topology, registry) as serving:

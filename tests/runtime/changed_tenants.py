@@ -10,6 +10,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
 
 from runtime import live
 from runtime.config import load_topology, render, tasks
@@ -31,7 +32,7 @@ class Known:
 def main(file: Path, changed: Path, task: str) -> None:
     """Print, as JSON, which queues Celery had at its start."""
     live.topology = live.Watched(file, every=0)
-    tasks.LiveRouter = lambda first: live.LiveRouter(first, lambda plan: Router(plan, Known(), lambda: False))
+    tasks.LiveRouter = lambda first: live.LiveRouter(first, lambda plan: Router(plan, cast(Any, Known()), lambda: False))
     config = render(load_topology(os.environ), os.environ)["CELERY_CONFIG"]
     app = import_module("celery").Celery()
     app.config_from_object(config)

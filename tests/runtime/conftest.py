@@ -19,7 +19,7 @@ import pytest
 from infra import access
 from local import binaries
 from runtime.model import Topology
-from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
+from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds after which the database ends a statement of the database that the stack declares, and of any other.
@@ -172,7 +172,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         )
     ]
     # Both servers have both users, as strictly apart as where they share one.
-    (shared,) = topology("multi-tenant", redis={"broker": {"maxmemory_policy": "volatile-lru"}, "cache": None}).redis
+    shared = one_server()
     for port in (found.redis_port, found.redis_port + 1):
         users = folder / f"users-{port}.acl"
         users.write_text(access.server_acl(shared, REDIS_PASSWORDS, OPERATOR_PASSWORD))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra import stackfile
 from infra.topology import plan
-from runtime.model import RedisRole, Topology
+from runtime.model import RedisInstance, RedisRole, Topology
 
 STACKS = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 ODD_PASSWORD = "p@ss/w:rd%41 ü#?"
@@ -14,6 +14,13 @@ REDIS_PASSWORDS: dict[RedisRole, str] = {"broker": "r@d/s%:#b", "cache": "r@d/s%
 def topology(stack: str, **changes: object) -> Topology:
     """The topology of a stack file, with `changes` laid over its keys."""
     return plan(stack, {**stackfile.read(stack), **changes})
+
+
+def one_server() -> RedisInstance:
+    """The one Redis of a stack with the multi-tenant stack's queues: its users are told apart by the names of keys alone."""
+    queues = topology("multi-tenant").celery.queues
+    (found,) = topology("minimal", celery={"queues": [*queues]}, pools={"default": {"queues": [*queues]}}).redis
+    return found
 
 
 def environment(topology: Topology, role: str = "web") -> dict[str, str]:

@@ -101,7 +101,9 @@ def test_submissions_are_routed_by_the_tenants_that_there_are_now(
         raise OSError("no such file")
 
     with caplog.at_level(logging.ERROR):
-        assert LiveRouter(topology("multi-tenant"), router, unreadable)(SQL, (1,), {"username": "bob"})["queue"] == "tenant-b"
+        assert (
+            LiveRouter(topology("multi-tenant"), router, unreadable)(SQL, (1,), {"username": "bob"})["queue"] == "tenant-b"
+        )
     assert "cannot be read" in caplog.text
 
 

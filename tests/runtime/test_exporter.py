@@ -33,7 +33,7 @@ from runtime.config.objects import client
 from runtime.coordination import field
 from runtime.exporter import Broker, Look, QueueMetrics
 from runtime.model import RedisInstance, Topology
-from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
+from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
 
 REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
 
@@ -60,8 +60,7 @@ def free_port(taken: set[int] = set()) -> int:  # noqa: B006 - remembered on pur
 
 def shared_instance() -> RedisInstance:
     """A server that carries everything of the stack: where the broker's user is held to the keys that it needs."""
-    (found,) = topology("multi-tenant", redis={"broker": {"maxmemory_policy": "volatile-lru"}, "cache": None}).redis
-    return found
+    return one_server()
 
 
 @dataclass
