@@ -13,6 +13,7 @@ from runtime.commands import ROLE_ENV
 def extend(app: Any) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     logins.limit(app)
+    # Not above: these read the configuration, of which this function is a part.
+    import_module("runtime.caching.charts").install()
     if os.environ.get(ROLE_ENV) == "web":
-        # It reads the configuration of which this function is a part.
         import_module("runtime.resilience.submission").install(app)

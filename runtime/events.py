@@ -1,20 +1,26 @@
 """The streams through which a browser learns that its chart is ready: Superset's, that expire and fail fast.
 
 As shipped (6.1) their keys never expire, so that every session leaves one behind in the broker's memory; the client waits
-without end for a server that is silent; and behind Sentinel it uses database 0 whatever is configured. Imported only inside
-Superset, which loads the class that GLOBAL_ASYNC_QUERY_MANAGER_CLASS names.
+without end for a server that is silent; behind Sentinel it uses database 0 whatever is configured; and each of many identical
+requests sends a job of its own. Imported only inside Superset, which loads the class that GLOBAL_ASYNC_QUERY_MANAGER_CLASS
+names.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import Any
 
+from runtime import superset_version
+from runtime.caching.followers import SharedTask, close, forget
+from runtime.config import load_topology
 from runtime.resilience import jobs
 from runtime.resilience.submission import ChartTask
 
 logger = logging.getLogger(__name__)
+superset_version.require(__name__)
 
 #: A stream outlives the last event in it by this: longer than any browser polls for a chart.
 EXPIRES_SECONDS = 24 * 3600
@@ -32,15 +38,31 @@ class AsyncQueryManager(_Shipped):
         backend = getattr(import_module("flask_caching.backends.rediscache"), config["CACHE_TYPE"])
         self._client = backend.factory(app, config, [], dict(config["CACHE_OPTIONS"]))._write_client
         self._cache._cache = self._client
-        self._load_chart_data_into_cache_job = ChartTask(self._load_chart_data_into_cache_job)
+        topology = load_topology(os.environ)
+        chart: Any = ChartTask(self._load_chart_data_into_cache_job)
+        if topology.caching.single_flight:
+            chart = SharedTask(chart, topology.celery.time_limit_seconds, self._end_followers)
+        self._load_chart_data_into_cache_job = chart
         self._load_explore_json_into_cache_job = ChartTask(self._load_explore_json_into_cache_job)
 
     def update_job(self, job_metadata: dict[str, Any], status: str, **kwargs: Any) -> None:
-        """Add the event as shipped, and let the stream live a day from now; the last event ends the job's registration."""
-        _Shipped.update_job(self, job_metadata, status, **kwargs)
-        self._client.expire(f"{self._stream_prefix}{job_metadata['channel_id']}", EXPIRES_SECONDS)
+        """Add the event as shipped, and let the stream live a day from now; the last event ends the job's followers, and
+        then its registration."""
+        self._tell(job_metadata, status, kwargs)
         if status in (self.STATUS_DONE, self.STATUS_ERROR):
+            self._end_followers(job_metadata, status, kwargs)
             _forget(job_metadata)
+
+    def _tell(self, job_metadata: dict[str, Any], status: str, changes: dict[str, Any]) -> None:
+        _Shipped.update_job(self, job_metadata, status, **changes)
+        self._client.expire(f"{self._stream_prefix}{job_metadata['channel_id']}", EXPIRES_SECONDS)
+
+    def _end_followers(self, job_metadata: dict[str, Any], status: str, changes: dict[str, Any]) -> None:
+        job_id = str(job_metadata["job_id"])
+        for follower in close(job_id):
+            own = {"result_url": follower.result_url} if status == self.STATUS_DONE else {}
+            self._tell(dict(follower.metadata), status, {**changes, **own})
+        forget(job_id)
 
 
 def _forget(job_metadata: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from runtime.config.objects import ResultStore
 from runtime.config.secrets import Secrets
 from runtime.model import Purpose, Topology
 
+#: Class of the caches, as flask-caching finds it.
+BACKEND = "runtime.caching.backend.Cache"
 #: Setting and purpose of each of flask-caching's caches.
 CACHES: dict[str, Purpose] = {
     "CACHE_CONFIG": "metadata_cache",
@@ -20,7 +22,7 @@ REFRESHED: frozenset[Purpose] = frozenset({"filter_state", "explore_form_data"})
 
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     """Superset's settings of caches and results."""
-    caches = {name: cache(redis.database(topology, secrets, purpose)) for name, purpose in CACHES.items()}
+    caches = {name: cache(redis.database(topology, secrets, purpose), purpose) for name, purpose in CACHES.items()}
     for name, purpose in CACHES.items():
         if purpose in REFRESHED:
             caches[name]["REFRESH_TIMEOUT_ON_RETRIEVAL"] = True
@@ -33,17 +35,18 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     }
 
 
-def cache(database: redis.Database) -> dict[str, object]:
-    """flask-caching's settings for a Redis database, prefix and lifetime included."""
+def cache(database: redis.Database, purpose: Purpose) -> dict[str, object]:
+    """flask-caching's settings of a cache of ours, which finds its server, user and secret as every process does."""
     return {
-        **connection(database),
+        "CACHE_TYPE": BACKEND,
+        "CACHE_ARGS": [purpose],
         "CACHE_KEY_PREFIX": database.prefix,
         "CACHE_DEFAULT_TIMEOUT": database.ttl_seconds,
     }
 
 
 def connection(database: redis.Database) -> dict[str, object]:
-    """flask-caching's settings that say where a Redis database is."""
+    """flask-caching's settings of its own class that say where a Redis database is."""
     common: dict[str, object] = {"CACHE_REDIS_DB": database.number, "CACHE_REDIS_PASSWORD": database.password}
     if database.service is None:
         return {

@@ -44,10 +44,7 @@ def _realise(value: object) -> object:
             day_of_week=value.day_of_week,
         )
     if isinstance(value, ResultStore):
-        store = cast(Callable[..., object], import_module("cachelib.redis").RedisCache)
-        return store(
-            host=client(value.database), key_prefix=value.database.prefix, default_timeout=value.database.ttl_seconds
-        )
+        return import_module("runtime.caching.backend").results(value.database)
     if isinstance(value, dict):
         return realise(cast(dict[str, Any], value))
     return value

@@ -77,11 +77,11 @@ def started() -> dict[str, Any]:
                     "type": type(getattr(caches, name).cache).__name__,
                     "prefix": getattr(caches, name).cache.key_prefix,
                     "timeout": getattr(caches, name).cache.default_timeout,
-                    "client": repr(getattr(caches, name).cache._write_client),
+                    "client": repr(getattr(caches, name).cache.store.client),
                 }
                 for name in ("cache", "data_cache", "filter_state_cache", "explore_form_data_cache")
             },
-            "results": {"type": type(results).__name__, "prefix": results.key_prefix, "client": repr(results._write_client)},
+            "results": {"type": type(results).__name__, "prefix": results.key_prefix, "client": repr(results.store.client)},
             "events": repr(extensions.async_query_manager._client),
             "limiter": {"storage": type(limiter._storage).__name__, "enabled": limiter.enabled},
             "pool": {"size": pool.size(), "overflow": pool._max_overflow, "recycle": pool._recycle, "ping": pool._pre_ping},

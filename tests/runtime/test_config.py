@@ -84,8 +84,8 @@ def test_every_purpose_is_on_its_own_database_with_its_lifetime(stack: str) -> N
     }
     for name, purpose in purposes.items():
         database = plan.database(purpose)
-        assert settings[name]["CACHE_TYPE"] == ("RedisSentinelCache" if scheme == "sentinel" else "RedisCache")
-        assert settings[name]["CACHE_REDIS_DB"] == database.number
+        assert settings[name]["CACHE_TYPE"] == "runtime.caching.backend.Cache"
+        assert settings[name]["CACHE_ARGS"] == [purpose]
         assert settings[name]["CACHE_KEY_PREFIX"] == database.prefix != ""
         assert settings[name]["CACHE_DEFAULT_TIMEOUT"] == database.default_ttl_seconds
     events = settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]
@@ -115,8 +115,6 @@ def test_everyone_logs_in_as_the_user_of_what_they_touch(stack: str) -> None:
     if plan.celery.result_backend == "redis":
         assert split(celery["result_backend"]).username == "broker"
     assert user(settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]) == ({"broker"}, REDIS_PASSWORDS["broker"])
-    for name in ("CACHE_CONFIG", "DATA_CACHE_CONFIG", "FILTER_STATE_CACHE_CONFIG", "EXPLORE_FORM_DATA_CACHE_CONFIG"):
-        assert user(settings[name]) == ({"cache"}, REDIS_PASSWORDS["cache"])
     results = settings["RESULTS_BACKEND"].database
     assert (results.username, results.password) == ("cache", REDIS_PASSWORDS["cache"])
     limits = settings["RATELIMIT_STORAGE_OPTIONS"] if sentinel else None
@@ -131,8 +129,9 @@ def test_sentinel_is_asked_for_the_primary_everywhere() -> None:
     assert celery["broker_transport_options"]["master_name"] == "redis-broker"
     asked = celery["broker_transport_options"]["sentinel_kwargs"]
     assert (asked["username"], asked["password"]) == ("broker", REDIS_PASSWORDS["broker"])
-    assert settings["DATA_CACHE_CONFIG"]["CACHE_REDIS_SENTINELS"] == [("redis-cache-sentinel", 26379)]
-    assert settings["DATA_CACHE_CONFIG"]["CACHE_REDIS_SENTINEL_MASTER"] == "redis-cache"
+    results = settings["RESULTS_BACKEND"].database
+    assert (results.host, results.port, results.service) == ("redis-cache-sentinel", 26379, "redis-cache")
+    assert settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]["CACHE_REDIS_SENTINELS"] == [("redis-broker-sentinel", 26379)]
     assert settings["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]["CACHE_REDIS_SENTINEL_MASTER"] == "redis-broker"
     assert settings["RATELIMIT_STORAGE_URI"] == "redis+sentinel://redis-cache-sentinel:26379/redis-cache"
     high = rendered("high-throughput")["CELERY_CONFIG"]
