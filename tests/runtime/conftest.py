@@ -116,7 +116,7 @@ def until(true: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
     """The first of `count` consecutive ports that nobody listens on."""
     for _ in range(100):
         with closing(socket.socket()) as probe:
@@ -140,7 +140,7 @@ def _answers(port: int) -> bool:
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("services")
-    found = Services(folder=folder, postgres_port=_free_ports(1), redis_port=_free_ports(2))
+    found = Services(folder=folder, postgres_port=free_ports(1), redis_port=free_ports(2))
     password = folder / "postgres-password"
     password.write_text(secrets.token_urlsafe(12) + "@/:%41 é")
     data = folder / "postgres"
