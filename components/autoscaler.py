@@ -116,7 +116,7 @@ def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: 
     role = args.broker_database.role
     username = args.broker.user(role).username
     secret = {"name": args.broker.passwords[role].secret, "key": args.broker.passwords[role].key}
-    authority = broker.tls.secret if broker.tls else None
+    authority = broker.tls.secret_name if broker.tls else None
     authentication = CustomResource(
         name,
         api_version="keda.sh/v1alpha1",

@@ -225,7 +225,7 @@ def _access(instance: RedisInstance, redis: Mapping[str, Redis], secrets: Secret
             instance,
             {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
         )
-    kept = instance.existing.password_secret
+    kept = instance.existing.password_secret_name
     password = PasswordRef(kept, PASSWORD, "") if kept else secrets.existing_redis[instance.name]
     return RedisAccess(instance, {user.role: password for user in instance.users})
 

@@ -132,10 +132,10 @@ def references_lead_somewhere(objects: Objects, topology: Topology) -> Iterator[
     }
     # Secrets that somebody else keeps have the keys that docs/configuration.md asks for.
     for instance in topology.redis:
-        if instance.tls and instance.tls.secret:
-            keys[f"Secret/{instance.tls.secret}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
-        if instance.existing and instance.existing.password_secret:
-            keys[f"Secret/{instance.existing.password_secret}"] = {"password"}
+        if instance.tls and instance.tls.secret_name:
+            keys[f"Secret/{instance.tls.secret_name}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
+        if instance.existing and instance.existing.password_secret_name:
+            keys[f"Secret/{instance.existing.password_secret_name}"] = {"password"}
     for where, template, manifest in pods(objects):
         spec = template["spec"]
         if f"ServiceAccount/{spec.get('serviceAccountName')}" not in {name_of(each) for each in objects}:
@@ -261,7 +261,7 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
                 "secretTargetRef"
             ]
             authority = [secret["name"] for secret in secrets if secret["parameter"] == "ca"]
-            if authority != ([instance.tls.secret] if instance.tls and instance.tls.secret else []):
+            if authority != ([instance.tls.secret_name] if instance.tls and instance.tls.secret_name else []):
                 yield f"{name_of(manifest)}: trusts {authority}"
 
 
@@ -320,7 +320,7 @@ def redis_is_reached_as_it_listens(objects: Objects, topology: Topology) -> Iter
                 for item in secrets[mount["name"]]["items"]
                 if f"{mount['mountPath']}/{item['path']}" == ca_file
             ]
-            if instance.tls is None or found != [instance.tls.secret]:
+            if instance.tls is None or found != [instance.tls.secret_name]:
                 yield f"{where} reads {ca_file}, which comes from {found}"
 
 
