@@ -97,7 +97,11 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
     return {
         **common,
         "result_backend": results.url,
-        "override_backends": {"redis": "runtime.results:RedisBackend", "sentinel": "runtime.results:SentinelBackend"},
+        "override_backends": {
+            "redis": "runtime.results:RedisBackend",
+            "rediss": "runtime.results:RedisBackend",
+            "sentinel": "runtime.results:SentinelBackend",
+        },
         "result_backend_transport_options": {
             "visibility_timeout": celery.visibility_timeout_seconds,
             **_sentinel_options(results),
