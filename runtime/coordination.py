@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -51,3 +52,15 @@ def count(name: str, by: int = 1, **labels: str) -> None:
         client().hincrby(key(COUNTERS), field(name, labels), by)
     except Exception:
         logger.warning("counter %s was not written", name, exc_info=True)
+
+
+def count_all(increments: Iterable[tuple[str, float, dict[str, str]]]) -> None:
+    """Add to several counters at once: name, by how much, labels. One way to Redis and back; it never fails either."""
+    try:
+        pipe = client().pipeline(transaction=False)
+        for name, by, labels in increments:
+            add = pipe.hincrby if isinstance(by, int) else pipe.hincrbyfloat
+            add(key(COUNTERS), field(name, labels), by)
+        pipe.execute()
+    except Exception:
+        logger.warning("counters were not written", exc_info=True)

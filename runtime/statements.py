@@ -7,10 +7,14 @@ statement running; a timeout in the database ends both, with an error that reach
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, cast
+
+from runtime.model import Tenant
+from runtime.tenancy.identity import working_tenant_id
 
 #: Execution option of a database's engine (Superset: engine_params) that says this database's own limit, in seconds.
 OPTION = "statement_timeout_seconds"
@@ -27,25 +31,46 @@ def engine_params(seconds: int) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class StatementTimeout:
-    """Superset's DB_CONNECTION_MUTATOR. `default_seconds` for a database without a limit, `most_seconds` for any."""
+    """Superset's DB_CONNECTION_MUTATOR. `default_seconds` for a database without a limit, `most_seconds` for any.
+
+    Of `tenants`, by id, each has limits of its own in the place of both; `working_for` says whose this process's work is.
+    """
 
     default_seconds: int
     most_seconds: int
+    tenants: Mapping[str, Tenant] = field(default_factory=dict[str, Tenant], repr=False)
+    working_for: Callable[[], str] = field(default=working_tenant_id, repr=False)
 
     def __call__(self, uri: Any, params: dict[str, Any], *_: object) -> tuple[Any, dict[str, Any]]:
         """The connection's URL and engine parameters, with the limit in them where the engine has one."""
-        seconds = self.seconds(params)
+        tenant = self.tenants.get(self.working_for()) if self.tenants else None
+        seconds = self.seconds(params, tenant)
         connect_args: dict[str, Any] = dict(params.get("connect_args") or {})
         if uri.get_backend_name() == "postgresql" and uri.get_driver_name() == "psycopg2":
-            connect_args.setdefault("connection_factory", _postgres_connection(seconds, self.most_seconds))
+            connect_args.setdefault("connection_factory", _postgres_connection(seconds, self._strictest(tenant)))
         elif uri.get_backend_name() in ("mysql", "mariadb") and "init_command" not in connect_args:
             connect_args["init_command"] = mysql_command(seconds)
         return uri, {**params, "connect_args": connect_args}
 
-    def seconds(self, params: dict[str, Any]) -> int:
-        """The limit of a database whose engine has `params`: its own where it is one and a task can wait that long."""
+    def seconds(self, params: dict[str, Any], tenant: Tenant | None = None) -> int:
+        """The limit of a database whose engine has `params`, for `tenant`.
+
+        The database's own where it is one and a task can wait that long; a tenant's that differs from the stack's is never
+        exceeded.
+        """
+        default = tenant.statement_timeout_seconds if tenant else self.default_seconds
+        most = tenant.soft_time_limit_seconds if tenant else self.most_seconds
+        if default != self.default_seconds:
+            most = min(most, default)
         own = cast("dict[str, Any]", params.get("execution_options") or {}).get(OPTION)
-        return own if isinstance(own, int) and 0 < own <= self.most_seconds else self.default_seconds
+        return own if isinstance(own, int) and 0 < own <= most else min(default, most)
+
+    def _strictest(self, tenant: Tenant | None) -> int:
+        """Beyond so many seconds the server's own setting does not stand."""
+        if tenant is None:
+            return self.most_seconds
+        own = tenant.statement_timeout_seconds
+        return min(tenant.soft_time_limit_seconds, own if own != self.default_seconds else tenant.soft_time_limit_seconds)
 
 
 def mysql_command(seconds: int) -> str:
@@ -64,7 +89,7 @@ def ended_message(limit: str) -> str:
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _postgres_connection(seconds: int, most_seconds: int) -> type[Any]:
     """A psycopg2 connection class whose sessions have the limit.
 

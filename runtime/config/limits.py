@@ -11,7 +11,9 @@ def settings(topology: Topology) -> dict[str, object]:
     rows = topology.row_limit
     return {
         "DB_CONNECTION_MUTATOR": StatementTimeout(
-            default_seconds=topology.statement_timeout_seconds, most_seconds=topology.celery.soft_time_limit_seconds
+            default_seconds=topology.statement_timeout_seconds,
+            most_seconds=topology.celery.soft_time_limit_seconds,
+            tenants={tenant.id: tenant for tenant in topology.tenants},
         ),
         # Superset gives it to the chart tasks as their soft limit, and quotes it to users.
         "SQLLAB_ASYNC_TIME_LIMIT_SEC": topology.celery.soft_time_limit_seconds,

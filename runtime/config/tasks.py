@@ -23,6 +23,8 @@ IMPORTS = (
 #: Superset's tasks that execute queries. Their decorators carry limits of their own (six hours for SQL Lab), which only an
 #: annotation overrides.
 QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
+#: Celery's own.
+LOG_PREFIX = "[%(asctime)s: %(levelname)s/%(processName)s]"
 #: How a sender tries again to reach the broker.
 RETRIES = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1}
 #: A job of beat that no worker took within this time is dropped: the next one does the same work.
@@ -50,6 +52,9 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
         # Without it a killed child's task is acknowledged all the same, and its query stays "running" for ever.
         "task_reject_on_worker_lost": celery.acks_late,
         "task_track_started": True,
+        # `tenant` is on every record: runtime.tenancy.measures.
+        "worker_log_format": f"{LOG_PREFIX} %(tenant)s%(message)s",
+        "worker_task_log_format": f"{LOG_PREFIX} %(tenant)s%(task_name)s[%(task_id)s]: %(message)s",
         "task_compression": None if celery.compression == "none" else celery.compression,
         "result_compression": None if celery.compression == "none" else celery.compression,
         "beat_schedule": {job.name: _entry(job) for job in (topology.beat.jobs if topology.beat else ())},
@@ -62,6 +67,8 @@ def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "broker_url": broker.url,
         "broker_transport_options": {
             "visibility_timeout": topology.celery.visibility_timeout_seconds,
+            # Nothing here sends priorities, and each would be one more list a queue in every question to the broker.
+            "priority_steps": [0],
             **redis.client_options(),
             **_sentinel_options(broker),
             # With Redis down a submission ends after these tries, with an error, instead of waiting with its web thread.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from runtime.model import Topology
 from runtime.tenancy.directory import Superset
@@ -44,8 +45,15 @@ def task_tenant_id() -> str:
 
 def task_field(name: str) -> str:
     """A field of the request of the task at work in this process, empty where there is none."""
-    task = cast(Any, import_module("celery._state")).get_current_task()
+    # Every line of a log asks, also while Celery is imported.
+    state: Any = sys.modules.get("celery._state")
+    task = state.get_current_task() if state is not None else None
     return str(task.request.get(name) or "") if task is not None else ""
+
+
+def working_tenant_id() -> str:
+    """The tenant of the task at work in this process, by database too, or else of the current user; empty for none."""
+    return task_tenant_id() or current_tenant_id()
 
 
 def tenant_of_queue(queue: str) -> str:

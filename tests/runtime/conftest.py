@@ -24,6 +24,8 @@ from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topol
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds after which the database ends a statement of the database that the stack declares, and of any other.
 DECLARED_LIMIT, STACK_LIMIT = 3, 7
+#: The same of one tenant, whatever the database.
+TENANT_LIMIT = 2
 #: Of Redis's operator.
 OPERATOR_PASSWORD = "operator"
 
@@ -215,6 +217,17 @@ def prepared(services: Services) -> Prepared:
         platform="local",
         local={"web_port": 8088, "redis_port": services.redis_port, "postgres_port": services.postgres_port},
         databases={"analytics": {"statement_timeout": DECLARED_LIMIT}},
+        tenants={
+            "tenant-a": {
+                "users": ["alice", "ann"],
+                "roles": ["Finance"],
+                "guests": [{"claim": "org", "value": "acme-*"}],
+                "soft_time_limit": 50,
+                "time_limit": 60,
+                "statement_timeout": TENANT_LIMIT,
+            },
+            "tenant-b": {"users": ["bob"], "databases": ["warehouse"]},
+        },
         statement_timeout=STACK_LIMIT,
     )
     found = Prepared(services=services, topology=plan, first_run="")
