@@ -28,12 +28,9 @@ REAPED = "superset_async_reaped_total"
 POISON = "superset_async_poison_total"
 #: When the reaper last looked (Unix time).
 REAPED_AT = "superset_async_reaper_last_run_timestamp"
-
 #: Tasks sent, by task_name, queue and tenant.
 TASKS_SUBMITTED = "celery_task_submitted_total"
 #: Tasks that a worker has ended, by task_name, queue, tenant and status (as outcomes of executions are called).
 TASKS_COMPLETED = "celery_task_completed_total"
 #: Seconds that tasks took in a worker, by task_name, queue and tenant: a histogram, its counters as `_bucket`, `_sum`, `_count`.
 TASK_SECONDS = "celery_task_duration_seconds"
-#: Upper bounds of that histogram's buckets; the last one has none.
-TASK_SECONDS_BUCKETS = ("0.1", "0.5", "1", "5", "10", "30", "60", "+Inf")

@@ -13,6 +13,8 @@ from runtime.executions import Outcome
 from runtime.tenancy.identity import TENANT_HEADER, task_tenant_id, tenant_of_queue
 from runtime.tenancy.router import CHART_TASKS, SQL_LAB_TASK
 
+#: Upper bounds of the buckets of `TASK_SECONDS`; the last one has none.
+BUCKETS = ("0.1", "0.5", "1", "5", "10", "30", "60", "+Inf")
 #: When each task of this process began, by its id.
 _began: dict[str, float] = {}
 
@@ -52,7 +54,7 @@ def increments(
 ) -> list[tuple[str, float, dict[str, str]]]:
     """What one executed task adds to the counters."""
     labels = _labels(name, queue, tenant)
-    buckets = [bound for bound in metric_names.TASK_SECONDS_BUCKETS if seconds <= float(bound)]
+    buckets = [bound for bound in BUCKETS if seconds <= float(bound)]
     return [
         (metric_names.TASKS_COMPLETED, 1, {**labels, "status": ended}),
         *((f"{metric_names.TASK_SECONDS}_bucket", 1, {**labels, "le": bound}) for bound in buckets),
