@@ -7,14 +7,13 @@ statement running; a timeout in the database ends both, with an error that reach
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, cast
 
 from runtime.model import Tenant
-from runtime.tenancy.identity import working_tenant_id
 
 #: Execution option of a database's engine (Superset: engine_params) that says this database's own limit, in seconds.
 OPTION = "statement_timeout_seconds"
@@ -33,17 +32,16 @@ def engine_params(seconds: int) -> dict[str, object]:
 class StatementTimeout:
     """Superset's DB_CONNECTION_MUTATOR. `default_seconds` for a database without a limit, `most_seconds` for any.
 
-    Of `tenants`, by id, each has limits of its own in the place of both; `working_for` says whose this process's work is.
+    `working_for` says which tenant's work this process does: its limits are in the place of both.
     """
 
     default_seconds: int
     most_seconds: int
-    tenants: Mapping[str, Tenant] = field(default_factory=dict[str, Tenant], repr=False)
-    working_for: Callable[[], str] = field(default=working_tenant_id, repr=False)
+    working_for: Callable[[], Tenant | None] = field(default=lambda: None, repr=False)
 
     def __call__(self, uri: Any, params: dict[str, Any], *_: object) -> tuple[Any, dict[str, Any]]:
         """The connection's URL and engine parameters, with the limit in them where the engine has one."""
-        tenant = self.tenants.get(self.working_for()) if self.tenants else None
+        tenant = self.working_for()
         seconds = self.seconds(params, tenant)
         connect_args: dict[str, Any] = dict(params.get("connect_args") or {})
         if uri.get_backend_name() == "postgresql" and uri.get_driver_name() == "psycopg2":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtime.model import Topology
 from runtime.statements import StatementTimeout
+from runtime.tenancy.identity import working_tenant
 
 
 def settings(topology: Topology) -> dict[str, object]:
@@ -13,7 +14,7 @@ def settings(topology: Topology) -> dict[str, object]:
         "DB_CONNECTION_MUTATOR": StatementTimeout(
             default_seconds=topology.statement_timeout_seconds,
             most_seconds=topology.celery.soft_time_limit_seconds,
-            tenants={tenant.id: tenant for tenant in topology.tenants},
+            working_for=working_tenant,
         ),
         # Superset gives it to the chart tasks as their soft limit, and quotes it to users.
         "SQLLAB_ASYNC_TIME_LIMIT_SEC": topology.celery.soft_time_limit_seconds,

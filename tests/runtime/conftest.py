@@ -75,6 +75,7 @@ class Services:
             **environment(plan, role),
             "POSTGRES_PASSWORD": (self.folder / "postgres-password").read_text(),
             "DATABASE_URI_ANALYTICS": self.analytics_uri,
+            "DATABASE_URI_WAREHOUSE": self.analytics_uri,
             "ADMIN_PASSWORD": "first-password",
         }
 
@@ -216,7 +217,7 @@ def prepared(services: Services) -> Prepared:
         "multi-tenant",
         platform="local",
         local={"web_port": 8088, "redis_port": services.redis_port, "postgres_port": services.postgres_port},
-        databases={"analytics": {"statement_timeout": DECLARED_LIMIT}},
+        databases={"analytics": {"statement_timeout": DECLARED_LIMIT}, "warehouse": {}},
         tenants={
             "tenant-a": {
                 "users": ["alice", "ann"],

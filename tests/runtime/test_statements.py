@@ -95,7 +95,7 @@ TENANTS = {
 def test_a_tenants_limit_replaces_the_stacks_and_no_statement_outlives_its_task(
     tenant: str, without_own: int, with_300: int, with_1000: int
 ) -> None:
-    limit = StatementTimeout(530, 540, TENANTS, lambda: tenant)
+    limit = StatementTimeout(530, 540, lambda: TENANTS.get(tenant))
     for own, seconds in (({}, without_own), (engine_params(300), with_300), (engine_params(1000), with_1000)):
         _, params = limit(Url("mysql", "mysqldb"), own, "alice", None, None)
         assert params["connect_args"]["init_command"] == mysql_command(seconds)

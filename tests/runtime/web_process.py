@@ -26,8 +26,10 @@ def main() -> None:
             roles = finance if name == "carol" else [sm.find_role("Admin")]
             sm.add_user(name, name, name, f"{name}@localhost", roles, password=PASSWORD)
         users = {name: sm.find_user(username=name).id for name in NAMES}
-        database_id = app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
-        warehouse_id = _warehouse()
+        database_id, warehouse_id = (
+            app.appbuilder.session.execute(f"SELECT id FROM dbs WHERE database_name = '{name}'").scalar()
+            for name in ("analytics", "warehouse")
+        )
         answer: dict[str, Any] = {
             "worker_conf": celery.control.inspect(timeout=10).conf(),
             "web_conf": {name: celery.conf[name] for name in app.config["CELERY_CONFIG"]},
@@ -70,19 +72,6 @@ def _limit_of_an_undeclared_database() -> dict[str, str]:
             cursor.execute("SHOW statement_timeout")
             found[name] = cursor.fetchone()[0]
     return found
-
-
-def _warehouse() -> int:
-    """The id of a second database, by which queries of no tenant's users are a tenant's."""
-    model = import_module("superset.models.core").Database
-    session = import_module("superset.extensions").db.session
-    declared = session.query(model).filter_by(database_name="analytics").one()
-    warehouse = model(database_name="warehouse", expose_in_sqllab=True, allow_run_async=True)
-    warehouse.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
-    session.add(warehouse)
-    session.commit()
-    import_module("superset.extensions").security_manager.sync_role_definitions()
-    return warehouse.id
 
 
 def _tenant_of(app: Any, user: Any) -> dict[str, str]:
