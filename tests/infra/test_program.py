@@ -305,6 +305,17 @@ def test_outputs_are_what_a_person_needs(stack: str, url: str, workers: list[str
     assert not recorded(stack).secret_outputs
 
 
+def test_a_stack_with_tls_says_which_names_its_certificate_needs() -> None:
+    """Those that clients connect to: of the Services, and of each server and Sentinel; and a stack without says nothing."""
+    names = set(recorded("redis-tls").outputs["redis_certificate_names"])
+    services = set(recorded("redis-tls").of_kind("Service"))
+    asked = {"redis-broker-sentinel", "redis-cache-sentinel"}
+    nodes = {f"{name}-nodes" for name in (*asked, "redis-broker", "redis-cache")}
+    assert asked | nodes <= services
+    assert names >= {*asked, *(f"{name}.superset.svc" for name in asked), *(f"*.{name}.superset.svc" for name in nodes)}
+    assert not any("redis_certificate_names" in recorded(stack).outputs for stack in STACKS if stack != "redis-tls")
+
+
 # Secrets.
 
 
