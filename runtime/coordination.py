@@ -36,6 +36,12 @@ def _database() -> redis.Database:
     return redis.database(topology, secrets.read(topology, os.environ), "coordination")
 
 
+def reset() -> None:
+    """Forget the client, in a process that was forked from one that may be using it."""
+    client.cache_clear()
+    _database.cache_clear()
+
+
 def key(*parts: str) -> str:
     """The full name of a key: the database's prefix, and `parts` joined by colons."""
     return _database().prefix + ":".join(parts)

@@ -16,7 +16,7 @@ from typing import Any
 from runtime import superset_version
 from runtime.caching.followers import SharedTask, close, forget
 from runtime.config import load_topology
-from runtime.resilience import jobs
+from runtime.resilience import endings, jobs
 from runtime.resilience.submission import ChartTask
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,11 @@ class AsyncQueryManager(_Shipped):
     def update_job(self, job_metadata: dict[str, Any], status: str, **kwargs: Any) -> None:
         """Add the event as shipped, and let the stream live a day from now; the last event ends the job's followers, and
         then its registration."""
+        if status == self.STATUS_ERROR:
+            kwargs["errors"] = endings.reworded(kwargs.get("errors") or [])
         self._tell(job_metadata, status, kwargs)
         if status in (self.STATUS_DONE, self.STATUS_ERROR):
+            endings.told.set(True)
             self._end_followers(job_metadata, status, kwargs)
             _forget(job_metadata)
 

@@ -7,6 +7,7 @@ import os
 from runtime import heartbeat
 from runtime.config import load_topology, render, role
 from runtime.config.objects import realise
+from runtime.resilience import worker
 from runtime.tenancy import fair_channel, measures
 
 _topology = load_topology(os.environ)
@@ -14,3 +15,4 @@ globals().update(realise(render(_topology, os.environ)))
 heartbeat.install(os.environ)
 fair_channel.install(_topology)
 measures.install(role(os.environ))
+worker.install(os.environ)

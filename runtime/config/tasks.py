@@ -6,7 +6,7 @@ Limits and routes take effect where a task is sent, so the web process needs the
 from __future__ import annotations
 
 from runtime.config import metadata, redis
-from runtime.config.objects import Crontab
+from runtime.config.objects import Crontab, Function
 from runtime.config.secrets import ConfigurationError, Secrets
 from runtime.live import LiveRouter
 from runtime.model import Celery, Job, Topology
@@ -25,6 +25,10 @@ IMPORTS = (
 QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
 #: Celery's own.
 LOG_PREFIX = "[%(asctime)s: %(levelname)s/%(processName)s]"
+#: What is called around them in a worker.
+AROUND = "runtime.resilience.execution:around"
+#: What a worker's parent makes of a message for them.
+REQUEST = "runtime.resilience.requests:Request"
 #: How a sender tries again to reach the broker.
 RETRIES = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1}
 #: A job of beat that no worker took within this time is dropped: the next one does the same work.
@@ -142,7 +146,7 @@ def _limits(celery: Celery) -> dict[str, object]:
     return {
         "task_soft_time_limit": limits["soft_time_limit"],
         "task_time_limit": limits["time_limit"],
-        "task_annotations": {task: dict(limits) for task in QUERY_TASKS},
+        "task_annotations": {task: {**limits, "@__call__": Function(AROUND), "Request": REQUEST} for task in QUERY_TASKS},
     }
 
 

@@ -92,7 +92,8 @@ def test_superset_starts_and_keeps_every_value(
             assert config[name] == json.loads(json.dumps(value)), name
     celery: dict[str, Any] = settings["CELERY_CONFIG"]
     for name, value in celery.items():
-        if name not in ("task_routes", "beat_schedule"):
+        # These hold objects; the limits among the annotations are looked at below.
+        if name not in ("task_routes", "beat_schedule", "task_annotations"):
             assert conf[name] == json.loads(json.dumps(value)), name
     assert conf["beat_schedule"].keys() == celery["beat_schedule"].keys()
 
