@@ -169,7 +169,7 @@ def deploy(
                 deployment=workers.deployment,
                 broker=broker,
                 broker_database=broker_database,
-                counts_running=len(topology.pools) == 1 and topology.celery.acks_late,
+                exporter=exporter.url if _scaled_by_exporter(topology) else None,
             )
             Autoscaler(f"{name}-scaler", args, here)
     if topology.beat:
@@ -196,6 +196,11 @@ def deploy(
         here,
     )
     return _outputs(topology, namespace, secrets, web, route)
+
+
+def _scaled_by_exporter(topology: Topology) -> bool:
+    """Whether KEDA needs the exporter to know whose the messages in flight are: those of a single pool it counts itself."""
+    return len(topology.pools) > 1 and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools)
 
 
 def _cluster() -> Provider:
@@ -265,6 +270,8 @@ def _network(
         Flow(superset, database, port),
         *(Flow(namespace, scraped, topology.exporter.port) for namespace in topology.exporter.from_namespaces),
     ]
+    if _scaled_by_exporter(topology):
+        flows.append(Flow(operators.keda, scraped, topology.exporter.port))
     if backup:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:

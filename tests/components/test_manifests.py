@@ -238,9 +238,19 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
         spec = manifest["spec"]
         pool = topology.pool(spec["scaleTargetRef"]["name"].removeprefix("worker-"))
         lists = [trigger for trigger in spec["triggers"] if trigger["type"].startswith("redis")]
-        formula = spec["advanced"]["scalingModifiers"]["formula"].split(" + ")
-        if formula != [trigger["name"] for trigger in lists]:
+        others = [trigger for trigger in spec["triggers"] if trigger["type"] == "metrics-api"]
+        shared = len(topology.pools) > 1
+        formula = [*(trigger["name"] for trigger in lists), *(f"({trigger['name']} ?? 0)" for trigger in others)]
+        if spec["advanced"]["scalingModifiers"]["formula"].split(" + ") != formula:
             yield f"{name_of(manifest)}: the formula is not over its triggers"
+        if ("unacked" in [trigger["metadata"]["listName"] for trigger in lists]) == shared:
+            yield f"{name_of(manifest)}: counts what is in flight in other pools, or nothing"
+        asked = [f'celery_queue_in_flight{{queue_name="{queue}"}}' for queue in pool.queues if shared]
+        if [trigger["metadata"]["valueLocation"] for trigger in others] != asked:
+            yield f"{name_of(manifest)}: does not ask for what is in flight in its queues"
+        url = f"http://{topology.exporter.host}.{topology.namespace}.svc:{topology.exporter.port}/metrics"
+        if any(trigger["metadata"]["url"] != url for trigger in others):
+            yield f"{name_of(manifest)}: asks an exporter that is elsewhere"
         if [trigger["metadata"]["listName"] for trigger in lists[: len(pool.queues)]] != list(pool.queues):
             yield f"{name_of(manifest)}: lists are not the queues of the pool"
         host = redis.sentinel_name(instance) if instance.sentinel else instance.host

@@ -455,8 +455,8 @@ def test_a_scaler_is_the_one_that_the_stack_asks_for() -> None:
     assert recorded("existing").of_kind("ScaledObject") == {}
     assert set(recorded("enterprise").of_kind("HorizontalPodAutoscaler")) == {"web"}
     scaled = recorded("enterprise").of_kind("ScaledObject")["worker-default-scaler"]["spec"]
-    # One pool and late acknowledgement: what runs is counted. Several pools share that hash, so there it is not.
+    # What is in flight is in one hash for all pools: where there are several, the exporter tells it apart.
     assert scaled["advanced"]["scalingModifiers"]["formula"] == "queue0 + running"
     shared = recorded("multi-tenant").of_kind("ScaledObject")["worker-priority-scaler"]["spec"]
-    assert shared["advanced"]["scalingModifiers"]["formula"] == "queue0"
+    assert shared["advanced"]["scalingModifiers"]["formula"] == "queue0 + (inflight0 ?? 0)"
     assert "queue_name" in json.dumps(recorded("existing").of_kind("HorizontalPodAutoscaler")["worker-default-scaler"])
