@@ -36,7 +36,19 @@ PROGRAMS = (
 )
 #: Custom resource definitions: the folder here that pins their module, the module, and where they are in it.
 CRDS = (
-    ("keda", "github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_{}.yaml", ("scaledobjects", "triggerauthentications")),
+    # KEDA ends where it does not find all of its own, two minutes after it started.
+    (
+        "keda",
+        "github.com/kedacore/keda/v2",
+        "config/crd/bases/keda.sh_{}.yaml",
+        ("clustertriggerauthentications", "scaledjobs", "scaledobjects", "triggerauthentications"),
+    ),
+    (
+        "keda",
+        "github.com/kedacore/keda/v2",
+        "config/crd/bases/eventing.keda.sh_{}.yaml",
+        ("cloudeventsources", "clustercloudeventsources"),
+    ),
     (
         "crds",
         "github.com/cloudnative-pg/cloudnative-pg",
