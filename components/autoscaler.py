@@ -68,7 +68,7 @@ class Autoscaler(pulumi.ComponentResource):
 def formula(queues: Sequence[str], *, by_exporter: bool) -> str:
     """Messages waiting in the pool's queues or in flight, as a sum over the names of triggers.
 
-    An exporter that is away (its trigger has no value then) leaves those that wait; without the broker there is no sum at all.
+    An exporter that is away (its trigger has no value then) leaves those that wait.
     """
     waiting = [f"queue{number}" for number, _ in enumerate(queues)]
     in_flight = [f"(inflight{number} ?? 0)" for number, _ in enumerate(queues)] if by_exporter else ["running"]
