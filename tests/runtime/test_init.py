@@ -36,7 +36,7 @@ def test_later_runs_change_only_what_differs_never_a_password_and_one_waits_for_
 
     before = state()
     # Someone changed it by hand; the stack's word is what counts.
-    prepared.services.sql("UPDATE dbs SET allow_dml = true")
+    prepared.services.sql("UPDATE dbs SET allow_dml = true WHERE id = 1")
     with ThreadPoolExecutor() as threads:
         runs = list(threads.map(lambda _: prepared.init(ADMIN_PASSWORD="another-password"), range(2)))
     assert [run.returncode for run in runs] == [0, 0], runs
