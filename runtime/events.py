@@ -2,9 +2,9 @@
 
 As shipped (6.1) their keys never expire, so that every session leaves one behind in the broker's memory; the client waits
 without end for a server that is silent; behind Sentinel it uses database 0 whatever is configured; each of many identical
-requests sends a job of its own; and an embedded guest's charts are all refused, because its cookie names no user as its subject,
-which PyJWT takes for forged from 2.10 on. Imported only inside Superset, which loads the class that GLOBAL_ASYNC_QUERY_MANAGER_CLASS
-names.
+requests sends a job of its own; and an embedded guest's charts are all refused, because its cookie names no user as its
+subject, which PyJWT takes for forged from 2.10 on. Imported only inside Superset, which loads the class that
+GLOBAL_ASYNC_QUERY_MANAGER_CLASS names.
 """
 
 from __future__ import annotations

@@ -190,6 +190,10 @@ def test_a_database_that_nobody_declared_has_the_stacks_limit(live: dict[str, An
     }
 
 
+def test_a_guests_browser_has_a_channel_as_a_users_has(live: dict[str, Any]) -> None:
+    assert live["channels"] == ["of-this-browser", "of-this-browser"]
+
+
 def test_event_streams_expire(live: dict[str, Any], prepared: Prepared) -> None:
     assert live["alice"]["status"] == 202
     (ttl,) = redis_command(prepared.services.redis_port, 2, "TTL", "async-events-c")

@@ -50,6 +50,7 @@ def main() -> None:
     answer["slow"] = bob.follow("SELECT slow(8)")
     with app.app_context():
         import_module("superset.extensions").async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
+    answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
     answer["guesses"] = _guesses(app)
     print(json.dumps(answer, default=repr))
 
@@ -98,6 +99,16 @@ def _as_guest(app: Any) -> dict[str, str]:
         import_module("flask").g.user = guest
         extensions.async_query_manager.submit_chart_data_job("channel", {"datasource": {"id": 1, "type": "table"}}, None)
     return _tenant_of(app, guest)
+
+
+def _channel(app: Any, subject: str | None) -> str:
+    """The channel that Superset reads from a cookie as it gives it to `subject`: None for a guest."""
+    secret = app.config["GLOBAL_ASYNC_QUERIES_JWT_SECRET"]
+    token = import_module("jwt").encode({"channel": "of-this-browser", "sub": subject}, secret, algorithm="HS256")
+    name = app.config["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_NAME"]
+    with app.test_request_context(headers={"Cookie": f"{name}={token}"}):
+        manager = import_module("superset.extensions").async_query_manager
+        return manager.parse_channel_id_from_request(import_module("flask").request)
 
 
 def _guesses(app: Any) -> dict[str, list[int]]:
