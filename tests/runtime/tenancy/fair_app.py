@@ -13,7 +13,7 @@ from celery import Celery
 from kombu import Connection
 
 from runtime.config import load_topology, secrets, tasks
-from runtime.tenancy import fair_channel
+from runtime.tenancy import fair_channel, measures
 
 topology = load_topology(os.environ)
 app = Celery("fair")
@@ -31,6 +31,7 @@ app.config_from_object(
     }
 )
 fair_channel.install(topology)
+measures.install("worker")
 
 
 def hold(self: Any, seconds: float) -> None:
