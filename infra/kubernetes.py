@@ -172,8 +172,7 @@ def deploy(
                 exporter=exporter.url if _scaled_by_exporter(topology) else None,
             )
             Autoscaler(f"{name}-scaler", args, here)
-    if topology.beat:
-        BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
     route = (
         WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port), here)
         if topology.web.route

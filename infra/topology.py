@@ -109,7 +109,7 @@ def build(stack: str, settings: Settings) -> Topology:
         images=Images(**settings.images.model_dump()),
         redis=redis,
         redis_databases=_redis_databases(settings, redis),
-        postgres=_postgres(settings, connections_needed(celery, pools, web, beat)),
+        postgres=_postgres(settings, connections_needed(celery, pools, web)),
         web=web,
         celery=celery,
         pools=pools,
@@ -432,7 +432,7 @@ def _resilience(settings: Settings) -> Resilience:
     )
 
 
-def _beat(settings: Settings) -> Beat | None:
+def _beat(settings: Settings) -> Beat:
     keep = settings.maintenance
     jobs: list[Job] = []
     if settings.celery.result_backend == "postgresql":
@@ -443,7 +443,7 @@ def _beat(settings: Settings) -> Beat | None:
     ):
         if days is not None:
             jobs.append(Job(name=name, task=task, cron=keep.cron, kwargs={"retention_period_days": days}))
-    return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources)) if jobs else None
+    return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources))
 
 
 def _exporter(settings: Settings) -> Exporter:

@@ -288,7 +288,7 @@ class Job(Frozen):
 
 
 class Beat(Frozen):
-    """Celery beat: exactly one process, and only where there are jobs."""
+    """Celery beat: exactly one process. It sends the jobs, and the reaper of lost queries lives in it."""
 
     jobs: tuple[Job, ...]
     resources: Resources
@@ -440,7 +440,7 @@ class Topology(Frozen):
     web: Web
     celery: Celery
     pools: tuple[Pool, ...]
-    beat: Beat | None
+    beat: Beat
     exporter: Exporter
     caching: Caching
     resilience: Resilience

@@ -7,7 +7,7 @@ import os
 from runtime import heartbeat
 from runtime.config import load_topology, render, role
 from runtime.config.objects import realise
-from runtime.resilience import worker
+from runtime.resilience import reaper, worker
 from runtime.tenancy import fair_channel, measures
 
 _topology = load_topology(os.environ)
@@ -16,3 +16,4 @@ heartbeat.install(os.environ)
 fair_channel.install(_topology)
 measures.install(role(os.environ))
 worker.install(os.environ)
+reaper.install(os.environ)

@@ -61,7 +61,7 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "worker_task_log_format": f"{LOG_PREFIX} %(tenant)s%(task_name)s[%(task_id)s]: %(message)s",
         "task_compression": None if celery.compression == "none" else celery.compression,
         "result_compression": None if celery.compression == "none" else celery.compression,
-        "beat_schedule": {job.name: _entry(job) for job in (topology.beat.jobs if topology.beat else ())},
+        "beat_schedule": {job.name: _entry(job) for job in topology.beat.jobs},
     }
 
 

@@ -287,7 +287,7 @@ def superset_waits_for_its_metadata(objects: Objects, topology: Topology) -> Ite
 
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
     beats = [manifest for _, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
-    if len(beats) != (1 if topology.beat else 0):
+    if len(beats) != 1:
         yield f"{len(beats)} beats"
     for beat in beats:
         if beat["spec"].get("replicas") != 1 or beat["spec"]["strategy"] != {"type": "Recreate"}:

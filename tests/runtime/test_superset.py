@@ -113,7 +113,6 @@ def test_what_superset_makes_of_it_is_the_topologys(
     assert started["routes"].pop("sql_lab.get_sql_results") == expected
     assert {"reports.scheduler", "reports.execute", "cache-warmup", "prune_query"} <= set(started["routes"])
     assert set(started["routes"].values()) == {"default"}
-    assert plan.beat is not None
     for job in plan.beat.jobs:
         if not job.task.startswith("celery."):
             assert set(job.kwargs) <= set(started["tasks"][job.task]["parameters"])
