@@ -27,7 +27,7 @@ from components.configuration import FILE, ConfigurationRef, Role
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
 from runtime import commands
 from runtime.commands import ROLE_ENV, TOPOLOGY_ENV
-from runtime.model import Images, Resources
+from runtime.model import Images, Resources, Spill
 
 #: The image's user, and the folder that holds the `runtime` package (runtime/Dockerfile).
 USER = 1000
@@ -53,6 +53,8 @@ class SupersetArgs:
     postgres_password_env: str
     #: The Redis instances that they use.
     redis: Sequence[RedisAccess]
+    #: Where web and workers keep large results.
+    spill: Spill | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def _ready(args: SupersetArgs) -> core.ContainerArgs:
 
 def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str]) -> core.PodTemplateSpecArgs:
     """The pod of `process`: new configuration or a new secret that it reads makes a new template, and so rolls it."""
+    spill = args.spill if args.spill and args.spill.claim and process.role in ("web", "worker") else None
     container = core.ContainerArgs(
         name=process.name,
         image=args.images.superset,
@@ -148,6 +151,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
             core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
             *(mount for access in args.redis for mount in access.mounts),
+            *([core.VolumeMountArgs(name="results", mount_path=spill.folder)] if spill else []),
         ],
     )
     return core.PodTemplateSpecArgs(
@@ -174,6 +178,16 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
                 core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),
                 scratch("tmp", "2Gi"),
                 *(volume for access in args.redis for volume in access.volumes),
+                *(
+                    [
+                        core.VolumeArgs(
+                            name="results",
+                            persistent_volume_claim=core.PersistentVolumeClaimVolumeSourceArgs(claim_name=spill.claim),
+                        )
+                    ]
+                    if spill and spill.claim
+                    else []
+                ),
             ],
         ),
     )

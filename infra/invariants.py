@@ -154,7 +154,7 @@ def limits_are_ordered(settings: Settings, topology: Topology) -> Iterator[Probl
 
 def connections_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Everything that can connect to PostgreSQL at once fits into max_connections less the reserve."""
-    needed = connections_needed(topology.celery, topology.pools, topology.web)
+    needed = connections_needed(topology.celery, topology.pools, topology.web, topology.beat)
     postgres = topology.postgres
     if needed > postgres.max_connections - postgres.reserved_connections:
         yield Problem(
@@ -288,7 +288,7 @@ def children_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
 
 def beat_runs_where_needed(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Celery's results on PostgreSQL are cleaned by a beat job (true by construction; kept so that it stays true)."""
-    tasks = {job.task for job in topology.beat.jobs}
+    tasks = {job.task for job in topology.beat.jobs} if topology.beat else set[str]()
     if topology.celery.result_backend == "postgresql" and "celery.backend_cleanup" not in tasks:
         yield Problem("celery.result_backend", "postgresql", "needs the cleanup job of a beat", "Use redis")
 
@@ -411,6 +411,29 @@ def local_is_complete(settings: Settings, topology: Topology) -> Iterator[Proble
                 yield Problem(key, str(port), f"is taken by {taken[port]}", "Choose another port", also=(taken[port],))
 
 
+def spilled_results_are_shared(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Pods share no folder but a volume; and a result that is to be spilled must be one that is kept."""
+    spill = settings.caching.spill
+    if spill is None:
+        return
+    if settings.platform == "kubernetes" and spill.claim is None:
+        yield Problem(
+            "caching.spill.claim",
+            "null",
+            "must name a volume claim on Kubernetes: a pod's own folder is not seen by the others",
+            "Name an existing claim with ReadWriteMany, or set caching.spill to null",
+            also=("caching.spill", "platform"),
+        )
+    if spill.above >= settings.caching.max_result:
+        yield Problem(
+            "caching.spill.above",
+            format_memory(spill.above),
+            f"must be less than caching.max_result ({format_memory(settings.caching.max_result)}): nothing would be spilled",
+            "Raise caching.max_result or lower caching.spill.above",
+            also=("caching.max_result",),
+        )
+
+
 def _redis_sections(settings: Settings) -> list[tuple[str, RedisSettings]]:
     sections = [("redis.broker", settings.redis.broker)]
     if settings.redis.cache is not None:
@@ -442,4 +465,5 @@ RULES: tuple[Rule, ...] = (
     existing_redis_is_complete,
     local_is_complete,
     *tenant_rules.RULES,
+    spilled_results_are_shared,
 )

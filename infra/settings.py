@@ -134,7 +134,7 @@ class ImageSettings(Section):
     """Container images; each needs a tag or a digest, and `latest` is refused."""
 
     superset: Image = Field(description="image built from runtime/Dockerfile; web, workers, beat and jobs run it")
-    redis: Image = Field(description="server image: Valkey, or Redis 7.2 or later")
+    redis: Image = Field(description="Redis or Valkey server image")
     postgres: Image = Field(description="PostgreSQL server image")
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")
 
@@ -304,7 +304,10 @@ class SpillSettings(Section):
 
     above: Memory = Field(description="results larger than this, as stored, are written to files")
     folder: Annotated[str, _matching(r"/.+", "must be an absolute path|Write it as in /var/lib/superset/results")] = Field(
-        description="folder that web and workers share (a ReadWriteMany volume on Kubernetes)"
+        description="folder that web and workers share"
+    )
+    claim: Name | None = Field(
+        default=None, description="Kubernetes: an existing ReadWriteMany volume claim of the namespace, mounted at folder"
     )
 
 
@@ -321,7 +324,7 @@ class CachingSettings(Section):
         description="seconds past its lifetime that a value may be served while one caller refreshes it"
     )
     single_flight: bool = Field(description="identical cold requests wait for the first one's result")
-    compression: ResultCompression = Field(description="of results: none, zlib, zstd or lz4; see docs/measurements.md")
+    compression: ResultCompression = Field(description="of results: none, zlib or zstd; see docs/measurements.md")
     compress_above: Memory = Field(description="smaller results are stored as they are")
     max_result: Memory = Field(description="larger results, as stored, are refused with a message")
     spill: SpillSettings | None = Field(description="null: every result is in Redis")

@@ -27,6 +27,8 @@ _FlaskCache: Any = import_module("flask_caching.backends.base").BaseCache
 SPREAD: frozenset[Purpose] = frozenset({"metadata_cache", "data_cache"})
 #: How long a web process's request has until a worker has taken its computation of a value that is due.
 CLAIM_SECONDS = 30
+#: How long a chart's browser has, once it was told that its data is ready, to fetch it however short it is kept.
+FETCH_SECONDS = 60
 #: What a web request keeps of its time to answer after it has waited.
 ANSWER_SECONDS = 5
 
@@ -45,6 +47,7 @@ class Cache(_FlaskCache):
             jitter_percent=caching.jitter_percent if purpose in SPREAD else 0,
             early_refresh=caching.early_refresh if self._shared else 0.0,
             stale_seconds=caching.stale_seconds if self._shared else 0,
+            fetch_seconds=FETCH_SECONDS if self._shared else 0,
         )
         self._tenants = purpose in SPREAD
         self._patience = patience(topology, os.environ)
@@ -90,6 +93,7 @@ class Cache(_FlaskCache):
         except Exception as error:
             if scope:
                 scope.refused = _reason(error)
+                scope.too_large = isinstance(error, store.TooLargeError)
             raise
         if scope and scope.lease and scope.lease.name == name:
             scope.end(flights.DONE)
@@ -120,11 +124,11 @@ class Cache(_FlaskCache):
 
     def _probe(self, scope: flights.Scope, name: str) -> Any:
         found = self.store.look(name)
-        state = self._state(found.envelope)
+        state = self._state(found.envelope) if scope.may_refresh else "fresh"
         if found.envelope is None or state == "gone":
             scope.missed = True
             return None
-        if state == "due" and scope.may_refresh and not found.claimed and self.store.claim(name, CLAIM_SECONDS):
+        if state == "due" and not found.claimed and self.store.claim(name, CLAIM_SECONDS):
             flights.refreshed()
             scope.missed = True
             return None

@@ -58,7 +58,7 @@ def _chart(shipped: Callable[..., Any], processor: Any, query_obj: Any, force_ca
         finally:
             if scope.probe and scope.missed:
                 _remember(_missed_keys(processor))
-        if scope.refused and _must_be_stored():
+        if scope.refused and (scope.too_large or _must_be_stored()):
             payload["error"], payload["status"] = scope.refused, "failed"
         _finish(scope, payload["error"])
         return payload
@@ -71,7 +71,7 @@ def _legacy_chart(shipped: Callable[..., Any], viz: Any, *args: Any, **kwargs: A
             payload = _run(scope, lambda: shipped(viz, *args, **kwargs))
         except flights.FailedError as error:
             raise import_module("superset.exceptions").SupersetException(str(error)) from error
-        if scope.refused and _must_be_stored():
+        if scope.refused and (scope.too_large or _must_be_stored()):
             viz.errors.append({"message": scope.refused, "error_type": "VIZ_GET_DF_ERROR", "level": "error", "extra": {}})
             viz.status = payload["status"] = "failed"
         _finish(scope, "; ".join(_message(error) for error in viz.errors) if viz.errors else None)

@@ -180,8 +180,9 @@ class Scope:
     began: float = field(default_factory=time.time)
     lease: Lease | None = None
     missed: bool = False
-    #: Why the value was not stored, for its user.
+    #: Why the value was not stored, for its user; and whether nobody shall have it then.
     refused: str | None = None
+    too_large: bool = False
 
     @property
     def waited_for(self) -> bool:

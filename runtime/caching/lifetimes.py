@@ -16,24 +16,32 @@ LONGEST_SECONDS = 30 * 24 * 3600
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """How a cache's lifetimes are spread, and how its values are renewed (see `runtime.model.Caching`)."""
+    """How a cache's lifetimes are spread, and how its values are renewed (see `runtime.model.Caching`).
+
+    `fetch_seconds`: how long past its lifetime a value is there for who was told that it is ready and comes late.
+    """
 
     jitter_percent: int = 0
     early_refresh: float = 0.0
     stale_seconds: int = 0
+    fetch_seconds: int = 0
 
     def spread(self, seconds: float, chance: float) -> float:
         """A lifetime of `seconds`, changed by at most `jitter_percent` either way; `chance` is in 0..1."""
         return seconds * (1 + (2 * chance - 1) * self.jitter_percent / 100)
 
     def kept(self, seconds: float) -> float:
-        """How long a value with a lifetime of `seconds` is stored: a short-lived one is never much staler than that."""
-        return seconds + min(self.stale_seconds, seconds)
+        """How long a value with a lifetime of `seconds` is stored."""
+        return seconds + max(min(self.stale_seconds, seconds), self.fetch_seconds)
 
     def state(self, found: Envelope | None, now: float, chance: float) -> State:
         """What to do with what was found. Before it expires, each caller with `chance` (0..1) finds it due, the more
         probably the nearer the end and the longer it takes to compute (XFetch)."""
-        if found is None or now >= found.expires + self.stale_seconds:
+        if found is None:
+            return "gone"
+        # A value of a short lifetime is never served much staler than that.
+        lifetime = found.expires - found.computed - found.seconds
+        if now >= found.expires + min(self.stale_seconds, lifetime):
             return "gone"
         if now >= found.expires:
             return "due"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
-from runtime.model import Tenant, Topology
+from runtime.model import Topology
 from runtime.tenancy.directory import Superset
 from runtime.tenancy.recognition import NOBODY, Person, Recognition
 
@@ -45,15 +44,8 @@ def task_tenant_id() -> str:
 
 def task_field(name: str) -> str:
     """A field of the request of the task at work in this process, empty where there is none."""
-    # Every line of a log asks, also while Celery is imported.
-    state: Any = sys.modules.get("celery._state")
-    task = state.get_current_task() if state is not None else None
+    task = cast(Any, import_module("celery._state")).get_current_task()
     return str(task.request.get(name) or "") if task is not None else ""
-
-
-def working_tenant() -> Tenant | None:
-    """The tenant of the task at work in this process, by database too, or else of the current user; None for none."""
-    return _known()[3].get(task_tenant_id() or current_tenant_id())
 
 
 def tenant_of_queue(queue: str) -> str:
@@ -69,11 +61,10 @@ def _of_queues() -> dict[str, str]:
     return _known()[2]
 
 
-_Known = tuple[Topology, Recognition | None, dict[str, str], dict[str, Tenant]]
-_last: _Known | None = None
+_last: tuple[Topology, Recognition | None, dict[str, str]] | None = None
 
 
-def _known() -> _Known:
+def _known() -> tuple[Topology, Recognition | None, dict[str, str]]:
     """What follows from the topology as it is now: made once for each, since tenants come and go while processes go on."""
     global _last  # noqa: PLW0603 - one a process; of two threads that make it at once, either's is right
     # The configuration imports what asks here.
@@ -82,8 +73,6 @@ def _known() -> _Known:
     topology = live.topology()
     last = _last
     if last is None or last[0] is not topology:
-        tenants = topology.tenants
-        queues = {tenant.queue: tenant.id for tenant in tenants}
-        by_id = {tenant.id: tenant for tenant in tenants}
-        _last = last = (topology, Recognition(tenants) if tenants else None, queues, by_id)
+        queues = {tenant.queue: tenant.id for tenant in topology.tenants}
+        _last = last = (topology, Recognition(topology.tenants) if topology.tenants else None, queues)
     return last

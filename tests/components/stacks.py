@@ -11,7 +11,7 @@ from infra.recording import Recording
 from runtime.model import Topology
 
 #: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway;
-#: Redis over TLS; Redis servers that exist, in this project's and somebody else's keeping, and one for everything.
+#: spilled results; Redis over TLS; Redis servers that exist, in this project's and another's keeping, and one for everything.
 OTHERS: dict[str, dict[str, Any]] = {
     "existing": {
         "topology": "enterprise",
@@ -39,6 +39,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "topology": "multi-tenant",
         "tenants": {"acme": {"users": ["ann"], "concurrency": 3}},
         "redis": {"cache": {"persistence": "none", "replicas": 1, "sentinel": False}},
+        "caching": {"spill": {"above": "1Mi", "folder": "/var/lib/superset/results", "claim": "results"}},
         "postgres": {"kind": "cloudnativepg", "instances": 3},
         "network": {"operator_namespaces": {"keda": "autoscaling", "cloudnativepg": "databases"}},
         "web": {

@@ -8,11 +8,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from tests.tls import redis_server
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
@@ -30,10 +27,9 @@ def isolated() -> list[str]:
     return NAMESPACES
 
 
-def steps_of(isolated: list[str], folder: Path, *options: str) -> dict[str, dict[str, Any]]:
-    """What sentinel_world.py saw to hold, in `folder`."""
+def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [*isolated, sys.executable, str(PROJECT / "tests/components/sentinel_world.py"), str(folder), *options],
+        [*isolated, sys.executable, str(PROJECT / "tests/components/sentinel_world.py"), str(tmp_path / "world")],
         check=False,
         capture_output=True,
         text=True,
@@ -41,17 +37,7 @@ def steps_of(isolated: list[str], folder: Path, *options: str) -> dict[str, dict
         timeout=500,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return {step["step"]: step for line in done.stdout.splitlines() if line.startswith("{") for step in [json.loads(line)]}
-
-
-def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
-    steps = steps_of(isolated, tmp_path / "world")
+    steps = {step["step"]: step for line in done.stdout.splitlines() if line.startswith("{") for step in [json.loads(line)]}
     assert len(steps) == 19
     # Five seconds until a primary is taken for gone, and then moments.
     assert steps["a replica takes over from a killed primary"]["seconds"] < 20
-
-
-def test_over_tls_a_replica_takes_over_and_a_renewed_certificate_is_taken(isolated: list[str], tmp_path: Path) -> None:
-    """Servers, Sentinels, probes and clients that verify names, with the names that the stack says a certificate needs."""
-    redis_server()
-    assert len(steps_of(isolated, tmp_path / "world", "--tls")) == 9

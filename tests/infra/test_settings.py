@@ -79,6 +79,16 @@ def test_five_mistakes_of_five_kinds_are_five_messages_in_one_run() -> None:
         ({"topology": "minimal", "images": {"postgres": "postgres"}}, "images.postgres", "a tag other than latest"),
         ({"topology": "minimal", "maintenance": {"cron": "daily"}}, "maintenance.cron", "five fields"),
         ({"topology": "minimal", "redis": {"cache": {"replicas": 1}}}, "redis.cache.maxmemory", "must be given"),
+        (
+            {"topology": "enterprise", "caching": {"spill": {"above": "1Mi", "folder": "/results"}}},
+            "caching.spill.claim",
+            "Name an existing claim with ReadWriteMany",
+        ),
+        (
+            {"topology": "minimal", "caching": {"spill": {"above": "64Mi", "folder": "/results", "claim": "results"}}},
+            "caching.spill.above",
+            "nothing would be spilled",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_the_way_out(config: dict[str, Any], key: str, says: str) -> None:

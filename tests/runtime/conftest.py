@@ -24,8 +24,6 @@ from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topol
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds after which the database ends a statement of the database that the stack declares, and of any other.
 DECLARED_LIMIT, STACK_LIMIT = 3, 7
-#: The same of one tenant, whatever the database.
-TENANT_LIMIT = 2
 #: Of Redis's operator.
 OPERATOR_PASSWORD = "operator"
 
@@ -75,7 +73,6 @@ class Services:
             **environment(plan, role),
             "POSTGRES_PASSWORD": (self.folder / "postgres-password").read_text(),
             "DATABASE_URI_ANALYTICS": self.analytics_uri,
-            "DATABASE_URI_WAREHOUSE": self.analytics_uri,
             "ADMIN_PASSWORD": "first-password",
         }
 
@@ -119,7 +116,7 @@ def until(true: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def free_ports(count: int) -> int:
+def _free_ports(count: int) -> int:
     """The first of `count` consecutive ports that nobody listens on."""
     for _ in range(100):
         with closing(socket.socket()) as probe:
@@ -143,7 +140,7 @@ def _answers(port: int) -> bool:
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("services")
-    found = Services(folder=folder, postgres_port=free_ports(1), redis_port=free_ports(2))
+    found = Services(folder=folder, postgres_port=_free_ports(1), redis_port=_free_ports(2))
     password = folder / "postgres-password"
     password.write_text(secrets.token_urlsafe(12) + "@/:%41 é")
     data = folder / "postgres"
@@ -217,18 +214,7 @@ def prepared(services: Services) -> Prepared:
         "multi-tenant",
         platform="local",
         local={"web_port": 8088, "redis_port": services.redis_port, "postgres_port": services.postgres_port},
-        databases={"analytics": {"statement_timeout": DECLARED_LIMIT}, "warehouse": {}},
-        tenants={
-            "tenant-a": {
-                "users": ["alice", "ann"],
-                "roles": ["Finance"],
-                "guests": [{"claim": "org", "value": "acme-*"}],
-                "soft_time_limit": 50,
-                "time_limit": 60,
-                "statement_timeout": TENANT_LIMIT,
-            },
-            "tenant-b": {"users": ["bob"], "databases": ["warehouse"]},
-        },
+        databases={"analytics": {"statement_timeout": DECLARED_LIMIT}},
         statement_timeout=STACK_LIMIT,
     )
     found = Prepared(services=services, topology=plan, first_run="")
