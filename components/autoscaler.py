@@ -39,8 +39,8 @@ class AutoscalerArgs:
     deployment: pulumi.Output[str]
     broker: RedisAccess
     broker_database: RedisDatabase
-    #: Whether every unacknowledged message is of this pool and stays so while it runs (one pool, late acknowledgement).
-    counts_running: bool
+    #: Where KEDA finds the exporter's metrics; None: every message that is not acknowledged is this pool's, and its own number.
+    exporter: pulumi.Input[str] | None
 
 
 class Autoscaler(pulumi.ComponentResource):
@@ -65,13 +65,22 @@ class Autoscaler(pulumi.ComponentResource):
         self.register_outputs({"scaler": name})
 
 
-def formula(queues: Sequence[str], *, counts_running: bool) -> str:
-    """Messages waiting in the pool's queues, and, where they can be told apart, running: a sum over the triggers' names."""
-    return " + ".join([*(f"queue{number}" for number, _ in enumerate(queues)), *(["running"] if counts_running else [])])
+def formula(queues: Sequence[str], *, by_exporter: bool) -> str:
+    """Messages waiting in the pool's queues or in flight, as a sum over the names of triggers.
+
+    An exporter that is away (its trigger has no value then) leaves those that wait.
+    """
+    waiting = [f"queue{number}" for number, _ in enumerate(queues)]
+    in_flight = [f"(inflight{number} ?? 0)" for number, _ in enumerate(queues)] if by_exporter else ["running"]
+    return " + ".join([*waiting, *in_flight])
 
 
 def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[dict[str, Any]]:
-    """The length of each queue's list, that of the hash of running messages, and CPU."""
+    """The length of each queue's list, what is in flight, and CPU.
+
+    Celery keeps the messages in flight of all queues in one hash: its length is that of one pool's where there is only one, and
+    otherwise the exporter, which reads of what queue each is, tells them apart.
+    """
     broker = args.broker.instance
     host, port = (sentinel_name(broker), SENTINEL_PORT) if broker.sentinel else (broker.host, broker.port)
     # KEDA is in another namespace.
@@ -100,9 +109,27 @@ def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[
             "authenticationRef": {"name": authentication},
         }
 
+    def in_flight(name: str, queue: str) -> dict[str, Any]:
+        return {
+            "type": "metrics-api",
+            "name": name,
+            "metricType": "AverageValue",
+            "metadata": {
+                "url": args.exporter,
+                "format": "prometheus",
+                "valueLocation": f'{metric_names.IN_FLIGHT}{{{metric_names.QUEUE_LABEL}="{queue}"}}',
+                "targetValue": str(args.scaling.queued_per_worker),
+            },
+        }
+
+    queues = list(enumerate(args.pool.queues))
     return [
-        *(length(f"queue{number}", queue) for number, queue in enumerate(args.pool.queues)),
-        *([length("running", UNACKNOWLEDGED)] if args.counts_running else []),
+        *(length(f"queue{number}", queue) for number, queue in queues),
+        *(
+            (in_flight(f"inflight{number}", queue) for number, queue in queues)
+            if args.exporter
+            else [length("running", UNACKNOWLEDGED)]
+        ),
         {
             "type": "cpu",
             "metricType": "Utilization",
@@ -116,7 +143,7 @@ def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: 
     role = args.broker_database.role
     username = args.broker.user(role).username
     secret = {"name": args.broker.passwords[role].secret, "key": args.broker.passwords[role].key}
-    authority = broker.tls.secret if broker.tls else None
+    authority = broker.tls.secret_name if broker.tls else None
     authentication = CustomResource(
         name,
         api_version="keda.sh/v1alpha1",
@@ -143,15 +170,15 @@ def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: 
             "minReplicaCount": pool.min_workers,
             "maxReplicaCount": pool.max_workers,
             "pollingInterval": POLLING_SECONDS,
-            # A broker that cannot be asked is no reason to take workers away.
+            # A broker that cannot be asked is no reason to take workers away; nor to ask it no more, an exporter that is.
             "fallback": {
                 "failureThreshold": 3,
                 "replicas": pool.min_workers,
-                "behavior": "currentReplicasIfHigher",
+                "behavior": "scalingModifiers" if args.exporter else "currentReplicasIfHigher",
             },
             "advanced": {
                 "scalingModifiers": {
-                    "formula": formula(pool.queues, counts_running=args.counts_running),
+                    "formula": formula(pool.queues, by_exporter=args.exporter is not None),
                     "target": str(args.scaling.queued_per_worker),
                     "metricType": "AverageValue",
                 },

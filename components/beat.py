@@ -1,4 +1,4 @@
-"""Celery beat, which sends the scheduled jobs: exactly one."""
+"""Celery beat, which sends the scheduled jobs, and in which the reaper of lost queries lives: exactly one."""
 
 from __future__ import annotations
 

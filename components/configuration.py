@@ -49,7 +49,7 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
     ]
     kept["postgres"] = {key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env")}
     kept["web"] = {key: whole["web"][key] for key in ("host", "port", "secure_cookies")}
-    kept["beat"] = whole["beat"]["jobs"] if whole["beat"] else None
+    kept["beat"] = whole["beat"]["jobs"]
     if role == "web":
         kept["web"]["connections"] = whole["web"]["connections"]
     if role == "init":

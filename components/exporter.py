@@ -93,6 +93,8 @@ class QueueExporter(pulumi.ComponentResource):
 
     #: Name of the Service.
     service: pulumi.Output[str]
+    #: Where it serves its metrics, for clients in other namespaces too.
+    url: pulumi.Output[str]
     #: Labels of its pod, for network policies.
     match: dict[str, str]
 
@@ -141,6 +143,7 @@ class QueueExporter(pulumi.ComponentResource):
                 opts=child,
             )
         self.service = name_of(service.metadata, name)
+        self.url = pulumi.Output.concat("http://", self.service, ".", scope.namespace, f".svc:{args.exporter.port}/metrics")
         self.register_outputs({"service": self.service})
 
 

@@ -479,7 +479,7 @@ def tls_volumes(instance: RedisInstance) -> list[core.VolumeArgs]:
     if instance.tls is None:
         return []
     items = [core.KeyToPathArgs(key=key, path=key) for key in ("tls.crt", "tls.key", AUTHORITY)]
-    source = core.SecretVolumeSourceArgs(secret_name=instance.tls.secret, items=items, default_mode=0o440)
+    source = core.SecretVolumeSourceArgs(secret_name=instance.tls.secret_name, items=items, default_mode=0o440)
     return [core.VolumeArgs(name="tls", secret=source)]
 
 

@@ -48,11 +48,13 @@ class RedisAccess:
     def volumes(self) -> list[core.VolumeArgs]:
         """The volume with the authority of the server's certificate, where it is not one of the system's."""
         tls = self.instance.tls
-        if tls is None or tls.secret is None:
+        if tls is None or tls.secret_name is None:
             return []
         # Of the Secret of a server that this project runs, clients get no more than this.
         items = [core.KeyToPathArgs(key=AUTHORITY, path=AUTHORITY)]
-        return [core.VolumeArgs(name=self._volume, secret=core.SecretVolumeSourceArgs(secret_name=tls.secret, items=items))]
+        return [
+            core.VolumeArgs(name=self._volume, secret=core.SecretVolumeSourceArgs(secret_name=tls.secret_name, items=items))
+        ]
 
     @property
     def mounts(self) -> list[core.VolumeMountArgs]:

@@ -54,7 +54,7 @@ def _ingress(name: str, args: WebRouteArgs, object_labels: dict[str, str], opts:
         metadata=metadata(args.scope, name, object_labels, {"pulumi.com/skipAwait": "true"}),
         spec=networking.IngressSpecArgs(
             ingress_class_name=route.parent,
-            tls=[networking.IngressTLSArgs(hosts=[route.host], secret_name=route.tls_secret)],
+            tls=[networking.IngressTLSArgs(hosts=[route.host], secret_name=route.tls_secret_name)],
             rules=[
                 networking.IngressRuleArgs(
                     host=route.host,

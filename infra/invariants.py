@@ -154,7 +154,7 @@ def limits_are_ordered(settings: Settings, topology: Topology) -> Iterator[Probl
 
 def connections_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Everything that can connect to PostgreSQL at once fits into max_connections less the reserve."""
-    needed = connections_needed(topology.celery, topology.pools, topology.web, topology.beat)
+    needed = connections_needed(topology.celery, topology.pools, topology.web)
     postgres = topology.postgres
     if needed > postgres.max_connections - postgres.reserved_connections:
         yield Problem(
@@ -288,7 +288,7 @@ def children_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
 
 def beat_runs_where_needed(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Celery's results on PostgreSQL are cleaned by a beat job (true by construction; kept so that it stays true)."""
-    tasks = {job.task for job in topology.beat.jobs} if topology.beat else set[str]()
+    tasks = {job.task for job in topology.beat.jobs}
     if topology.celery.result_backend == "postgresql" and "celery.backend_cleanup" not in tasks:
         yield Problem("celery.result_backend", "postgresql", "needs the cleanup job of a beat", "Use redis")
 

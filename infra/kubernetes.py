@@ -175,11 +175,10 @@ def deploy(
                 deployment=workers.deployment,
                 broker=broker,
                 broker_database=broker_database,
-                counts_running=len(topology.pools) == 1 and topology.celery.acks_late,
+                exporter=exporter.url if _scaled_by_exporter(topology) else None,
             )
             Autoscaler(f"{name}-scaler", args, here)
-    if topology.beat:
-        BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
     route = (
         WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port), here)
         if topology.web.route
@@ -202,6 +201,11 @@ def deploy(
         here,
     )
     return _outputs(topology, namespace, secrets, web, route)
+
+
+def _scaled_by_exporter(topology: Topology) -> bool:
+    """Whether KEDA needs the exporter to know whose the messages in flight are: those of a single pool it counts itself."""
+    return len(topology.pools) > 1 and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools)
 
 
 def _cluster() -> Provider:
@@ -231,7 +235,7 @@ def _access(instance: RedisInstance, redis: Mapping[str, Redis], secrets: Secret
             instance,
             {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
         )
-    kept = instance.existing.password_secret
+    kept = instance.existing.password_secret_name
     password = PasswordRef(kept, PASSWORD, "") if kept else secrets.existing_redis[instance.name]
     return RedisAccess(instance, {user.role: password for user in instance.users})
 
@@ -271,6 +275,8 @@ def _network(
         Flow(superset, database, port),
         *(Flow(namespace, scraped, topology.exporter.port) for namespace in topology.exporter.from_namespaces),
     ]
+    if _scaled_by_exporter(topology):
+        flows.append(Flow(operators.keda, scraped, topology.exporter.port))
     if backup:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:

@@ -173,7 +173,7 @@ def _with_given_password(planned: Topology) -> dict[RedisRole, RedisInstance]:
     return {
         "broker" if instance.carries_broker else "cache": instance
         for instance in planned.redis
-        if instance.existing and not instance.existing.password_secret
+        if instance.existing and not instance.existing.password_secret_name
     }
 
 

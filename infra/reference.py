@@ -72,7 +72,7 @@ server itself, and stops with every problem that it finds:
 
 - `maxmemory-policy` of the broker is `noeviction` or `volatile-*`, and `volatile-*` where the caches share it;
 - the broker has an append-only file or snapshots (a managed service may not say: then that is a warning);
-- databases 0 to 8 can be selected, so no Redis Cluster, and at least 9 databases;
+- every numbered database that the stack uses can be selected: the usual 16 are enough, a Redis Cluster has only one;
 - the user may do what Celery and the caches do, tried on keys of their own names that are removed again.
 
 A server in the same namespace needs a NetworkPolicy of its own that lets these pods in.

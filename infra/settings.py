@@ -134,7 +134,7 @@ class ImageSettings(Section):
     """Container images; each needs a tag or a digest, and `latest` is refused."""
 
     superset: Image = Field(description="image built from runtime/Dockerfile; web, workers, beat and jobs run it")
-    redis: Image = Field(description="Redis or Valkey server image")
+    redis: Image = Field(description="server image: Valkey, or Redis 7.2 or later")
     postgres: Image = Field(description="PostgreSQL server image")
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")
 

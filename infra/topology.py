@@ -12,7 +12,15 @@ from infra import invariants
 from infra import settings as stack_settings
 from infra.connections import connections_needed
 from infra.problems import StackError
-from infra.settings import PoolSettings, RedisSettings, ResourceSettings, Settings, TenantSettings, WorkerOverrides
+from infra.settings import (
+    PoolSettings,
+    RedisSettings,
+    ResourceSettings,
+    RouteSettings,
+    Settings,
+    TenantSettings,
+    WorkerOverrides,
+)
 from runtime.model import (
     BROKER_PURPOSES,
     AnalyticDatabase,
@@ -101,7 +109,7 @@ def build(stack: str, settings: Settings) -> Topology:
         images=Images(**settings.images.model_dump()),
         redis=redis,
         redis_databases=_redis_databases(settings, redis),
-        postgres=_postgres(settings, connections_needed(celery, pools, web, beat)),
+        postgres=_postgres(settings, connections_needed(celery, pools, web)),
         web=web,
         celery=celery,
         pools=pools,
@@ -190,7 +198,7 @@ def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: 
         host=existing.host if existing else LOOPBACK if local else name,
         port=existing.port if existing else settings.local.redis_port + index if local else 6379,
         tls=_redis_tls(settings, redis, name),
-        existing=ExistingRedis(cidrs=existing.cidrs, password_secret=existing.password_secret) if existing else None,
+        existing=ExistingRedis(cidrs=existing.cidrs, password_secret_name=existing.password_secret) if existing else None,
         users=users,
         carries_broker="broker" in roles,
         carries_caches="cache" in roles,
@@ -212,7 +220,7 @@ def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls 
         # On the loopback address there is nobody to listen.
         secret = None if settings.platform == "local" else settings.redis.tls_secret
         used = secret is not None
-    return RedisTls(secret=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
+    return RedisTls(secret_name=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
 
 
 def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tuple[RedisDatabase, ...]:
@@ -287,8 +295,18 @@ def _web(settings: Settings) -> Web:
         secure_cookies=web.secure_cookies and not local,
         connections=_connections(web.connections),
         cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas and not local else None,
-        route=Route(**web.route.model_dump()) if web.route and not local else None,
+        route=_route(web.route) if web.route and not local else None,
         resources=_resources(web.resources),
+    )
+
+
+def _route(route: RouteSettings) -> Route:
+    return Route(
+        kind=route.kind,
+        host=route.host,
+        parent=route.parent,
+        tls_secret_name=route.tls_secret,
+        from_namespaces=route.from_namespaces,
     )
 
 
@@ -416,7 +434,7 @@ def _resilience(settings: Settings) -> Resilience:
     )
 
 
-def _beat(settings: Settings) -> Beat | None:
+def _beat(settings: Settings) -> Beat:
     keep = settings.maintenance
     jobs: list[Job] = []
     if settings.celery.result_backend == "postgresql":
@@ -427,7 +445,7 @@ def _beat(settings: Settings) -> Beat | None:
     ):
         if days is not None:
             jobs.append(Job(name=name, task=task, cron=keep.cron, kwargs={"retention_period_days": days}))
-    return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources)) if jobs else None
+    return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources))
 
 
 def _exporter(settings: Settings) -> Exporter:

@@ -201,11 +201,10 @@ def _start(platform: Platform, steps: Steps) -> None:
     with steps.step("Exporter serves the queues' metrics"):
         platform.supervisor.start_process("exporter")
         _await(platform, "exporter", lambda: health.exporter_ready(topology))
-    if topology.beat is not None:
-        # Last: it is not needed for an answer, and loading Superset once more would slow the others down.
-        with steps.step("Beat is started"):
-            platform.supervisor.start_process("beat")
-            _await(platform, "beat", lambda: _state(platform, "beat").running)
+    # Last: it is not needed for an answer, and loading Superset once more would slow the others down.
+    with steps.step("Beat is started"):
+        platform.supervisor.start_process("beat")
+        _await(platform, "beat", lambda: _state(platform, "beat").running)
 
 
 def _bootstrap(platform: Platform, steps: Steps) -> None:

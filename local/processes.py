@@ -89,16 +89,15 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
             stop_wait_seconds=10,
         )
     )
-    if topology.beat is not None:
-        superset.append(
-            Process(
-                name="beat",
-                command=_in_superset_environment(commands.beat(str(folder.root / "beat-schedule"))),
-                environment=superset_environment(topology, folder, secrets, "beat"),
-                stop_signal="TERM",
-                stop_wait_seconds=30,
-            )
+    superset.append(
+        Process(
+            name="beat",
+            command=_in_superset_environment(commands.beat(str(folder.root / "beat-schedule"))),
+            environment=superset_environment(topology, folder, secrets, "beat"),
+            stop_signal="TERM",
+            stop_wait_seconds=30,
         )
+    )
     return (*stores, postgres, *superset)
 
 

@@ -145,6 +145,9 @@ def run(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="most rows; default: the server's limit", show_default=False)
     ] = None,
+    urgent: Annotated[
+        bool, typer.Option("--urgent", help="ask to pass the queries that wait; users with one of urgent.marker_roles may")
+    ] = False,
     timeout: Timeout = None,
     pending_timeout: PendingTimeout = 60,
     show_timeline: ShowTimeline = False,
@@ -167,7 +170,9 @@ def run(
             database_id = _database_id(client, connection, database)
             with _stopping(client) as submitted:
                 client_id = submitted.client_id
-                submitted.handle = handle = client.submit(text, database_id, schema=schema, limit=limit, client_id=client_id)
+                submitted.handle = handle = client.submit(
+                    text, database_id, schema=schema, limit=limit, client_id=client_id, urgent=urgent
+                )
                 say(f"query {handle.id}: submitted")
                 status = client.wait(handle, _teller(say), timeout, pending_timeout or None)
             say(f"query {handle.id}: fetching rows")

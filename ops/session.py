@@ -90,6 +90,7 @@ class Session:
         query: Mapping[str, Any] | None = None,
         parameters: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         read_timeout: float = 60.0,
     ) -> httpx.Response:
         """The answer to a logged-in request, of any status but those for which there is an exception.
@@ -101,7 +102,9 @@ class Session:
             parameters = {"q": _rison(query)}
 
         def send() -> httpx.Response:
-            return self._send(self._http, method, path, parameters=parameters, body=body, read_timeout=read_timeout)
+            return self._send(
+                self._http, method, path, parameters=parameters, body=body, extra=headers, read_timeout=read_timeout
+            )
 
         answer = send()
         if _login_refused(answer):
@@ -141,10 +144,11 @@ class Session:
         *,
         parameters: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        extra: Mapping[str, str] | None = None,
         read_timeout: float = 60.0,
     ) -> httpx.Response:
         """One request, repeated where that is safe and may help."""
-        headers = {"X-CSRFToken": self._csrf} if method != "GET" and self._csrf else None
+        headers = {**(extra or {}), **({"X-CSRFToken": self._csrf} if method != "GET" and self._csrf else {})}
         deadline = time.monotonic() + (self._retry_seconds if self._reached else 0.0)
         pauses = RETRY.delays()
         while True:

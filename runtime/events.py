@@ -1,9 +1,10 @@
 """The streams through which a browser learns that its chart is ready: Superset's, that expire and fail fast.
 
 As shipped (6.1) their keys never expire, so that every session leaves one behind in the broker's memory; the client waits
-without end for a server that is silent; behind Sentinel it uses database 0 whatever is configured; and each of many identical
-requests sends a job of its own. Imported only inside Superset, which loads the class that GLOBAL_ASYNC_QUERY_MANAGER_CLASS
-names.
+without end for a server that is silent; behind Sentinel it uses database 0 whatever is configured; each of many identical
+requests sends a job of its own; and an embedded guest's charts are all refused, because its cookie names no user as its
+subject, which PyJWT takes for forged from 2.10 on. Imported only inside Superset, which loads the class that
+GLOBAL_ASYNC_QUERY_MANAGER_CLASS names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from runtime import superset_version
 from runtime.caching.followers import SharedTask, close, forget
 from runtime.config import load_topology
-from runtime.resilience import jobs
+from runtime.resilience import endings, jobs
 from runtime.resilience.submission import ChartTask
 
 logger = logging.getLogger(__name__)
@@ -45,11 +46,26 @@ class AsyncQueryManager(_Shipped):
         self._load_chart_data_into_cache_job = chart
         self._load_explore_json_into_cache_job = ChartTask(self._load_explore_json_into_cache_job)
 
+    def parse_channel_id_from_request(self, req: Any) -> str:
+        """The channel that the request's signed cookie names, whoever's it is; Superset's exception for none or a forged one."""
+        jwt, exceptions = import_module("jwt"), import_module("superset.async_events.async_query_manager")
+        token = req.cookies.get(self._jwt_cookie_name)
+        if not token:
+            raise exceptions.AsyncQueryTokenException("Token not preset")
+        try:
+            claims = jwt.decode(token, self._jwt_secret, algorithms=["HS256"], options={"verify_sub": False})
+            return str(claims["channel"])
+        except (jwt.PyJWTError, KeyError) as error:
+            raise exceptions.AsyncQueryTokenException("Failed to parse token") from error
+
     def update_job(self, job_metadata: dict[str, Any], status: str, **kwargs: Any) -> None:
         """Add the event as shipped, and let the stream live a day from now; the last event ends the job's followers, and
         then its registration."""
+        if status == self.STATUS_ERROR:
+            kwargs["errors"] = endings.reworded(kwargs.get("errors") or [])
         self._tell(job_metadata, status, kwargs)
         if status in (self.STATUS_DONE, self.STATUS_ERROR):
+            endings.told.set(True)
             self._end_followers(job_metadata, status, kwargs)
             _forget(job_metadata)
 

@@ -6,7 +6,8 @@ metadata database, so they survive Redis; beat prunes them with Superset's own o
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 TABLE = "superset_async_executions"
 
@@ -38,3 +39,73 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
 CREATE INDEX IF NOT EXISTS {TABLE}_started_at ON {TABLE} (started_at);
 CREATE INDEX IF NOT EXISTS {TABLE}_running ON {TABLE} (kind, subject) WHERE ended_at IS NULL;
 """
+
+#: An attempt that has no end, when a newer one (or its end from outside) is written.
+_OPEN = "kind = %s AND subject = %s AND ended_at IS NULL"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What is executed, and for whom. `submitted_at`: seconds since the epoch, None where it is not known."""
+
+    kind: Kind
+    subject: str
+    task_id: str
+    tenant: str
+    queue: str
+    username: str
+    database_name: str
+    writes: bool
+    worker: str
+    submitted_at: float | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last attempt to execute a subject. `outcome` is None while it has not ended."""
+
+    number: int
+    outcome: Outcome | None
+    writes: bool
+
+
+def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
+    """The last attempt, None where there was none. `connection` is SQLAlchemy's, to the metadata database, here and below."""
+    row = connection.exec_driver_sql(
+        f"SELECT attempt, outcome, writes FROM {TABLE} WHERE kind = %s AND subject = %s ORDER BY attempt DESC LIMIT 1",
+        (kind, subject),
+    ).fetchone()
+    return Attempt(*row) if row else None
+
+
+def begin(connection: Any, execution: Execution, attempt: int) -> bool:
+    """Write that `attempt` runs; what ran before it is `lost`. False where this attempt was written by another."""
+    connection.exec_driver_sql(
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN}", (execution.kind, execution.subject)
+    )
+    done = connection.exec_driver_sql(
+        f"INSERT INTO {TABLE} (kind, subject, attempt, task_id, tenant, queue, username, database_name, writes, worker, "
+        "submitted_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s)) ON CONFLICT DO NOTHING",
+        (
+            execution.kind,
+            execution.subject,
+            attempt,
+            execution.task_id,
+            execution.tenant,
+            execution.queue,
+            execution.username,
+            execution.database_name,
+            execution.writes,
+            execution.worker,
+            execution.submitted_at,
+        ),
+    )
+    return bool(done.rowcount)
+
+
+def end(connection: Any, kind: Kind, subject: str, outcome: Outcome) -> bool:
+    """Write how the attempt that runs ended; False where none runs."""
+    done = connection.exec_driver_sql(
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}", (outcome, kind, subject)
+    )
+    return bool(done.rowcount)

@@ -37,8 +37,8 @@ from runtime.coordination import COUNTERS, REAPED_AT
 from runtime.model import Topology
 from runtime.resilience.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
 
-#: Names of the counters and of labels that Prometheus takes.
-COUNTER, LABEL = re.compile("[a-z][a-z0-9_]*_total"), re.compile("[a-z][a-z0-9_]*")
+#: Names of the counters, and of those of a histogram, and of labels that Prometheus takes.
+COUNTER, LABEL = re.compile("([a-z][a-z0-9_]*)_(total|bucket|sum|count)"), re.compile("[a-z][a-z0-9_]*")
 #: Scrapes within so many seconds of each other share a look at the broker.
 FRESH_SECONDS = 5.0
 #: Prometheus gives a scrape ten seconds. A look that needs longer for the messages in flight goes on at the next one.
@@ -132,18 +132,21 @@ def queue_of(message: bytes) -> str:
 class Shared:
     """What the stack's processes count together, by metric and labels, and when the reaper last worked (None: not yet)."""
 
-    counters: Mapping[str, Sequence[tuple[Mapping[str, str], int]]]
+    counters: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
     reaped_at: float | None
 
 
 def read_shared(connection: Any, prefix: str) -> Shared:
     """The counters of the coordination database; RedisError where it cannot be read. What is no counter is left out."""
-    counters: dict[str, list[tuple[Mapping[str, str], int]]] = {}
+    counters: dict[str, list[tuple[Mapping[str, str], float]]] = {}
     for field, value in connection.hgetall(f"{prefix}{COUNTERS}").items():
         with suppress(ValueError, TypeError):
             name, labels = json.loads(field)
             if COUNTER.fullmatch(name) and all(LABEL.fullmatch(label) for label in labels):
-                counters.setdefault(name, []).append(({key: str(text) for key, text in labels.items()}, int(value)))
+                sample = ({key: str(text) for key, text in labels.items()}, float(value))
+                # ValueError for a bucket whose bound is no number.
+                _bound(sample)
+                counters.setdefault(name, []).append(sample)
     reaped_at = connection.get(f"{prefix}{REAPED_AT}")
     return Shared(counters, float(reaped_at) if reaped_at else None)
 
@@ -162,13 +165,23 @@ class SharedMetrics(Collector):
             shared = self._read()
         except (RedisError, OSError, ValueError):
             return
-        for name, samples in shared.counters.items():
-            family = Metric(name.removesuffix("_total"), "Counted by the stack's processes; see docs/metrics.md", "counter")
-            for labels, value in samples:
+        families: dict[str, Metric] = {}
+        for name in sorted(shared.counters):
+            base, _, part = name.rpartition("_")
+            kind = "counter" if part == "total" else "histogram"
+            made = Metric(base, "Counted by the stack's processes; see docs/metrics.md", kind)
+            family = families.setdefault(base, made)
+            for labels, value in sorted(shared.counters[name], key=_bound):
                 family.add_sample(name, dict(labels), value)
-            yield family
+        yield from families.values()
         if shared.reaped_at is not None:
             yield GaugeMetricFamily(metric_names.REAPED_AT, "When the reaper last looked, in Unix time", shared.reaped_at)
+
+
+def _bound(sample: tuple[Mapping[str, str], float]) -> tuple[list[tuple[str, str]], float]:
+    """Sorts the buckets of a histogram by their bounds, those of each other label together."""
+    labels = sample[0]
+    return sorted((name, text) for name, text in labels.items() if name != "le"), float(labels.get("le", "inf"))
 
 
 class QueueMetrics(Collector):

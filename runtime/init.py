@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module, metadata
 from typing import Any, cast
 
-from runtime import executions
+from runtime import executions, existing_redis
 from runtime.config import ConfigurationError, load_topology, render
 from runtime.config import redis as redis_config
 from runtime.config import secrets as stack_secrets
@@ -27,6 +27,7 @@ from runtime.config.metadata import libpq
 from runtime.config.objects import client
 from runtime.model import AnalyticDatabase, Topology
 from runtime.ready import STEPS_TABLE, prepared_step
+from runtime.resilience import reaper
 from runtime.statements import engine_params
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
@@ -87,6 +88,24 @@ def _until(deadline: float, seconds: float, what: str, check: Callable[[], None]
             time.sleep(0.3)
         else:
             return
+
+
+def look_at_existing(topology: Topology, env: Mapping[str, str], report: Report = say) -> None:
+    """Refuse Redis servers, run by someone else, that would lose tasks or do not let their user work; warn where they may."""
+    try:
+        found = existing_redis.check(topology, stack_secrets.read(topology, env))
+    except import_module("redis.exceptions").RedisError as error:
+        raise InitError(
+            f"an existing Redis server stopped answering while it was looked at: {error}. Run this again"
+        ) from error
+    for finding in found:
+        if finding.warning:
+            report(f"warning: {finding}")
+    problems = [str(finding) for finding in found if not finding.warning]
+    if problems:
+        listed = "".join(f"\n  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise InitError(f"{count} with the Redis servers that exist; nothing was changed:{listed}")
 
 
 @contextmanager
@@ -238,7 +257,7 @@ def _columns(declared: AnalyticDatabase) -> dict[str, object]:
         "cache_timeout": None,
         "extra": json.dumps(
             {
-                "engine_params": engine_params(declared.statement_timeout_seconds),
+                "engine_params": engine_params(declared.statement_timeout_seconds, read_only=not declared.allow_dml),
                 "metadata_params": {},
                 "metadata_cache_timeout": {},
                 "schemas_allowed_for_file_upload": [],
@@ -276,6 +295,7 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     migrate(app, report)
     _db().session.connection().exec_driver_sql(executions.SCHEMA)
+    _db().session.connection().exec_driver_sql(reaper.INDEX)
     _db().session.commit()
     sync_roles(app, report)
     ensure_admin(app, topology.admin_username, password, report)
@@ -323,6 +343,7 @@ def main() -> int:
         topology = load_topology(os.environ)
         render(topology, os.environ)
         wait_for_services(topology, os.environ, wait)
+        look_at_existing(topology, os.environ)
         with exclusive(topology, os.environ), superset_app() as app:
             say(f"Superset started in {time.monotonic() - started:.1f} s")
             prepare(app, topology, os.environ)

@@ -26,5 +26,15 @@ BOUND = "superset_async_queue_bound"
 REAPED = "superset_async_reaped_total"
 #: What was no message, job or value of ours, by where it was found.
 POISON = "superset_async_poison_total"
+#: Times that a worker began a query, by kind (sql, chart) and attempt.
+ATTEMPTS = "superset_async_attempts_total"
+#: Deliveries of messages that were not executed, by kind and reason: ended, running, database_away.
+DELIVERIES_IGNORED = "superset_async_deliveries_ignored_total"
 #: When the reaper last looked (Unix time).
 REAPED_AT = "superset_async_reaper_last_run_timestamp"
+#: Tasks sent, by task_name, queue and tenant.
+TASKS_SUBMITTED = "celery_task_submitted_total"
+#: Tasks that a worker has ended, by task_name, queue, tenant and status (as outcomes of executions are called).
+TASKS_COMPLETED = "celery_task_completed_total"
+#: Seconds that tasks took in a worker, by task_name, queue and tenant: a histogram, its counters as `_bucket`, `_sum`, `_count`.
+TASK_SECONDS = "celery_task_duration_seconds"

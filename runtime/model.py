@@ -86,23 +86,23 @@ class RedisTls(Frozen):
     """How clients of a Redis server make sure, over TLS, that it is the one that they mean.
 
     `ca_file` holds the certificates of the authorities that may have signed the server's own; None: those of the system.
-    It is the key `ca.crt` of the Kubernetes Secret `secret`, which for a server that this project runs has its certificate
+    It is the key `ca.crt` of the Kubernetes Secret `secret_name`, which for a server that this project runs has its certificate
     and key too (`tls.crt`, `tls.key`).
     """
 
-    secret: str | None
+    secret_name: str | None
     ca_file: str | None
 
 
 class ExistingRedis(Frozen):
     """What differs where a server is run by someone else: it is used and checked, and never changed.
 
-    `cidrs` are the networks in which pods may reach it (None: anywhere); `password_secret` is a Kubernetes Secret with the
+    `cidrs` are the networks in which pods may reach it (None: anywhere); `password_secret_name` is a Kubernetes Secret with the
     key `password` (None: the stack's own configuration has the password).
     """
 
     cidrs: tuple[str, ...] | None
-    password_secret: str | None
+    password_secret_name: str | None
 
 
 class RedisInstance(Frozen):
@@ -183,14 +183,14 @@ class ConnectionPool(Frozen):
 class Route(Frozen):
     """How users reach the web tier from outside the cluster: an Ingress, or an HTTPRoute of a Gateway.
 
-    `parent` is the ingress class, or the Gateway as `namespace/name`; `tls_secret` holds the certificate (an Ingress's own;
+    `parent` is the ingress class, or the Gateway as `namespace/name`; `tls_secret_name` holds the certificate (an Ingress's own;
     a Gateway has its own listener's); `from_namespaces` are those whose pods may connect to the web tier.
     """
 
     kind: RouteKind
     host: str
     parent: str
-    tls_secret: str | None
+    tls_secret_name: str | None
     from_namespaces: tuple[str, ...]
 
 
@@ -288,7 +288,7 @@ class Job(Frozen):
 
 
 class Beat(Frozen):
-    """Celery beat: exactly one process, and only where there are jobs."""
+    """Celery beat: exactly one process. It sends the jobs, and the reaper of lost queries lives in it."""
 
     jobs: tuple[Job, ...]
     resources: Resources
@@ -444,7 +444,7 @@ class Topology(Frozen):
     web: Web
     celery: Celery
     pools: tuple[Pool, ...]
-    beat: Beat | None
+    beat: Beat
     exporter: Exporter
     caching: Caching
     resilience: Resilience

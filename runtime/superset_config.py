@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 
 from runtime import heartbeat
-from runtime.config import load_topology, render
+from runtime.config import load_topology, render, role
 from runtime.config.objects import realise
+from runtime.resilience import reaper, worker
+from runtime.tenancy import fair_channel, measures
 
-globals().update(realise(render(load_topology(os.environ), os.environ)))
+_topology = load_topology(os.environ)
+globals().update(realise(render(_topology, os.environ)))
 heartbeat.install(os.environ)
+fair_channel.install(_topology)
+measures.install(role(os.environ))
+worker.install(os.environ)
+reaper.install(os.environ)

@@ -367,15 +367,15 @@ def _database_host(found: Configuration) -> str | None:
 def _connections(found: Configuration, graph: Graph) -> int:
     """The most connections to the metadata database that the readers of a configuration can open together.
 
-    A worker's child has its pool, and one more while it stores a state in a database; a worker's parent, beat and the job
-    that migrates have one each; a rolling update adds one web pod.
+    A worker's child has its pool, and one more while it stores a state in a database; a worker's parent and the job that
+    migrates have one each, beat no more than its pool; a rolling update adds one web pod.
     """
     in_database = str(found.celery.get("result_backend") or "").startswith("db+")
     total = 1
     for process in graph.derive(celery_processes):
         if process.configuration is found:
             child = _pool(found, "worker") + in_database
-            each = 1 if process.role == "beat" else (process.concurrency or 1) * child + 1
+            each = min(3, _pool(found, "beat")) if process.role == "beat" else (process.concurrency or 1) * child + 1
             total += most_pods(graph, process.workload) * each
     for web in graph.derive(web_processes):
         if web in found.readers:

@@ -135,7 +135,12 @@ def public_service(service: Plain, graph: Graph, options: Options) -> Iterator[s
 )
 def service_without_pods(service: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """A Service that picks no pods answers nobody."""
-    match = service.get("spec", "selector", default={})
+    # Which pod of a StatefulSet: the controller labels each with its number.
+    match = {
+        key: value
+        for key, value in service.get("spec", "selector", default={}).items()
+        if key != "apps.kubernetes.io/pod-index"
+    }
     namespace = service.resource.namespace
     pods = [each for each in graph.derive(workloads) if each.resource.namespace == namespace]
     graph.require_complete()

@@ -20,8 +20,8 @@ __all__ = ["ConfigurationError", "load_topology", "render", "role"]
 def render(topology: Topology, env: Mapping[str, str]) -> dict[str, object]:
     """Every setting of a Superset process: upper-case names of Superset, and inside CELERY_CONFIG Celery's own.
 
-    Plain data, but for `objects.Crontab` and `objects.ResultStore`, which `objects.realise` replaces. ConfigurationError
-    where `env` lacks a secret or names no role.
+    Plain data, but for the descriptions of `objects` (a schedule, a function, a store), which `objects.realise` replaces.
+    ConfigurationError where `env` lacks a secret or names no role.
     """
     known = secrets.read(topology, env)
     return {

@@ -16,7 +16,11 @@ ALL_EVENTS = 10_000
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     """Superset's settings of asynchronous charts."""
     return {
-        "FEATURE_FLAGS": {"GLOBAL_ASYNC_QUERIES": True},
+        "FEATURE_FLAGS": {
+            "GLOBAL_ASYNC_QUERIES": True,
+            # Without it Superset takes no guest tokens, by whose claims these tenants are known.
+            "EMBEDDED_SUPERSET": any(tenant.guests for tenant in topology.tenants),
+        },
         "GLOBAL_ASYNC_QUERIES_JWT_SECRET": secrets.jwt_secret,
         "GLOBAL_ASYNC_QUERIES_JWT_COOKIE_SECURE": topology.web.secure_cookies,
         "GLOBAL_ASYNC_QUERIES_JWT_COOKIE_SAMESITE": "Lax",

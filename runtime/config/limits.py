@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtime.model import Topology
 from runtime.statements import StatementTimeout
+from runtime.tenancy.identity import working_tenant
 
 
 def settings(topology: Topology) -> dict[str, object]:
@@ -11,7 +12,9 @@ def settings(topology: Topology) -> dict[str, object]:
     rows = topology.row_limit
     return {
         "DB_CONNECTION_MUTATOR": StatementTimeout(
-            default_seconds=topology.statement_timeout_seconds, most_seconds=topology.celery.soft_time_limit_seconds
+            default_seconds=topology.statement_timeout_seconds,
+            most_seconds=topology.celery.soft_time_limit_seconds,
+            working_for=working_tenant,
         ),
         # Superset gives it to the chart tasks as their soft limit, and quotes it to users.
         "SQLLAB_ASYNC_TIME_LIMIT_SEC": topology.celery.soft_time_limit_seconds,

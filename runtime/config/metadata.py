@@ -8,6 +8,9 @@ from urllib.parse import quote
 from runtime.config.secrets import Secrets
 from runtime.model import ConnectionPool, Topology
 
+#: Of beat: the reaper's lock, what it reads, and its cancelling of statements.
+BEAT_CONNECTIONS = 3
+
 Role = Literal["web", "worker", "beat", "init"]
 
 
@@ -24,12 +27,13 @@ def libpq(topology: Topology, password: str) -> str:
 
 
 def pool(topology: Topology, role: Role) -> ConnectionPool:
-    """The pool of one process of `role`; beat and the init job do one thing after the other, on one connection."""
+    """The pool of one process of `role`; the init job does one thing after the other, on one connection."""
     if role == "web":
         return topology.web.connections
     if role == "worker":
         return topology.celery.connections
-    return ConnectionPool(size=1, max_overflow=0, recycle_seconds=topology.celery.connections.recycle_seconds)
+    most = BEAT_CONNECTIONS if role == "beat" else 1
+    return ConnectionPool(size=1, max_overflow=most - 1, recycle_seconds=topology.celery.connections.recycle_seconds)
 
 
 def engine_options(topology: Topology, role: Role) -> dict[str, object]:

@@ -22,6 +22,13 @@ class Crontab:
 
 
 @dataclass(frozen=True)
+class Function:
+    """A function of this project, as `module:name`, which Celery wants itself."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class ResultStore:
     """The store of SQL Lab's rows: Superset wants an object of cachelib, and fails every query on a string or a dict."""
 
@@ -43,6 +50,9 @@ def _realise(value: object) -> object:
             month_of_year=value.month_of_year,
             day_of_week=value.day_of_week,
         )
+    if isinstance(value, Function):
+        module, _, name = value.name.partition(":")
+        return cast(object, getattr(import_module(module), name))
     if isinstance(value, ResultStore):
         return import_module("runtime.caching.backend").results(value.database)
     if isinstance(value, dict):

@@ -39,11 +39,10 @@ class Database:
 
     @property
     def url(self) -> str:
-        """Celery's URL of it, with the password: `redis://…`, or `sentinel://…` where Sentinels know the server.
-
-        It does not say whether over TLS: Celery has settings for that (`verification`).
+        """Celery's URL of it, with the password: `redis://…`, over TLS `rediss://…`; `sentinel://…`, with TLS or without, where
+        Sentinels know the server.
         """
-        scheme = "sentinel" if self.service else "redis"
+        scheme = "sentinel" if self.service else "rediss" if self.tls else "redis"
         user, password = quote(self.username, safe=""), quote(self.password, safe="")
         return f"{scheme}://{user}:{password}@{self.host}:{self.port}/{self.number}"
 

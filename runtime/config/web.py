@@ -37,8 +37,8 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
 
 def _rate_storage(database: redis.Database) -> dict[str, object]:
     if database.service is None:
+        uri = database.url
         # Here it is the URL's scheme that says whether over TLS.
-        uri = database.url.replace("redis:", "rediss:", 1) if database.tls else database.url
         options = {key: value for key, value in database.client_options().items() if key != "ssl"}
     else:
         # Here the URL's last part is the service; and a quoted password in it would be taken literally.

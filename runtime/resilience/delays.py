@@ -41,7 +41,8 @@ return found
 
 @dataclass(frozen=True)
 class Message:
-    """A task as it is sent: by its name, with its own id, to its queue, with its limits (hard and soft, seconds)."""
+    """A task as it is sent: by its name, with its own id, to its queue, with its limits (hard and soft,
+    seconds) and the headers that are this project's."""
 
     task: str
     task_id: str
@@ -50,9 +51,12 @@ class Message:
     queue: str
     time_limit: float | None
     soft_time_limit: float | None
+    headers: dict[str, str]
 
     def send(self, app: Any) -> None:
         """Send it through Celery's `app`. Raises what kombu raises where the broker does not take it."""
+        # It has been routed: the router would look for a user of this process, which has none.
+        router = import_module("celery.app.routes").Router(routes=(), queues=app.amqp.queues, app=app)
         app.send_task(
             self.task,
             args=self.args,
@@ -61,6 +65,8 @@ class Message:
             queue=self.queue,
             time_limit=self.time_limit,
             soft_time_limit=self.soft_time_limit,
+            headers=self.headers,
+            router=router,
         )
 
 

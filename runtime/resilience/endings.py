@@ -7,19 +7,36 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any, Literal
 
+from runtime.resilience import work
+
 #: The states of a query that has not ended; all others are final.
 OPEN_STATES = ("pending", "running", "scheduled", "fetching")
+
+#: Whether the browser of the chart that this process computes has been told how it ended (`runtime.events` says so).
+told: ContextVar[bool] = ContextVar("told", default=False)
+
+#: The soft limit of the task that this process executes, in seconds.
+limit: ContextVar[float] = ContextVar("limit", default=0.0)
+#: How Celery's exception shows in the words that Superset makes of every exception.
+TIMED_OUT = "SoftTimeLimitExceeded"
 
 ErrorType = Literal["ASYNC_WORKERS_ERROR", "RESULTS_BACKEND_ERROR", "GENERIC_BACKEND_ERROR"]
 
 
-def end_query(connection: Any, query_id: int, message: str, error_type: ErrorType = "ASYNC_WORKERS_ERROR") -> bool:
-    """Make an open query `failed`, with `message`; False where it has ended already, or is none.
+def end_query(
+    connection: Any,
+    query_id: int,
+    message: str,
+    error_type: ErrorType = "ASYNC_WORKERS_ERROR",
+    states: Sequence[str] = OPEN_STATES,
+) -> bool:
+    """Make a query in one of `states` `failed`, with `message`; False where it is in another, or is none.
 
     `connection` is SQLAlchemy's, to the metadata database; the caller commits. Superset's pages show the state `failed`
     only (not `timed_out`) with its message, and poll by `changed_on`.
@@ -29,9 +46,27 @@ def end_query(connection: Any, query_id: int, message: str, error_type: ErrorTyp
         "changed_on = timezone('utc', now()), extra_json = "
         "(COALESCE(NULLIF(extra_json, ''), '{}')::jsonb || jsonb_build_object('errors', %s::jsonb))::text "
         "WHERE id = %s AND status = ANY(%s)",
-        (message, time.time() * 1000, json.dumps([_error(message, error_type)]), query_id, list(OPEN_STATES)),
+        (message, time.time() * 1000, json.dumps([_error(message, error_type)]), query_id, list(states)),
     )
     return bool(done.rowcount)
+
+
+def wait_again(connection: Any, query_id: int) -> bool:
+    """Make a running query `pending`, since it will be executed again; False where it does not run any more."""
+    done = connection.exec_driver_sql(
+        "UPDATE query SET status = 'pending', start_running_time = NULL, changed_on = timezone('utc', now()) "
+        "WHERE id = %s AND status = 'running'",
+        (query_id,),
+    )
+    return bool(done.rowcount)
+
+
+def state_of(connection: Any, query_id: int) -> tuple[str | None, str]:
+    """The state and the error of a query; None and nothing for one that is not there."""
+    row = connection.exec_driver_sql(
+        "SELECT status, COALESCE(error_message, '') FROM query WHERE id = %s", (query_id,)
+    ).fetchone()
+    return (str(row[0]), str(row[1])) if row else (None, "")
 
 
 def end_chart(job: Mapping[str, Any], message: str, error_type: ErrorType = "ASYNC_WORKERS_ERROR") -> None:
@@ -39,6 +74,13 @@ def end_chart(job: Mapping[str, Any], message: str, error_type: ErrorType = "ASY
     manager = import_module("superset.extensions").async_query_manager
     shown = {key: value for key, value in job.items() if key != "guest_token"}
     manager.update_job(shown, manager.STATUS_ERROR, errors=[_error(message, error_type)])
+
+
+def reworded(errors: Sequence[Any]) -> list[Any]:
+    """The errors of a chart's event, with what a user reads in place of what Superset makes of the soft limit."""
+    return [
+        _error(work.soft_limit(limit.get()), "ASYNC_WORKERS_ERROR") if TIMED_OUT in str(error) else error for error in errors
+    ]
 
 
 def _error(message: str, error_type: ErrorType) -> dict[str, Any]:

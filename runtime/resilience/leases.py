@@ -29,7 +29,7 @@ GONE = "gone"
 
 _TAKE = f"""
 local value = redis.call('GET', KEYS[1])
-if value and value ~= '{GONE}' then return {{value, redis.call('PTTL', KEYS[1])}} end
+if value and value ~= '{GONE}' and value ~= ARGV[1] then return {{value, redis.call('PTTL', KEYS[1])}} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {{value or '', 0}}
 """
@@ -83,7 +83,7 @@ class Held:
 
 
 def take(kind: Kind, subject: str, owner: Owner) -> Taken | Held:
-    """Take the lease if nobody has it. Raises what redis-py raises where Redis does not answer."""
+    """Take the lease if nobody else has it. Raises what redis-py raises where Redis does not answer."""
     value, milliseconds = _run(_TAKE, kind, subject, str(owner), _milliseconds())
     if milliseconds:
         return Held(Owner.parse(_text(value)), milliseconds / 1000)

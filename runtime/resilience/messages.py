@@ -79,7 +79,7 @@ class Messages:
     def restore(self, tag: str) -> str | None:
         """Put a delivered message back where its queue is consumed first, as kombu would, exactly once; the queue.
 
-        None where it is not there any more, or is no message of a declared queue: such a one is removed.
+        None where it is not there any more. Empty where it is no message of a declared queue: such a one is removed.
         """
         keys = [f"{self._prefix}{UNACKNOWLEDGED}", f"{self._prefix}{DELIVERED_AT}"]
         message = cast("bytes | None", self._connection.hget(keys[0], tag))
@@ -92,7 +92,7 @@ class Messages:
             queue, payload = "", ""
         target = f"{self._prefix}{queue}{suffix}" if queue else keys[0]
         moved = self._connection.eval(_MOVE, 3, *keys, target, tag, message, payload)
-        return queue if moved and queue else None
+        return queue if moved else None
 
     def _redelivered(self, message: bytes) -> tuple[str, str, str]:
         """Queue, suffix of the priority's list and text of a delivered message; an empty queue for what is none."""

@@ -35,6 +35,8 @@ TASK_KEY = "superset_async_task"
 REFUSED_KEY = "superset_async_refused"
 #: Starts the id of the task of a query of SQL Lab; the query's id follows. A chart's task has its job's id.
 SQL_TASK = "sql-"
+#: SQL that is true for a row of the query table that has not ended.
+OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
 #: Superset's kind of error for all refusals: its pages show the message as it is.
 ERROR_TYPE = "ASYNC_WORKERS_ERROR"
 
@@ -80,7 +82,7 @@ def beyond(bounds: Resilience, queue: str, waiting: int, in_flight: int) -> Refu
 
 def broker_refused(error: BaseException, queue: str) -> Refusal:
     """The refusal that follows from the broker's `error`; its details are in the log, since they hold addresses."""
-    full = "OOM" in str(error)
+    full = "maxmemory" in str(error)
     return Refusal(
         reason="broker_full" if full else "broker_down",
         queue=queue,
@@ -119,11 +121,8 @@ def _in_flight(user: str, user_id: int | None) -> int:
     charts = jobs.in_flight(user)
     if user_id is None:
         return charts
-    count = _db().session.execute(
-        import_module("sqlalchemy").text(
-            "SELECT count(*) FROM query WHERE user_id = :user AND status IN ('pending', 'running')"
-        ),
-        {"user": user_id},
+    count = (
+        _db().session.connection().exec_driver_sql(f"SELECT count(*) FROM query WHERE user_id = %s AND {OPEN}", (user_id,))
     )
     return charts + int(count.scalar())
 
@@ -221,6 +220,7 @@ def _answer(response: Any) -> Any:
 
 def _install_executor() -> None:
     api: Any = import_module("superset.sqllab.api")
+    shipped_dao: Any = api.QueryDAO
     shipped_executor: Any = import_module("superset.sqllab.sql_json_executer").ASynchronousSqlJsonExecutor
     shipped_command: Any = import_module("superset.commands.sql_lab.execute").ExecuteSqlCommand
 
@@ -249,6 +249,15 @@ def _install_executor() -> None:
             _db().session.flush()
             return None
 
+    class Dao(shipped_dao):
+        """Does not write back a query's extra without need: in it the worker has put, meanwhile, how to cancel the statement."""
+
+        @staticmethod
+        def save_metadata(query: Any, payload: dict[str, Any]) -> None:
+            if payload.get("columns"):
+                shipped_dao.save_metadata(query, payload)
+
+    api.QueryDAO = Dao
     api.ASynchronousSqlJsonExecutor = Executor
     api.ExecuteSqlCommand = Command
 

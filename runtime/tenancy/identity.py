@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
-from runtime.model import Topology
+from runtime.model import Tenant, Topology
 from runtime.tenancy.directory import Superset
 from runtime.tenancy.recognition import NOBODY, Person, Recognition
 
@@ -44,8 +45,15 @@ def task_tenant_id() -> str:
 
 def task_field(name: str) -> str:
     """A field of the request of the task at work in this process, empty where there is none."""
-    task = cast(Any, import_module("celery._state")).get_current_task()
+    # Every line of a log asks, also while Celery is imported.
+    state: Any = sys.modules.get("celery._state")
+    task = state.get_current_task() if state is not None else None
     return str(task.request.get(name) or "") if task is not None else ""
+
+
+def working_tenant() -> Tenant | None:
+    """The tenant of the task at work in this process, by database too, or else of the current user; None for none."""
+    return _known()[3].get(task_tenant_id() or current_tenant_id())
 
 
 def tenant_of_queue(queue: str) -> str:
@@ -61,10 +69,11 @@ def _of_queues() -> dict[str, str]:
     return _known()[2]
 
 
-_last: tuple[Topology, Recognition | None, dict[str, str]] | None = None
+_Known = tuple[Topology, Recognition | None, dict[str, str], dict[str, Tenant]]
+_last: _Known | None = None
 
 
-def _known() -> tuple[Topology, Recognition | None, dict[str, str]]:
+def _known() -> _Known:
     """What follows from the topology as it is now: made once for each, since tenants come and go while processes go on."""
     global _last  # noqa: PLW0603 - one a process; of two threads that make it at once, either's is right
     # The configuration imports what asks here.
@@ -73,6 +82,8 @@ def _known() -> tuple[Topology, Recognition | None, dict[str, str]]:
     topology = live.topology()
     last = _last
     if last is None or last[0] is not topology:
-        queues = {tenant.queue: tenant.id for tenant in topology.tenants}
-        _last = last = (topology, Recognition(topology.tenants) if topology.tenants else None, queues)
+        tenants = topology.tenants
+        queues = {tenant.queue: tenant.id for tenant in tenants}
+        by_id = {tenant.id: tenant for tenant in tenants}
+        _last = last = (topology, Recognition(tenants) if tenants else None, queues, by_id)
     return last

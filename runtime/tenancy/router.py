@@ -38,6 +38,7 @@ class Router:
     ) -> None:
         self._default = topology.celery.default_queue
         self._tenants = {tenant.id: tenant for tenant in topology.tenants}
+        self._of_queues = {tenant.queue: tenant.id for tenant in topology.tenants}
         self._recognition = Recognition(topology.tenants)
         self._urgent = topology.urgent or Urgent(queue=self._default, roles=(), marker_roles=())
         self._directory = directory or Superset()
@@ -48,10 +49,16 @@ class Router:
         name: str,
         args: Sequence[object] | None,
         kwargs: Mapping[str, object] | None,
-        *_: object,
-        **__: object,
+        options: Mapping[str, object] | None = None,
+        **_: object,
     ) -> dict[str, Any]:
-        """The route of a task, as Celery asks for it. It never fails: a submission is worth more than its place."""
+        """The route of a task, as Celery asks for it. It never fails: a submission is worth more than its place.
+
+        A task that is sent again goes to the queue that `options` has, and its own limits with it.
+        """
+        if again := (options or {}).get("queue"):
+            tenant = self._of_queues.get(str(getattr(again, "name", again)))
+            return {"headers": {TENANT_HEADER: tenant}} if tenant else {}
         if name == SQL_LAB_TASK or name in CHART_TASKS:
             try:
                 return self._route(name, args or (), kwargs or {})

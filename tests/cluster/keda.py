@@ -16,7 +16,7 @@ class Keda:
     def __init__(self, cluster: ControlPlane, programs: Path, namespace: str) -> None:
         self._cluster = cluster
         certificates = cluster.folder / "keda"
-        certificates.mkdir()
+        certificates.mkdir(exist_ok=True)
         for source, name in (("ca.crt", "ca.crt"), ("server.crt", "tls.crt"), ("server.key", "tls.key")):
             shutil.copyfile(cluster.key(source), certificates / name)
         service, secure = f"127.0.0.1:{cluster.port(0)}", cluster.port(1)

@@ -9,14 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import redis
 import yaml
 
-from local.binaries import valkey_server
 from tests.cluster.conftest import FIGURES, Rendered, Stacks, built
 from tests.cluster.control_plane import ControlPlane, Manifest, wait_until
-from tests.cluster.deployed import identity, settle
+from tests.cluster.deployed import settle
 from tests.cluster.keda import Keda
+from tests.cluster.queues import Queues
 from tools import build
 
 pytestmark = pytest.mark.cluster
@@ -26,57 +25,38 @@ POOL = "worker-default"
 
 
 @pytest.fixture
-def rendered(stacks: Stacks) -> Rendered:
-    return stacks.render(NAMESPACE, "enterprise")
+def rendered(stacks: Stacks, request: pytest.FixtureRequest) -> Rendered:
+    """The enterprise stack, or the one that a test is parametrized with."""
+    return stacks.render(NAMESPACE, getattr(request, "param", "enterprise"))
 
 
 @pytest.fixture
-def broker(cluster: ControlPlane, rendered: Rendered, tmp_path: Path) -> Iterator[tuple[redis.Redis, int]]:
-    """The broker with the users of the rendered Secret, and the port of its Sentinel."""
-    secret = next(each for each in rendered.manifests if identity(each) == "Secret/redis-broker-auth")["stringData"]
-    for file in ("users.acl", "sentinel.acl"):
-        (tmp_path / file).write_text(secret[file])
-    port, sentinel = cluster.port(2), cluster.port(3)
-    common = f"bind 127.0.0.1\ndir {tmp_path}\n"
-    server = tmp_path / "valkey.conf"
-    server.write_text(f'{common}port {port}\naclfile {tmp_path}/users.acl\nsave ""\n')
-    watch = tmp_path / "sentinel.conf"
-    watch.write_text(
-        f"{common}port {sentinel}\naclfile {tmp_path}/sentinel.acl\n"
-        f"sentinel monitor redis-broker 127.0.0.1 {port} 1\nsentinel auth-user redis-broker operator\n"
-        f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
-    )
-    cluster.processes.start("valkey", [valkey_server(), server])
-    cluster.processes.start("sentinel", [valkey_server(), watch, "--sentinel"])
-    client = redis.Redis(port=port, username="broker", password=secret["broker-password"], decode_responses=True)
+def queues(cluster: ControlPlane, rendered: Rendered, tmp_path: Path) -> Iterator[Queues]:
+    running = Queues(cluster, rendered, tmp_path, cluster.port(2), cluster.port(3))
     try:
-        wait_until(lambda: _answers(client), "Valkey answers")
-        yield client, sentinel
+        running.start()
+        yield running
     finally:
-        client.close()
-        cluster.processes.stop("sentinel", "valkey")
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
+        running.stop()
 
 
 @pytest.fixture
 def keda(cluster: ControlPlane) -> Iterator[Keda]:
     running = Keda(cluster, built(build.keda), NAMESPACE)
     yield running
+    # Only KEDA can let its objects go.
+    cluster.kubectl("delete", "namespace", NAMESPACE)
     running.stop()
 
 
-def on_this_machine(scaled: Manifest, sentinel: int) -> Manifest:
-    """The ScaledObject with the Sentinel at its address here, and seconds where it waits for minutes."""
+def on_this_machine(scaled: Manifest, sentinel: int, exporter: str = "") -> Manifest:
+    """The ScaledObject with Sentinel and exporter at their addresses here, and seconds where it waits for minutes."""
     spec: dict[str, Any] = scaled["spec"]
     for trigger in spec["triggers"]:
         if "addresses" in trigger["metadata"]:
             trigger["metadata"]["addresses"] = f"127.0.0.1:{sentinel}"
+        if "url" in trigger["metadata"]:
+            trigger["metadata"]["url"] = exporter
     spec["pollingInterval"] = 2
     behaviour = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     behaviour["scaleDown"]["stabilizationWindowSeconds"] = 3
@@ -98,13 +78,12 @@ def watched(cluster: ControlPlane, rendered: Rendered) -> Iterator[None]:
 
 @pytest.mark.usefixtures("watched")
 def test_keda_scales_a_pool_on_its_queue_and_back(
-    cluster: ControlPlane, rendered: Rendered, broker: tuple[redis.Redis, int], keda: Keda, tmp_path: Path
+    cluster: ControlPlane, rendered: Rendered, queues: Queues, keda: Keda, tmp_path: Path
 ) -> None:
     """What is rendered, but for the address and for waits: lists, database, users, Sentinel, formula, bounds, step sizes."""
-    client, sentinel = broker
     scaled = next(each for each in rendered.manifests if each["kind"] == "ScaledObject")
     path = tmp_path / "scaled.yaml"
-    path.write_text(yaml.safe_dump(on_this_machine(scaled, sentinel)))
+    path.write_text(yaml.safe_dump(on_this_machine(scaled, queues.sentinel)))
     cluster.apply(path)
     wait_until(lambda: workers(cluster) == 2, "KEDA starts two workers", 60)
     settle(cluster, NAMESPACE)
@@ -117,13 +96,13 @@ def test_keda_scales_a_pool_on_its_queue_and_back(
         return step[1] == wanted
 
     assert scaled_to(2)
-    client.rpush("default", *["task"] * 300)
+    queues.send("default", 300)
     wait_until(lambda: scaled_to(6), "300 waiting: 6 workers", 60)
-    client.hset("unacked", mapping={str(number): "task" for number in range(100)})
+    queues.take("default", 100)
     wait_until(lambda: scaled_to(8), "300 waiting and 100 running: 8 workers", 60)
-    client.rpush("default", *["task"] * 1200)
+    queues.send("default", 1200)
     wait_until(lambda: scaled_to(20), "1600 waiting or running: as many workers as there may be", 60)
-    client.delete("default")
+    queues.purge("default")
     wait_until(lambda: scaled_to(2), "none waiting and 100 running: 2 workers", 120)
     FIGURES["KEDA, messages seen:workers"] = {"notes": " ".join(f"{seen}:{count}" for seen, count in steps)}
     assert list(dict.fromkeys(seen for seen, _ in steps)) == [0, 300, 400, 1600, 100]
@@ -132,13 +111,48 @@ def test_keda_scales_a_pool_on_its_queue_and_back(
     assert down == list(range(20, 1, -1)), "one worker goes at a time"
 
 
-def workers(cluster: ControlPlane) -> int:
-    return cluster.object("deployment", POOL, NAMESPACE)["spec"]["replicas"]
+@pytest.mark.parametrize("rendered", ["multi-tenant"], indirect=True)
+def test_each_of_several_pools_is_scaled_on_what_waits_and_runs_in_its_own_queue(
+    cluster: ControlPlane, rendered: Rendered, queues: Queues, keda: Keda, tmp_path: Path
+) -> None:
+    """All pools' running tasks are in one hash; and a pool that has the exporter no more is scaled on what waits."""
+    pools = ("worker-default", "worker-priority")
+    cluster.apply(*(each for each in rendered.files if "scaledobject" not in each.name))
+    exporter = queues.start_exporter(cluster.port(4))
+    scaled = [
+        on_this_machine(each, queues.sentinel, exporter) for each in rendered.manifests if each["kind"] == "ScaledObject"
+    ]
+    path = tmp_path / "scaled.yaml"
+    path.write_text(yaml.safe_dump_all(scaled))
+    cluster.apply(path)
+    steps: list[str] = []
+
+    def reach(what: str, *wanted: int, seconds: float = 60) -> None:
+        wait_until(lambda: tuple(workers(cluster, pool) for pool in pools) == wanted, f"{what}: {wanted}", seconds)
+        steps.append(f"{what} {wanted[0]}+{wanted[1]}")
+
+    reach("idle", 1, 1)
+    settle(cluster, NAMESPACE)
+    queues.take("priority", 150)
+    reach("150 of priority run", 1, 3)
+    queues.send("default", 250)
+    queues.take("default", 50)
+    reach("250 of default wait and 50 run", 6, 3)
+    assert [seen_by_keda(cluster, pool) for pool in pools] == [300, 150]
+    queues.stop_exporter()
+    reach("nobody knows what runs", 5, 1, seconds=120)
+    queues.send("priority", 200)
+    reach("200 of priority wait", 5, 4, seconds=60)
+    FIGURES["KEDA, workers of two pools"] = {"notes": "; ".join(steps)}
 
 
-def seen_by_keda(cluster: ControlPlane) -> int:
+def workers(cluster: ControlPlane, pool: str = POOL) -> int:
+    return cluster.object("deployment", pool, NAMESPACE)["spec"]["replicas"]
+
+
+def seen_by_keda(cluster: ControlPlane, pool: str = POOL) -> int:
     """What KEDA answers now to the HPA that it made, as the API server passes it on."""
-    scaler = next(each for each in cluster.get("hpa", NAMESPACE) if each["spec"]["scaleTargetRef"]["name"] == POOL)
+    scaler = next(each for each in cluster.get("hpa", NAMESPACE) if each["spec"]["scaleTargetRef"]["name"] == pool)
     metric = next(each["external"]["metric"] for each in scaler["spec"]["metrics"] if each["type"] == "External")
     selector = ",".join(f"{key}={value}" for key, value in metric["selector"]["matchLabels"].items())
     path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/{metric['name']}?labelSelector={quote(selector)}"

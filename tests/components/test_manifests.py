@@ -132,10 +132,10 @@ def references_lead_somewhere(objects: Objects, topology: Topology) -> Iterator[
     }
     # Secrets that somebody else keeps have the keys that docs/configuration.md asks for.
     for instance in topology.redis:
-        if instance.tls and instance.tls.secret:
-            keys[f"Secret/{instance.tls.secret}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
-        if instance.existing and instance.existing.password_secret:
-            keys[f"Secret/{instance.existing.password_secret}"] = {"password"}
+        if instance.tls and instance.tls.secret_name:
+            keys[f"Secret/{instance.tls.secret_name}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
+        if instance.existing and instance.existing.password_secret_name:
+            keys[f"Secret/{instance.existing.password_secret_name}"] = {"password"}
     for where, template, manifest in pods(objects):
         spec = template["spec"]
         if f"ServiceAccount/{spec.get('serviceAccountName')}" not in {name_of(each) for each in objects}:
@@ -238,9 +238,19 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
         spec = manifest["spec"]
         pool = topology.pool(spec["scaleTargetRef"]["name"].removeprefix("worker-"))
         lists = [trigger for trigger in spec["triggers"] if trigger["type"].startswith("redis")]
-        formula = spec["advanced"]["scalingModifiers"]["formula"].split(" + ")
-        if formula != [trigger["name"] for trigger in lists]:
+        others = [trigger for trigger in spec["triggers"] if trigger["type"] == "metrics-api"]
+        shared = len(topology.pools) > 1
+        formula = [*(trigger["name"] for trigger in lists), *(f"({trigger['name']} ?? 0)" for trigger in others)]
+        if spec["advanced"]["scalingModifiers"]["formula"].split(" + ") != formula:
             yield f"{name_of(manifest)}: the formula is not over its triggers"
+        if ("unacked" in [trigger["metadata"]["listName"] for trigger in lists]) == shared:
+            yield f"{name_of(manifest)}: counts what is in flight in other pools, or nothing"
+        asked = [f'celery_queue_in_flight{{queue_name="{queue}"}}' for queue in pool.queues if shared]
+        if [trigger["metadata"]["valueLocation"] for trigger in others] != asked:
+            yield f"{name_of(manifest)}: does not ask for what is in flight in its queues"
+        url = f"http://{topology.exporter.host}.{topology.namespace}.svc:{topology.exporter.port}/metrics"
+        if any(trigger["metadata"]["url"] != url for trigger in others):
+            yield f"{name_of(manifest)}: asks an exporter that is elsewhere"
         if [trigger["metadata"]["listName"] for trigger in lists[: len(pool.queues)]] != list(pool.queues):
             yield f"{name_of(manifest)}: lists are not the queues of the pool"
         host = redis.sentinel_name(instance) if instance.sentinel else instance.host
@@ -261,7 +271,7 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
                 "secretTargetRef"
             ]
             authority = [secret["name"] for secret in secrets if secret["parameter"] == "ca"]
-            if authority != ([instance.tls.secret] if instance.tls and instance.tls.secret else []):
+            if authority != ([instance.tls.secret_name] if instance.tls and instance.tls.secret_name else []):
                 yield f"{name_of(manifest)}: trusts {authority}"
 
 
@@ -277,7 +287,7 @@ def superset_waits_for_its_metadata(objects: Objects, topology: Topology) -> Ite
 
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
     beats = [manifest for _, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
-    if len(beats) != (1 if topology.beat else 0):
+    if len(beats) != 1:
         yield f"{len(beats)} beats"
     for beat in beats:
         if beat["spec"].get("replicas") != 1 or beat["spec"]["strategy"] != {"type": "Recreate"}:
@@ -320,7 +330,7 @@ def redis_is_reached_as_it_listens(objects: Objects, topology: Topology) -> Iter
                 for item in secrets[mount["name"]]["items"]
                 if f"{mount['mountPath']}/{item['path']}" == ca_file
             ]
-            if instance.tls is None or found != [instance.tls.secret]:
+            if instance.tls is None or found != [instance.tls.secret_name]:
                 yield f"{where} reads {ca_file}, which comes from {found}"
 
 

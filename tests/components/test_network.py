@@ -29,6 +29,7 @@ def let_in(stack: str) -> set[tuple[str, str, int]]:
             {
                 ("autoscaling", "to-redis-broker", 6379),
                 ("autoscaling", "to-redis-broker-sentinel", 26379),
+                ("autoscaling", "to-exporter", 9808),
                 ("databases", "to-postgres", 5432),
                 ("databases", "to-postgres", 8000),
             },

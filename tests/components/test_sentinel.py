@@ -8,8 +8,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.tls import redis_server
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
@@ -27,9 +30,10 @@ def isolated() -> list[str]:
     return NAMESPACES
 
 
-def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
+def steps_of(isolated: list[str], folder: Path, *options: str) -> dict[str, dict[str, Any]]:
+    """What sentinel_world.py saw to hold, in `folder`."""
     done = subprocess.run(
-        [*isolated, sys.executable, str(PROJECT / "tests/components/sentinel_world.py"), str(tmp_path / "world")],
+        [*isolated, sys.executable, str(PROJECT / "tests/components/sentinel_world.py"), str(folder), *options],
         check=False,
         capture_output=True,
         text=True,
@@ -37,7 +41,17 @@ def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
         timeout=500,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    steps = {step["step"]: step for line in done.stdout.splitlines() if line.startswith("{") for step in [json.loads(line)]}
+    return {step["step"]: step for line in done.stdout.splitlines() if line.startswith("{") for step in [json.loads(line)]}
+
+
+def test_no_failure_loses_a_write(isolated: list[str], tmp_path: Path) -> None:
+    steps = steps_of(isolated, tmp_path / "world")
     assert len(steps) == 19
     # Five seconds until a primary is taken for gone, and then moments.
     assert steps["a replica takes over from a killed primary"]["seconds"] < 20
+
+
+def test_over_tls_a_replica_takes_over_and_a_renewed_certificate_is_taken(isolated: list[str], tmp_path: Path) -> None:
+    """Servers, Sentinels, probes and clients that verify names, with the names that the stack says a certificate needs."""
+    redis_server()
+    assert len(steps_of(isolated, tmp_path / "world", "--tls")) == 9

@@ -305,6 +305,17 @@ def test_outputs_are_what_a_person_needs(stack: str, url: str, workers: list[str
     assert not recorded(stack).secret_outputs
 
 
+def test_a_stack_with_tls_says_which_names_its_certificate_needs() -> None:
+    """Those that clients connect to: of the Services, and of each server and Sentinel; and a stack without says nothing."""
+    names = set(recorded("redis-tls").outputs["redis_certificate_names"])
+    services = set(recorded("redis-tls").of_kind("Service"))
+    asked = {"redis-broker-sentinel", "redis-cache-sentinel"}
+    nodes = {f"{name}-nodes" for name in (*asked, "redis-broker", "redis-cache")}
+    assert asked | nodes <= services
+    assert names >= {*asked, *(f"{name}.superset.svc" for name in asked), *(f"*.{name}.superset.svc" for name in nodes)}
+    assert not any("redis_certificate_names" in recorded(stack).outputs for stack in STACKS if stack != "redis-tls")
+
+
 # Secrets.
 
 
@@ -444,8 +455,8 @@ def test_a_scaler_is_the_one_that_the_stack_asks_for() -> None:
     assert recorded("existing").of_kind("ScaledObject") == {}
     assert set(recorded("enterprise").of_kind("HorizontalPodAutoscaler")) == {"web"}
     scaled = recorded("enterprise").of_kind("ScaledObject")["worker-default-scaler"]["spec"]
-    # One pool and late acknowledgement: what runs is counted. Several pools share that hash, so there it is not.
+    # What is in flight is in one hash for all pools: where there are several, the exporter tells it apart.
     assert scaled["advanced"]["scalingModifiers"]["formula"] == "queue0 + running"
     shared = recorded("multi-tenant").of_kind("ScaledObject")["worker-priority-scaler"]["spec"]
-    assert shared["advanced"]["scalingModifiers"]["formula"] == "queue0"
+    assert shared["advanced"]["scalingModifiers"]["formula"] == "queue0 + (inflight0 ?? 0)"
     assert "queue_name" in json.dumps(recorded("existing").of_kind("HorizontalPodAutoscaler")["worker-default-scaler"])

@@ -177,9 +177,8 @@ def assert_invariants(topology: Topology) -> None:
     web = topology.web.max_replicas * topology.web.processes * topology.web.connections.most
     assert workers + web <= postgres.max_connections - postgres.reserved_connections
     # 7. beat
-    jobs = {job.task for job in topology.beat.jobs} if topology.beat else set[str]()
+    jobs = {job.task for job in topology.beat.jobs}
     assert ("celery.backend_cleanup" in jobs) == (celery.result_backend == "postgresql")
-    assert topology.beat is None or jobs
     # writes run once
     assert not (celery.acks_late and any(database.allow_dml for database in topology.databases))
 

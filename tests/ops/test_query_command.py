@@ -75,6 +75,13 @@ def test_rows_and_nothing_else_on_stdout(query: Query, superset: Playing) -> Non
     assert superset.asked("POST", "/api/v1/sqllab/execute/")[-1].body["queryLimit"] == 5
 
 
+def test_an_urgent_query_says_so_in_a_header_and_others_do_not(query: Query, superset: Playing) -> None:
+    for option in ([], ["--urgent"]):
+        assert query("select 1", *option).exit_code == 0
+    marked = [one.headers.get("x-superset-async-urgent") for one in superset.asked("POST", "/api/v1/sqllab/execute/")]
+    assert marked == [None, "1"]
+
+
 def test_the_sql_may_come_from_a_file_or_stdin(query: Query, superset: Playing, tmp_path: Path) -> None:
     file = tmp_path / "q.sql"
     file.write_text("select 'fïle'")

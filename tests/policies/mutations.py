@@ -464,7 +464,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "celery-results-cleaner",
         "results in PostgreSQL without their cleaner",
-        lambda g: g.topology(lambda t: (t["celery"].update(result_backend="postgresql"), t.update(beat=None))),
+        lambda g: g.topology(lambda t: (t["celery"].update(result_backend="postgresql"), t["beat"].update(jobs=[]))),
     ),
     ("celery-beat-missing", "beat removed", _drop("Deployment", "beat")),
     ("celery-beat-missing", "beat at 0 replicas", _deployment("beat", "replicas", 0)),

@@ -20,11 +20,18 @@ from policies.evaluation import EXCEPTIONS, Exemption, PolicyConfigError, evalua
 from policies.graph import UNKNOWN
 from policies.pack import plain, policies
 from policies.rules import ALL
+from tests.components.stacks import OTHERS, config_of
 from tests.policies import mutations
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = date(2026, 11, 23)
 PUBLIC = next(each for each in mutations.all_mutations() if each.what == "a LoadBalancer")
+
+
+@pytest.mark.parametrize("stack", OTHERS)
+def test_whatever_a_stack_may_say_breaks_no_rule(stack: str) -> None:
+    """Names of Secrets are no secrets; servers that exist elsewhere, and those that speak TLS alone, are understood."""
+    assert evaluate(check.graph_of(stack, config_of(stack))).findings == ()
 
 
 def exemption(rule: str, resource: str = "Service/web", expires: date = TODAY) -> Exemption:

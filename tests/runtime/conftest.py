@@ -24,6 +24,8 @@ from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topol
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds after which the database ends a statement of the database that the stack declares, and of any other.
 DECLARED_LIMIT, STACK_LIMIT = 3, 7
+#: The same of one tenant, whatever the database.
+TENANT_LIMIT = 2
 #: Of Redis's operator.
 OPERATOR_PASSWORD = "operator"
 
@@ -73,6 +75,7 @@ class Services:
             **environment(plan, role),
             "POSTGRES_PASSWORD": (self.folder / "postgres-password").read_text(),
             "DATABASE_URI_ANALYTICS": self.analytics_uri,
+            "DATABASE_URI_WAREHOUSE": self.analytics_uri,
             "ADMIN_PASSWORD": "first-password",
         }
 
@@ -116,7 +119,7 @@ def until(true: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
     """The first of `count` consecutive ports that nobody listens on."""
     for _ in range(100):
         with closing(socket.socket()) as probe:
@@ -140,7 +143,7 @@ def _answers(port: int) -> bool:
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("services")
-    found = Services(folder=folder, postgres_port=_free_ports(1), redis_port=_free_ports(2))
+    found = Services(folder=folder, postgres_port=free_ports(1), redis_port=free_ports(2))
     password = folder / "postgres-password"
     password.write_text(secrets.token_urlsafe(12) + "@/:%41 é")
     data = folder / "postgres"
@@ -214,7 +217,18 @@ def prepared(services: Services) -> Prepared:
         "multi-tenant",
         platform="local",
         local={"web_port": 8088, "redis_port": services.redis_port, "postgres_port": services.postgres_port},
-        databases={"analytics": {"statement_timeout": DECLARED_LIMIT}},
+        databases={"analytics": {"statement_timeout": DECLARED_LIMIT}, "warehouse": {}},
+        tenants={
+            "tenant-a": {
+                "users": ["alice", "ann"],
+                "roles": ["Finance"],
+                "guests": [{"claim": "org", "value": "acme-*"}],
+                "soft_time_limit": 50,
+                "time_limit": 60,
+                "statement_timeout": TENANT_LIMIT,
+            },
+            "tenant-b": {"users": ["bob"], "databases": ["warehouse"]},
+        },
         statement_timeout=STACK_LIMIT,
     )
     found = Prepared(services=services, topology=plan, first_run="")

@@ -33,6 +33,7 @@ from runtime.config.objects import client
 from runtime.coordination import field
 from runtime.exporter import Broker, Look, QueueMetrics
 from runtime.model import RedisInstance, Topology
+from runtime.tenancy.measures import increments
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
 
 REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
@@ -121,12 +122,16 @@ def plan(server: Server) -> Topology:
 
 
 def celery(plan: Topology) -> Celery:
-    """Celery with the configuration that Superset's processes have, but for what needs Superset."""
+    """Celery with the configuration that Superset's processes have, but for what needs Superset.
+
+    With all of kombu's priorities: the stack sends none, and what somebody else sends with one counts too.
+    """
     config = cast("dict[str, Any]", render(plan, environment(plan))["CELERY_CONFIG"])
     app = Celery("test")
     app.conf.update(
         {key: value for key, value in config.items() if key not in ("beat_schedule", "imports", "result_backend")}
     )
+    app.conf.broker_transport_options = {**config["broker_transport_options"], "priority_steps": [0, 3, 6, 9]}
     return app
 
 
@@ -401,6 +406,7 @@ def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out
         '["bad name_total", {}]',
         '["x_total", {"bad-label": ""}]',
         '["y_total"]',
+        '["y_bucket", {"le": "many"}]',
     ]
     connection.hset(f"{database.prefix}counters", mapping={**counted, **dict.fromkeys(forged, 1)})
     connection.hset(f"{database.prefix}counters", field("z_total", {}), "no number")
@@ -414,6 +420,26 @@ def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out
         ('a"b\n', "queue_full", 3),
     }
     assert set(found) == {metric_names.BOUND, metric_names.REAPED_AT}
+
+
+def test_a_histogram_that_processes_count_is_one(plan: Topology) -> None:
+    database = redis_config.located(plan, "coordination", REDIS_PASSWORD)
+    counters = f"{database.prefix}counters"
+    connection = client(database)
+    connection.delete(counters)
+    for seconds in (0.05, 0.7, 61.25):
+        for name, by, labels in increments("sql_lab.get_sql_results", "acme", "acme", "success", seconds):
+            connection.hincrbyfloat(counters, field(name, labels), by)
+    registry = CollectorRegistry()
+    registry.register(exporter.shared(plan, environment(plan)))
+    found = families(generate_latest(registry).decode())
+    assert found["celery_task_completed"].type == "counter"
+    histogram = found[metric_names.TASK_SECONDS]
+    assert histogram.type == "histogram"
+    buckets = [(one.labels["le"], one.value) for one in histogram.samples if one.name.endswith("_bucket")]
+    assert buckets == [("0.1", 1), ("0.5", 1), ("1", 2), ("5", 2), ("10", 2), ("30", 2), ("60", 2), ("+Inf", 3)]
+    assert [(one.name[-5:], one.value) for one in histogram.samples[-2:]] == [("count", 3), ("s_sum", 62.0)]
+    connection.delete(counters)
 
 
 def test_scrapes_of_one_moment_share_a_look() -> None:

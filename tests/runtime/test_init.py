@@ -18,10 +18,10 @@ def test_one_run_makes_schema_roles_administrator_and_databases(prepared: Prepar
     assert set(sql("SELECT name FROM ab_role").split()) >= {"Admin", "Alpha", "Gamma", "sql_lab", "Public"}
     assert int(sql("SELECT count(*) FROM ab_permission_view_role")) > 400
     assert sql("SELECT username FROM ab_user") == "admin"
-    assert sql("SELECT database_name, allow_run_async, allow_dml, cache_timeout FROM dbs") == "analytics|t|f|"
-    extra = sql("SELECT extra::json->'engine_params' FROM dbs")
+    assert sql("SELECT database_name, allow_run_async, allow_dml, cache_timeout FROM dbs WHERE id = 1") == "analytics|t|f|"
+    extra = sql("SELECT extra::json->'engine_params' FROM dbs WHERE id = 1")
     assert extra == f'{{"execution_options": {{"statement_timeout_seconds": {DECLARED_LIMIT}}}}}'
-    masked = sql("SELECT sqlalchemy_uri FROM dbs")
+    masked = sql("SELECT sqlalchemy_uri FROM dbs WHERE id = 1")
     assert "analyst:XXXXXXXXXX@" in masked
     permissions = sql("SELECT v.name FROM ab_permission_view p JOIN ab_view_menu v ON v.id = p.view_menu_id")
     assert {"[analytics].(id:1)", "[analytics].[analytics].[public]"} <= set(permissions.splitlines())
@@ -31,17 +31,17 @@ def test_later_runs_change_only_what_differs_never_a_password_and_one_waits_for_
     def state() -> str:
         return prepared.services.sql(
             "SELECT password FROM ab_user WHERE username = 'admin'; SELECT count(*) FROM ab_permission_view_role;"
-            "SELECT id, encode(password, 'hex'), extra FROM dbs"
+            "SELECT id, encode(password, 'hex'), extra FROM dbs WHERE id = 1"
         )
 
     before = state()
     # Someone changed it by hand; the stack's word is what counts.
-    prepared.services.sql("UPDATE dbs SET allow_dml = true")
+    prepared.services.sql("UPDATE dbs SET allow_dml = true WHERE id = 1")
     with ThreadPoolExecutor() as threads:
         runs = list(threads.map(lambda _: prepared.init(ADMIN_PASSWORD="another-password"), range(2)))
     assert [run.returncode for run in runs] == [0, 0], runs
     assert state() == before
-    assert prepared.services.sql("SELECT allow_dml FROM dbs") == "f"
+    assert prepared.services.sql("SELECT allow_dml FROM dbs WHERE id = 1") == "f"
     quiet = ("Superset started", "ready after", "Loaded your LOCAL configuration")
     said = [line for run in runs for line in run.stdout.splitlines() if "INFO" not in line and not line.startswith(quiet)]
     assert sorted(said) == ["another init is at work: waiting for it to end", "updating database 'analytics': allow_dml"]

@@ -12,7 +12,16 @@ import pytest
 
 from local import binaries
 from runtime import commands
-from tests.runtime.conftest import DECLARED_LIMIT, OPERATOR_PASSWORD, PROJECT, STACK_LIMIT, Prepared, run_script, until
+from tests.runtime.conftest import (
+    DECLARED_LIMIT,
+    OPERATOR_PASSWORD,
+    PROJECT,
+    STACK_LIMIT,
+    TENANT_LIMIT,
+    Prepared,
+    run_script,
+    until,
+)
 from tests.runtime.stacks import REDIS_PASSWORDS
 
 pytestmark = pytest.mark.superset
@@ -68,22 +77,84 @@ def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], 
         assert conf["task_reject_on_worker_lost"] is True
         assert (conf["task_soft_time_limit"], conf["task_time_limit"]) == (540, 600)
         limits = {"soft_time_limit": 540, "time_limit": 600}
-        assert conf["task_annotations"]["sql_lab.get_sql_results"] == limits
+        assert limits.items() <= conf["task_annotations"]["sql_lab.get_sql_results"].items()
         assert conf["broker_transport_options"]["visibility_timeout"] == plan.visibility_timeout_seconds
         assert conf["result_expires"] == plan.result_expires_seconds
         assert conf["result_backend"].startswith("db+postgresql+psycopg2://")
         assert set(conf["beat_schedule"]) == {"celery-results", "queries", "logs"}
 
 
-def test_a_tenants_messages_carry_our_limits_to_its_queue(live: dict[str, Any], prepared: Prepared) -> None:
-    assert live["alice"]["status"] == 202
-    port = prepared.services.redis_port
-    messages = [json.loads(message) for message in redis_command(port, 0, "LRANGE", "tenant-a", "0", "-1")]
-    limits = {message["headers"]["task"]: message["headers"]["timelimit"] for message in messages}
-    assert limits == {"sql_lab.get_sql_results": [600, 540], "load_chart_data_into_cache": [600, 540]}
-    sql = next(message for message in messages if message["headers"]["task"] == "sql_lab.get_sql_results")
-    _, kwargs, _ = json.loads(base64.b64decode(sql["body"]))
-    assert kwargs["username"] == "alice"
+def waiting(prepared: Prepared, queue: str) -> list[dict[str, Any]]:
+    """The headers of the messages in `queue`, oldest first, with the keyword arguments of their tasks."""
+    texts = redis_command(prepared.services.redis_port, 0, "LRANGE", queue, "0", "-1")
+    messages = [json.loads(text) for text in reversed(texts)]
+    return [{**one["headers"], "kwargs": json.loads(base64.b64decode(one["body"]))[1]} for one in messages]
+
+
+def test_a_tenants_messages_carry_its_name_and_limits_to_its_queue(live: dict[str, Any], prepared: Prepared) -> None:
+    """By user, by role and by guest token, of SQL Lab and of charts; the guest calls itself like another tenant's user."""
+    assert (live["alice"]["status"], live["carol"]["status"]) == (202, 202)
+    messages = waiting(prepared, "tenant-a")
+    assert [(one["task"], one["kwargs"].get("username")) for one in messages] == [
+        ("load_chart_data_into_cache", None),
+        ("load_chart_data_into_cache", None),
+        ("sql_lab.get_sql_results", "alice"),
+        ("sql_lab.get_sql_results", "carol"),
+    ]
+    assert {(one["superset_async_tenant"], *one["timelimit"]) for one in messages} == {("tenant-a", 60, 50)}
+
+
+def test_strangers_go_to_the_default_queue_and_may_mark_a_query_urgent(live: dict[str, Any], prepared: Prepared) -> None:
+    assert [one["status"] for one in live["dave"]] == [202, 202]
+    for queue in ("default", "priority"):
+        (message,) = waiting(prepared, queue)
+        assert message["kwargs"]["username"] == "dave"
+        assert message["timelimit"] == [600, 540]
+        assert "superset_async_tenant" not in message
+
+
+def test_by_its_database_a_strangers_query_is_a_tenants_and_runs_in_its_pool(
+    live: dict[str, Any], prepared: Prepared
+) -> None:
+    assert live["warehouse"]["rows"] == [{"two": 2}]
+    # No other pool has a worker here.
+    log = (prepared.services.folder / "worker.log").read_text()
+    assert "] tenant=tenant-b Task sql_lab.get_sql_results[" in log
+
+
+def test_the_web_process_knows_whose_each_user_is_and_limits_their_statements(live: dict[str, Any]) -> None:
+    own, other = {"tenant": "tenant-a", "limit": f"{TENANT_LIMIT}s"}, f"{STACK_LIMIT}s"
+    assert live["tenants"] == {
+        "alice": own,
+        "bob": {"tenant": "tenant-b", "limit": other},
+        "carol": own,
+        "dave": {"tenant": "", "limit": other},
+        "guest": own,
+    }
+
+
+def test_tasks_are_counted_by_tenant_as_they_are_sent_and_as_they_end(live: dict[str, Any], prepared: Prepared) -> None:
+    assert live["slow"]["query"]["status"] == "failed"
+    counters = prepared.topology.database("coordination")
+    reply = redis_command(prepared.services.redis_port, counters.number, "HGETALL", f"{counters.prefix}counters")
+    # The reply is a mapping in one protocol and a flat list in the other.
+    pairs = reply[0].items() if isinstance(reply[0], dict) else zip(reply[::2], reply[1::2], strict=True)
+    counted = {
+        (name, *sorted(labels.items())): float(value) for (name, labels), value in ((json.loads(k), v) for k, v in pairs)
+    }
+
+    def of(name: str, queue: str, tenant: str, **more: str) -> float:
+        labels = {"task_name": "sql_lab.get_sql_results", "queue": queue, "tenant": tenant, **more}
+        return counted[(name, *sorted(labels.items()))]
+
+    assert of("celery_task_submitted_total", "tenant-a", "tenant-a") == 2
+    assert of("celery_task_submitted_total", "priority", "") == 1
+    assert of("celery_task_submitted_total", "tenant-b", "tenant-b") == 3
+    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="success") == 2
+    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="failed") == 1
+    assert of("celery_task_duration_seconds_count", "tenant-b", "tenant-b") == 3
+    assert of("celery_task_duration_seconds_bucket", "tenant-b", "tenant-b", le="+Inf") == 3
+    assert of("celery_task_duration_seconds_sum", "tenant-b", "tenant-b") > DECLARED_LIMIT
 
 
 def test_a_query_is_answered_and_its_rows_live_as_long_as_the_stack_says(live: dict[str, Any], prepared: Prepared) -> None:
@@ -92,10 +163,11 @@ def test_a_query_is_answered_and_its_rows_live_as_long_as_the_stack_says(live: d
     results = prepared.topology.database("query_results")
     port = prepared.services.redis_port + 1
     keys = redis_command(port, results.number, "KEYS", "*")
-    assert len(keys) == 1
-    assert keys[0].startswith(results.prefix)
-    (ttl,) = redis_command(port, results.number, "TTL", keys[0])
-    assert 3500 < int(ttl) <= prepared.topology.caching.query_results_ttl_seconds
+    assert len(keys) == 2
+    for key in keys:
+        assert key.startswith(results.prefix)
+        (ttl,) = redis_command(port, results.number, "TTL", key)
+        assert 3500 < int(ttl) <= prepared.topology.caching.query_results_ttl_seconds
     states = prepared.services.sql("SELECT status FROM celery_taskmeta")
     assert "SUCCESS" in states.split()
 
@@ -116,6 +188,10 @@ def test_a_database_that_nobody_declared_has_the_stacks_limit(live: dict[str, An
         "endless": f"{STACK_LIMIT}s",
         "longer than a task": f"{STACK_LIMIT}s",
     }
+
+
+def test_a_guests_browser_has_a_channel_as_a_users_has(live: dict[str, Any]) -> None:
+    assert live["channels"] == ["of-this-browser", "of-this-browser"]
 
 
 def test_event_streams_expire(live: dict[str, Any], prepared: Prepared) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runtime.model import Tenant
 from runtime.statements import StatementTimeout, engine_params, mysql_command
 
 LIMIT = StatementTimeout(default_seconds=530, most_seconds=540)
@@ -58,3 +59,43 @@ def test_what_an_administrator_set_and_engines_without_a_limit_are_left_alone(ur
     returned, params = LIMIT(url, given, None, None, None)
     assert returned is url
     assert params == given
+
+
+#: Of the stack above: a tenant that inherits its limit, a stricter one, and one whose tasks may take longer.
+TENANTS = {
+    name: Tenant(
+        id=name,
+        queue=name,
+        pool=name,
+        users=(),
+        roles=(),
+        databases=(),
+        guests=(),
+        soft_time_limit_seconds=soft,
+        time_limit_seconds=soft + 60,
+        statement_timeout_seconds=statement,
+        result_ttl_seconds=None,
+        monthly_budget=None,
+    )
+    for name, statement, soft in (("same", 530, 540), ("strict", 60, 540), ("short", 530, 100), ("long", 3500, 3600))
+}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "without_own", "with_300", "with_1000"),
+    [
+        ("", 530, 300, 530),
+        ("unknown", 530, 300, 530),
+        ("same", 530, 300, 530),
+        ("strict", 60, 60, 60),
+        ("short", 100, 100, 100),
+        ("long", 3500, 300, 1000),
+    ],
+)
+def test_a_tenants_limit_replaces_the_stacks_and_no_statement_outlives_its_task(
+    tenant: str, without_own: int, with_300: int, with_1000: int
+) -> None:
+    limit = StatementTimeout(530, 540, lambda: TENANTS.get(tenant))
+    for own, seconds in (({}, without_own), (engine_params(300), with_300), (engine_params(1000), with_1000)):
+        _, params = limit(Url("mysql", "mysqldb"), own, "alice", None, None)
+        assert params["connect_args"]["init_command"] == mysql_command(seconds)

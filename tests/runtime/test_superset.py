@@ -92,7 +92,8 @@ def test_superset_starts_and_keeps_every_value(
             assert config[name] == json.loads(json.dumps(value)), name
     celery: dict[str, Any] = settings["CELERY_CONFIG"]
     for name, value in celery.items():
-        if name not in ("task_routes", "beat_schedule"):
+        # These hold objects; the limits among the annotations are looked at below.
+        if name not in ("task_routes", "beat_schedule", "task_annotations"):
             assert conf[name] == json.loads(json.dumps(value)), name
     assert conf["beat_schedule"].keys() == celery["beat_schedule"].keys()
 
@@ -112,7 +113,6 @@ def test_what_superset_makes_of_it_is_the_topologys(
     assert started["routes"].pop("sql_lab.get_sql_results") == expected
     assert {"reports.scheduler", "reports.execute", "cache-warmup", "prune_query"} <= set(started["routes"])
     assert set(started["routes"].values()) == {"default"}
-    assert plan.beat is not None
     for job in plan.beat.jobs:
         if not job.task.startswith("celery."):
             assert set(job.kwargs) <= set(started["tasks"][job.task]["parameters"])

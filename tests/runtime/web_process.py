@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import Any
 
 PASSWORD = "for-this-test"
+#: Carol is of a tenant's role; Dave is of no tenant.
+NAMES = ("alice", "bob", "carol", "dave")
 
 
 def main() -> None:
@@ -19,10 +21,15 @@ def main() -> None:
     with app.app_context():
         extensions = import_module("superset.extensions")
         sm, celery = extensions.security_manager, extensions.celery_app
-        for name in ("alice", "bob"):
-            sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
-        users = {name: sm.find_user(username=name).id for name in ("alice", "bob")}
-        database_id = app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
+        finance = [sm.find_role("Admin"), sm.add_role("Finance")]
+        for name in NAMES:
+            roles = finance if name == "carol" else [sm.find_role("Admin")]
+            sm.add_user(name, name, name, f"{name}@localhost", roles, password=PASSWORD)
+        users = {name: sm.find_user(username=name).id for name in NAMES}
+        database_id, warehouse_id = (
+            app.appbuilder.session.execute(f"SELECT id FROM dbs WHERE database_name = '{name}'").scalar()
+            for name in ("analytics", "warehouse")
+        )
         answer: dict[str, Any] = {
             "worker_conf": celery.control.inspect(timeout=10).conf(),
             "web_conf": {name: celery.conf[name] for name in app.config["CELERY_CONFIG"]},
@@ -31,12 +38,19 @@ def main() -> None:
         # A chart of Alice's, through Superset's own function.
         manager = extensions.async_query_manager
         manager.submit_chart_data_job("channel", {"datasource": "1__table"}, users["alice"])
+        answer["tenants"] = {name: _tenant_of(app, sm.get_user_by_id(users[name])) for name in NAMES}
+        answer["tenants"]["guest"] = _as_guest(app)
     alice, bob = Browser(app, "alice", database_id), Browser(app, "bob", database_id)
     answer["alice"] = alice.submit("SELECT 1 AS one")
+    answer["carol"] = Browser(app, "carol", database_id).submit("SELECT 'of carol'")
+    dave = Browser(app, "dave", database_id)
+    answer["dave"] = [dave.submit("SELECT 'of dave'"), dave.submit("SELECT 'urgent'", **{"X-Superset-Async-Urgent": "1"})]
+    answer["warehouse"] = Browser(app, "dave", warehouse_id).follow("SELECT 2 AS two")
     answer["bob"] = bob.follow("SELECT 1 AS one")
     answer["slow"] = bob.follow("SELECT slow(8)")
     with app.app_context():
         import_module("superset.extensions").async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
+    answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
     answer["guesses"] = _guesses(app)
     print(json.dumps(answer, default=repr))
 
@@ -61,6 +75,42 @@ def _limit_of_an_undeclared_database() -> dict[str, str]:
     return found
 
 
+def _tenant_of(app: Any, user: Any) -> dict[str, str]:
+    """Whom this process takes `user` for, and the limit of their connections to a database without one of its own."""
+    model = import_module("superset.models.core").Database
+    declared = import_module("superset.extensions").db.session.query(model).filter_by(database_name="analytics").one()
+    database = model(database_name="undeclared")
+    database.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
+    with app.test_request_context():
+        import_module("flask").g.user = user
+        tenant = import_module("runtime.tenancy.identity").current_tenant_id()
+        with database.get_raw_connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute("SHOW statement_timeout")
+            return {"tenant": tenant, "limit": cursor.fetchone()[0]}
+
+
+def _as_guest(app: Any) -> dict[str, str]:
+    """The same of an embedded guest who calls itself bob, after it has asked for a chart."""
+    extensions = import_module("superset.extensions")
+    token = {"user": {"username": "bob"}, "org": "acme-2", "resources": [], "rls_rules": []}
+    guest = extensions.security_manager.get_guest_user_from_token(token)
+    with app.test_request_context():
+        import_module("flask").g.user = guest
+        extensions.async_query_manager.submit_chart_data_job("channel", {"datasource": {"id": 1, "type": "table"}}, None)
+    return _tenant_of(app, guest)
+
+
+def _channel(app: Any, subject: str | None) -> str:
+    """The channel that Superset reads from a cookie as it gives it to `subject`: None for a guest."""
+    secret = app.config["GLOBAL_ASYNC_QUERIES_JWT_SECRET"]
+    token = import_module("jwt").encode({"channel": "of-this-browser", "sub": subject}, secret, algorithm="HS256")
+    name = app.config["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_NAME"]
+    with app.test_request_context(headers={"Cookie": f"{name}={token}"}):
+        manager = import_module("superset.extensions").async_query_manager
+        return manager.parse_channel_id_from_request(import_module("flask").request)
+
+
 def _guesses(app: Any) -> dict[str, list[int]]:
     """The answers to ten wrong log-ins in a moment: malformed, so that no time goes into hashing."""
     app.config["WTF_CSRF_ENABLED"] = False
@@ -83,7 +133,7 @@ class Browser:
         token = self._client.get("/api/v1/security/csrf_token/", headers=self._headers).json["result"]
         self._headers["X-CSRFToken"] = token
 
-    def submit(self, sql: str) -> dict[str, Any]:
+    def submit(self, sql: str, **headers: str) -> dict[str, Any]:
         """Submit asynchronously: status, JSON and seconds."""
         started = time.monotonic()
         body = {
@@ -93,7 +143,7 @@ class Browser:
             "client_id": f"{time.monotonic_ns() % 10**10}",
             "schema": "public",
         }
-        answer = self._client.post("/api/v1/sqllab/execute/", json=body, headers=self._headers)
+        answer = self._client.post("/api/v1/sqllab/execute/", json=body, headers=self._headers | headers)
         return {"status": answer.status_code, "json": answer.json, "seconds": time.monotonic() - started}
 
     def follow(self, sql: str) -> dict[str, Any]:

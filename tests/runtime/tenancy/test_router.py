@@ -140,3 +140,14 @@ def test_without_tenants_and_urgent_roles_nobody_is_looked_up() -> None:
     assert Router(topology("enterprise"), Broken())(CHART, ({"user_id": 7}, {}), {}) == {"queue": "default"}
     nothing_marked = Router(topology("multi-tenant", tenants={}), Broken(), lambda: False)
     assert nothing_marked(CHART, ({"user_id": 7}, {}), {}) == {"queue": "default"}
+
+
+@pytest.mark.parametrize(
+    ("queue", "route"),
+    [("tenant-a", {"headers": {"superset_async_tenant": "tenant-a"}}), ("priority", {}), ("default", {})],
+)
+def test_a_task_that_is_sent_again_keeps_its_queue_and_nobody_is_looked_up(
+    queue: str, route: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert router(Broken())(SQL, (1, ""), {"username": "bob"}, {"queue": queue}) == route
+    assert not caplog.records

@@ -1,0 +1,93 @@
+"""A stack's broker and its exporter of queue metrics on this machine, beside a cluster whose pods are simulated."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+
+from local.binaries import superset_python, valkey_server
+from tests.cluster.conftest import Rendered
+from tests.cluster.control_plane import ControlPlane, wait_until
+from tests.cluster.deployed import identity
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Queues:
+    """The broker of a rendered stack, with the users of its Secret, and its queues; `sentinel` is the port of a Sentinel."""
+
+    def __init__(self, cluster: ControlPlane, rendered: Rendered, folder: Path, port: int, sentinel: int) -> None:
+        self._cluster = cluster
+        self._rendered = rendered
+        self._folder = folder
+        self._exporter_port = 0
+        self.port, self.sentinel = port, sentinel
+        secret = next(each for each in rendered.manifests if identity(each) == "Secret/redis-broker-auth")["stringData"]
+        self._password: str = secret["broker-password"]
+        for file in ("users.acl", "sentinel.acl"):
+            (folder / file).write_text(secret[file])
+        common = f"bind 127.0.0.1\ndir {folder}\n"
+        (folder / "valkey.conf").write_text(f'{common}port {port}\naclfile {folder}/users.acl\nsave ""\n')
+        (folder / "sentinel.conf").write_text(
+            f"{common}port {sentinel}\naclfile {folder}/sentinel.acl\n"
+            f"sentinel monitor redis-broker 127.0.0.1 {port} 1\nsentinel auth-user redis-broker operator\n"
+            f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
+        )
+        self._client = redis.Redis(port=port, username="broker", password=self._password, decode_responses=True)
+
+    def start(self) -> None:
+        processes = self._cluster.processes
+        processes.start("valkey", [valkey_server(), self._folder / "valkey.conf"])
+        processes.start("sentinel", [valkey_server(), self._folder / "sentinel.conf", "--sentinel"])
+        wait_until(self._answers, "Valkey answers")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        self._client.close()
+        running = self._cluster.processes.running
+        self._cluster.processes.stop(*(each for each in ("exporter", "sentinel", "valkey") if each in running))
+
+    def start_exporter(self, port: int) -> str:
+        """Serve the stack's queue metrics on `port`; the URL."""
+        configuration = next(each for each in self._rendered.manifests if identity(each) == "ConfigMap/superset-topology")
+        topology: dict[str, Any] = json.loads(configuration["data"]["topology.json"])
+        topology["platform"] = "local"
+        topology["exporter"] |= {"host": "127.0.0.1", "port": port}
+        for instance in topology["redis"]:
+            instance |= {"host": "127.0.0.1", "port": self.port, "sentinel": False}
+        path = self._folder / "topology.json"
+        path.write_text(json.dumps(topology))
+        environment = {
+            "SUPERSET_ASYNC_TOPOLOGY": str(path),
+            "REDIS_BROKER_PASSWORD": self._password,
+            "PYTHONPATH": str(PROJECT),
+        }
+        self._cluster.processes.start("exporter", [superset_python(), "-m", "runtime.exporter"], environment)
+        return f"http://127.0.0.1:{port}/metrics"
+
+    def stop_exporter(self) -> None:
+        self._cluster.processes.stop("exporter")
+
+    def send(self, queue: str, count: int) -> None:
+        """Add messages that wait."""
+        self._client.rpush(queue, *["task"] * count)
+
+    def take(self, queue: str, count: int) -> None:
+        """Add messages that a worker was given and has not acknowledged."""
+        tags = [f"{queue}-{number}" for number in range(count)]
+        message = json.dumps([{"body": "", "headers": {}, "properties": {}}, "", queue])
+        self._client.hset("unacked", mapping=dict.fromkeys(tags, message))
+        cast(Any, self._client).zadd("unacked_index", dict.fromkeys(tags, time.time()))
+
+    def purge(self, queue: str) -> None:
+        """Remove those that wait."""
+        self._client.delete(queue)
