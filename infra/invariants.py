@@ -293,19 +293,6 @@ def beat_runs_where_needed(settings: Settings, topology: Topology) -> Iterator[P
         yield Problem("celery.result_backend", "postgresql", "needs the cleanup job of a beat", "Use redis")
 
 
-def writes_run_once(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """A statement that writes is never delivered twice: late acknowledgement and DML exclude each other."""
-    for name, database in settings.databases.items():
-        if database.allow_dml and settings.celery.acks_late:
-            yield Problem(
-                f"databases.{name}.allow_dml",
-                "true",
-                "with celery.acks_late a lost worker's statement is executed again, so an INSERT could commit twice",
-                "Set celery.acks_late: false, or allow_dml: false",
-                also=("celery.acks_late",),
-            )
-
-
 def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """A server that runs elsewhere says where and how large; one that this project runs does not."""
     postgres = settings.postgres
@@ -460,7 +447,6 @@ RULES: tuple[Rule, ...] = (
     requests_and_ranges_hold,
     children_fit,
     beat_runs_where_needed,
-    writes_run_once,
     postgres_is_complete,
     existing_redis_is_complete,
     local_is_complete,

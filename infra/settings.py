@@ -462,7 +462,7 @@ class DatabaseSettings(Section):
 
     uri: str | None = Field(default=None, description="SQLAlchemy URI without a password")
     statement_timeout: Positive | None = Field(default=None, description="seconds; default: the stack's statement_timeout")
-    allow_dml: bool = Field(default=False, description="users may write; needs celery.acks_late: false")
+    allow_dml: bool = Field(default=False, description="users may write; else sessions of PostgreSQL are read-only")
     sample: bool = Field(default=False, description="the generated sample database; local only")
 
     @field_validator("uri")

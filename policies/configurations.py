@@ -104,6 +104,11 @@ class Configuration:
         own = at(annotations, task) or at(annotations, "*")
         return at(own, "soft_time_limit"), at(own, "time_limit")
 
+    def fences(self, task: str) -> bool:
+        """Whether something is put around a task, which can refuse to execute it."""
+        annotations: Any = self.celery.get("task_annotations")
+        return any(at(annotations, name, around) for name in (task, "*") for around in ("@__call__", "@run"))
+
     @property
     def soft_limit(self) -> int | None:
         """The longest soft limit of a task that runs queries; None where one has none that Superset obeys."""

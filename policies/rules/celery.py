@@ -213,16 +213,16 @@ def redelivery(found: Configuration, graph: Graph, options: Options) -> Iterator
 @RULES.rule(
     "celery-writes-twice",
     readable,
-    fix="Set acks_late false, or allow_dml false on the database",
+    fix="Keep the fence around Superset's query tasks (task_annotations, as the topology has it), or set task_acks_late False",
     runbook="redelivery",
     loses_data=True,
 )
 def writes_twice(found: Configuration, graph: Graph, options: Options) -> Iterator[str]:
-    """With late acknowledgement a lost worker's INSERT is executed, and can commit, a second time."""
-    if found.celery.get("task_acks_late") and found.topology:
-        for database in found.topology.databases:
-            if database.allow_dml:
-                yield f"lets users write to database {database.name!r} with task_acks_late"
+    """With late acknowledgement a lost worker's INSERT is executed, and can commit, a second time, unless a fence refuses it."""
+    if found.celery.get("task_acks_late"):
+        for task in QUERY_TASKS:
+            if not found.fences(task):
+                yield f"executes {task} again after its worker was lost, whatever it does"
 
 
 @RULES.rule(

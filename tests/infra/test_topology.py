@@ -179,8 +179,6 @@ def assert_invariants(topology: Topology) -> None:
     # 7. beat
     jobs = {job.task for job in topology.beat.jobs}
     assert ("celery.backend_cleanup" in jobs) == (celery.result_backend == "postgresql")
-    # writes run once
-    assert not (celery.acks_late and any(database.allow_dml for database in topology.databases))
 
 
 def assert_tenants(topology: Topology) -> None:
@@ -308,7 +306,6 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("multi-tenant", {"tenants": {"a": {"users": ["ann"], "min_workers": 30}}}, "tenants.a.min_workers"),
         ("minimal", {"workers": {"max_memory_per_child": "200000Ki"}}, "workers.max_memory_per_child"),
         ("enterprise", {"pools": {"default": {"max_memory_per_child": "900M"}}}, "pools.default.max_memory_per_child"),
-        ("enterprise", {"databases": {"x": {"allow_dml": True}}}, "databases.x.allow_dml"),
         ("minimal", {"postgres": {"kind": "existing"}}, "postgres.host"),
         ("minimal", {"postgres": {"host": "db.internal"}}, "postgres.host"),
         ("minimal", {"platform": "local", "redis": {"broker": {"existing": {"host": "h"}}}}, "redis.broker.existing"),

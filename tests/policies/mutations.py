@@ -196,7 +196,6 @@ SETTINGS: tuple[tuple[str, Any], ...] = (
     ("network/database_cidrs", ["10.0.0.1/8"]),
     ("databases", {"sales": {"uri": "postgresql://sales:Wq8zTrk2@db/sales"}}),
     ("databases", {"sales": {"uri": "postgresql://sales@db/sales", "statement_timeout": 900}}),
-    ("", {"celery": {"acks_late": True}, "databases": {"sales": {"uri": "postgresql://sales@db/sales", "allow_dml": True}}}),
     ("databases", {"sales": {"sample": True}}),
     ("databases", {"sales": {}}),
     ("tenants", {"default": {"users": ["eve"]}}),
@@ -439,25 +438,6 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
             g.container("Deployment", WORKER),
             "command",
             ["sh", "-c", " ".join(g.container("Deployment", WORKER)["command"])],
-        ),
-    ),
-    (
-        "celery-writes-twice",
-        "a database that users may write to",
-        lambda g: g.topology(
-            lambda t: (
-                t["celery"].update(acks_late=True),
-                t["databases"].append(
-                    {
-                        "name": "sales",
-                        "uri": "postgresql://u@h/d",
-                        "uri_env": None,
-                        "statement_timeout_seconds": 60,
-                        "allow_dml": True,
-                        "sample": False,
-                    }
-                ),
-            )
         ),
     ),
     ("celery-results-expire", "results kept for ever", _topology("celery", "result_expires_seconds", 0)),

@@ -170,6 +170,10 @@ def _with_output() -> Graph:
 #: Defects in what only a configuration file can get wrong: ours cannot, since one function writes both sides.
 CONFIGURATION_DEFECTS: tuple[tuple[str, Callable[[], Graph]], ...] = (
     ("celery-redelivery", _python("result_backend =", "task_acks_late = True\n    result_backend =")),
+    (
+        "celery-writes-twice",
+        _python("result_backend =", "task_acks_late = task_reject_on_worker_lost = True\n    result_backend ="),
+    ),
     ("celery-visibility-places", _python("result_backend =", "visibility_timeout = 90000\n    result_backend =")),
     ("secrets-in-outputs", _with_output),
     ("celery-config-unseen", _without_configuration),
