@@ -13,6 +13,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any, Literal
 
+from runtime import executions
 from runtime.resilience import work
 
 #: The states of a query that has not ended; all others are final.
@@ -49,6 +50,18 @@ def end_query(
         (message, time.time() * 1000, json.dumps([_error(message, error_type)]), query_id, list(states)),
     )
     return bool(done.rowcount)
+
+
+def refuse_write(connection: Any, query_id: int) -> bool:
+    """End a query whose last attempt may have written and was left without an end, since nobody may execute it again.
+
+    For whoever knows that no process executes it. False where it reads, or has ended.
+    """
+    last = executions.last(connection, "sql", str(query_id))
+    if last is None or last.outcome is not None or not last.writes:
+        return False
+    end_query(connection, query_id, work.LOST_WRITE)
+    return executions.end(connection, "sql", str(query_id), "lost")
 
 
 def wait_again(connection: Any, query_id: int) -> bool:

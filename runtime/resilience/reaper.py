@@ -222,6 +222,10 @@ class Reaper:
         if where:
             logger.warning("no worker has the message of task %s any more: it is back in queue %s", task, where)
             coordination.count(metric_names.REAPED, what="message")
+            if task.startswith(SQL_TASK) and (subject := task.removeprefix(SQL_TASK)).isdecimal():
+                # It would be refused at its next delivery, which may be behind hours of work.
+                endings.refuse_write(_db().session.connection(), int(subject))
+                _db().session.commit()
         elif where is not None:
             logger.warning("removed what was delivered as %s and is no message of a queue", tag)
             coordination.count(metric_names.POISON, where="unacked")

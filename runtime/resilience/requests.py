@@ -59,11 +59,9 @@ def _bury(request: Any) -> None:
 
 def _end_write(asked: work.Work) -> None:
     """End what is not to be executed again now, instead of when its message is delivered again."""
-    with database.transaction() as connection:
-        last = executions.last(connection, asked.kind, asked.subject)
-        if last is not None and last.outcome is None and last.writes and asked.kind == "sql":
-            endings.end_query(connection, int(asked.subject), work.LOST_WRITE)
-            executions.end(connection, asked.kind, asked.subject, "lost")
+    if asked.kind == "sql":
+        with database.transaction() as connection:
+            endings.refuse_write(connection, int(asked.subject))
 
 
 def _end(asked: work.Work, message: str, outcome: Outcome) -> None:
