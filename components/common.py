@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pulumi
 from pulumi_kubernetes.core import v1 as core
@@ -17,6 +17,8 @@ from runtime.model import Resources
 
 #: Prefix of the annotations and labels that are this project's own.
 PREFIX = "superset-async"
+#: On every object and pod that is one tenant's alone.
+TENANT_LABEL = f"{PREFIX}/tenant"
 #: Value of `app.kubernetes.io/name` on every pod that runs Superset's code (web, workers, beat, jobs).
 SUPERSET = "superset"
 
@@ -31,6 +33,11 @@ class Scope:
     stack: str
     #: The stack file's own labels, on every object and pod but in no selector, so that they can change.
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def of_tenant(scope: Scope, tenant: str) -> Scope:
+    """The scope of a tenant's own objects: they and their pods are labelled with it."""
+    return replace(scope, labels={**scope.labels, TENANT_LABEL: tenant})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -33,6 +34,10 @@ class WorkersArgs:
 
     superset: SupersetArgs
     pool: Pool
+    #: What the workers read of the topology for themselves alone (`components.configuration.relevant_to`).
+    reads: Sequence[object]
+    #: Name of the PriorityClass of a tenant's own workers.
+    priority_class: pulumi.Input[str] | None
     #: The worker's command line; it starts Celery itself, no shell, so that Celery gets the pod's SIGTERM.
     command: list[str]
 
@@ -61,6 +66,8 @@ class Workers(pulumi.ComponentResource):
             labels=object_labels,
             match=self.match,
             several=several,
+            reads=args.reads,
+            priority_class=args.priority_class,
             environment=environment({HEARTBEAT_ENV: HEARTBEAT}),
             startup_probe=exec_probe(_touched(60), period=5, failures=60),
             liveness_probe=exec_probe(_touched(HUNG_AFTER_SECONDS), period=30, failures=2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pulumi
 from pulumi_kubernetes import Provider
@@ -11,8 +12,8 @@ from pulumi_kubernetes import Provider
 from components.autoscaler import Autoscaler, AutoscalerArgs
 from components.backup import MetadataBackup, MetadataBackupArgs
 from components.beat import BeatScheduler, BeatSchedulerArgs
-from components.common import PREFIX, SUPERSET, Scope
-from components.configuration import Configuration, ConfigurationArgs
+from components.common import PREFIX, SUPERSET, Scope, of_tenant
+from components.configuration import Configuration, ConfigurationArgs, relevant_to
 from components.exporter import QueueExporter, QueueExporterArgs
 from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
@@ -26,6 +27,7 @@ from components.route import WebRoute, WebRouteArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs
 from components.superset import SupersetArgs
+from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
 from infra.problems import Problem
@@ -166,10 +168,26 @@ def deploy(
     )
     for pool in topology.pools:
         name = f"worker-{pool.name}"
-        workers = Workers(name, WorkersArgs(superset, pool, commands.worker(topology, pool)), ready)
+        own = of_tenant(scope, pool.tenant) if pool.tenant else scope
+        share = (
+            TenantShare(f"{name}-share", TenantShareArgs(own, pool.tenant, pool.priority, pool.quota), here)
+            if pool.tenant
+            else None
+        )
+        workers = Workers(
+            name,
+            WorkersArgs(
+                replace(superset, scope=own),
+                pool,
+                relevant_to(topology, pool),
+                share.priority_class if share else None,
+                commands.worker(topology, pool),
+            ),
+            ready,
+        )
         if pool.scaling:
             args = AutoscalerArgs(
-                scope,
+                own,
                 pool,
                 pool.scaling,
                 deployment=workers.deployment,

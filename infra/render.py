@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Kinds in the order in which they are applied: what others refer to comes first. A kind that is not here goes last.
 ORDER = (
     "Namespace",
+    "PriorityClass",
+    "ResourceQuota",
     "NetworkPolicy",
     "ServiceAccount",
     "Secret",

@@ -439,8 +439,11 @@ def _beat(settings: Settings) -> Beat:
     jobs: list[Job] = []
     if settings.celery.result_backend == "postgresql":
         jobs.append(Job(name="celery-results", task="celery.backend_cleanup", cron="7 * * * *", kwargs={}))
+    # Of a tenant that was removed.
+    jobs.append(Job(name="retired-queues", task="superset_async.empty_retired_queues", cron="* * * * *", kwargs={}))
     for name, task, days in (
         ("queries", "prune_query", keep.query_retention_days),
+        ("executions", "superset_async.prune_executions", keep.query_retention_days or 90),
         ("logs", "prune_logs", keep.log_retention_days),
     ):
         if days is not None:

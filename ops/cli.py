@@ -15,7 +15,7 @@ from rich.table import Table
 
 from infra.problems import MendableError
 from local.progress import Steps
-from ops import query
+from ops import cost, query
 
 app = typer.Typer(
     help="Run Apache Superset's asynchronous queries: on this machine, or as manifests for a cluster.",
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(query.app, name="query")
+app.command(name="cost", rich_help_panel=None)(cost.cost)
 out = Console()
 err = Console(stderr=True)
 

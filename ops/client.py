@@ -393,6 +393,19 @@ class SupersetClient:
             "listens), runs still, or its worker died"
         )
 
+    # Usage
+
+    def usage(self, by: str, hours: float) -> dict[str, Any]:
+        """What queries of the last `hours` cost, as `runtime.usage.report` has it; for who may read Superset's action log.
+
+        UnknownNameError where the server is a Superset without this project's web tier.
+        """
+        answer = self._session.call("GET", "/api/v1/superset_async/usage", parameters={"by": by, "hours": f"{hours:g}"})
+        if answer.status_code == 404:
+            raise UnknownNameError(f"{self.url} tells no usage: is its web tier one of this project's?")
+        with self._session.shape(answer):
+            return cast("dict[str, Any]", json_object(answer)["result"])
+
     # Names
 
     def databases(self) -> dict[str, int]:

@@ -162,12 +162,12 @@ def run(
     When --timeout is over, or on Ctrl-C, the query is stopped on the server. A query that no worker took in time stays
     queued, since Superset cannot stop it there: `query status ID` and `query results ID` find it again.
     """
-    with _reported():
+    with reported():
         text = _sql(sql, file)
         _check_output(output)
-        connection = _connection(Wanted(url, username, password_file, token_file), stack)
-        with connection.client() as client, _naming_queue(connection), _state_line() as say:
-            database_id = _database_id(client, connection, database)
+        chosen = connection(Wanted(url, username, password_file, token_file), stack)
+        with chosen.client() as client, _naming_queue(chosen), _state_line() as say:
+            database_id = _database_id(client, chosen, database)
             with _stopping(client) as submitted:
                 client_id = submitted.client_id
                 submitted.handle = handle = client.submit(
@@ -197,7 +197,7 @@ def status(
     stack: Stack = "local",
 ) -> None:
     """Show a query: id, status, SQL, rows, execution time, start and end. Exit code 0 whatever its state is."""
-    with _reported(), _connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
         found = described(client.status(id))
         if as_json:
             sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
@@ -223,10 +223,10 @@ def results(
     stack: Stack = "local",
 ) -> None:
     """Print the rows of a query submitted earlier; waits for its end if need be. Ctrl-C leaves the query alone."""
-    with _reported():
+    with reported():
         _check_output(output)
-        connection = _connection(Wanted(url, username, password_file, token_file), stack)
-        with connection.client() as client, _naming_queue(connection), _state_line() as say:
+        chosen = connection(Wanted(url, username, password_file, token_file), stack)
+        with chosen.client() as client, _naming_queue(chosen), _state_line() as say:
             ended = client.wait(id, _teller(say), timeout, pending_timeout or None)
             result = client.results(ended)
             say(None)
@@ -245,7 +245,7 @@ def stop(
     stack: Stack = "local",
 ) -> None:
     """Stop a running query on the server, which cancels it in its database too. Exit code 11: it could not be stopped."""
-    with _reported(), _connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
         left = client.stop(id)
         _tell(f"query {id}: {left.state}")
 
@@ -288,7 +288,8 @@ def _sql(argument: str | None, file: Path | None) -> str:
     return text
 
 
-def _connection(wanted: Wanted, stack: str) -> Connection:
+def connection(wanted: Wanted, stack: str) -> Connection:
+    """Where to connect, from options, environment and local platform; asks for a password where there is a terminal."""
     return resolve(wanted, os.environ, local_platform(stack), getpass.getpass if sys.stdin.isatty() else None)
 
 
@@ -452,7 +453,7 @@ def _warn_if_cut(result: Result, limit: int | None) -> None:
 
 
 @contextmanager
-def _reported() -> Generator[None]:
+def reported() -> Generator[None]:
     """Print an error of the block on stderr, and end with its exit code."""
     try:
         yield

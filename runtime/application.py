@@ -17,3 +17,4 @@ def extend(app: Any) -> None:
     import_module("runtime.caching.charts").install()
     if os.environ.get(ROLE_ENV) == "web":
         import_module("runtime.resilience.submission").install(app)
+        import_module("runtime.usage_api").install(app)

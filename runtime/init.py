@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module, metadata
 from typing import Any, cast
 
-from runtime import executions, existing_redis
+from runtime import executions, existing_redis, queues
 from runtime.config import ConfigurationError, load_topology, render
 from runtime.config import redis as redis_config
 from runtime.config import secrets as stack_secrets
@@ -297,12 +297,26 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
     _db().session.connection().exec_driver_sql(executions.SCHEMA)
     _db().session.connection().exec_driver_sql(reaper.INDEX)
     _db().session.commit()
+    declare_queues(topology, env, report)
     sync_roles(app, report)
     ensure_admin(app, topology.admin_username, password, report)
     ids = register_databases(app, topology, env, report)
     # What web, workers and beat wait for.
     _record(prepared_step(), "")
     return ids
+
+
+def declare_queues(topology: Topology, env: Mapping[str, str], report: Report = say) -> Mapping[str, int]:
+    """Tell the queues of the topology from those that were there before, and empty those into the default one.
+
+    What is sent to them later, by processes that do not know it yet, beat's job moves within a minute.
+    """
+    broker = queues.of(topology, env)
+    broker.declare(topology.celery.queues)
+    moved = broker.empty_retired(topology.celery.default_queue)
+    for queue, count in moved.items():
+        report(f"queue {queue!r} is gone: its {count} waiting queries are in queue {topology.celery.default_queue!r} now")
+    return moved
 
 
 def _db() -> Any:

@@ -12,13 +12,14 @@ from runtime.live import LiveRouter
 from runtime.model import Celery, Job, Topology
 from runtime.tenancy import routes
 
-#: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated.
+#: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated; and our own tasks.
 IMPORTS = (
     "superset.sql_lab",
     "superset.tasks.scheduler",
     "superset.tasks.thumbnails",
     "superset.tasks.cache",
     "superset.tasks.slack",
+    "runtime.maintenance",
 )
 #: Superset's tasks that execute queries. Their decorators carry limits of their own (six hours for SQL Lab), which only an
 #: annotation overrides.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from runtime import coordination, metric_names
+from runtime import coordination, metric_names, queues
 from runtime.commands import ROLE_ENV
 from runtime.config import load_topology, redis, secrets
 from runtime.config.objects import client
@@ -333,7 +333,9 @@ def of_environment(env: Mapping[str, str]) -> tuple[Reaper, Pace]:
     topology = load_topology(env)
     database = redis.database(topology, secrets.read(topology, env), "broker")
     chosen = pace(topology)
-    return Reaper(Messages(client(database), database.prefix, topology.celery.queues), chosen), chosen
+    # What waits in the queue of a tenant that was removed is not lost: it moves to the default queue.
+    names = queues.Everything(queues.of(topology, env))
+    return Reaper(Messages(client(database), database.prefix, names), chosen), chosen
 
 
 def run(app: Any, reaper: Reaper, every: float) -> None:

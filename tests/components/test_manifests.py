@@ -82,7 +82,7 @@ def objects_are_valid(objects: Objects, topology: Topology) -> Iterator[str]:
 def objects_say_where_and_whose_they_are(objects: Objects, topology: Topology) -> Iterator[str]:
     for manifest in objects:
         metadata = manifest["metadata"]
-        if manifest["kind"] != "Namespace" and metadata.get("namespace") != topology.namespace:
+        if manifest["kind"] not in ("Namespace", "PriorityClass") and metadata.get("namespace") != topology.namespace:
             yield f"{name_of(manifest)} is in namespace {metadata.get('namespace')}"
         wanted = {**topology.labels, "app.kubernetes.io/instance": topology.stack}
         if not matches(wanted, metadata.get("labels", {})):
@@ -285,6 +285,38 @@ def superset_waits_for_its_metadata(objects: Objects, topology: Topology) -> Ite
             yield f"{where} first runs {waits}"
 
 
+def a_tenants_pods_are_told_apart(objects: Objects, topology: Topology) -> Iterator[str]:
+    classes = {each["metadata"]["name"]: each for each in objects if each["kind"] == "PriorityClass"}
+    of_tenants = {f"worker-{pool.name}": pool for pool in topology.pools if pool.tenant}
+    used: list[str] = []
+    for where, template, manifest in pods(objects):
+        pool = of_tenants.get(manifest["metadata"]["name"])
+        label = template["metadata"]["labels"].get("superset-async/tenant")
+        if label != (pool.tenant if pool else None) or label != manifest["metadata"]["labels"].get("superset-async/tenant"):
+            yield f"{where} is labelled as tenant {label}"
+        class_name = template["spec"].get("priorityClassName")
+        if pool is None:
+            # Without a class a pod has 0, which is above every tenant's.
+            if class_name is not None:
+                yield f"{where} has priority class {class_name}"
+            continue
+        used.append(str(class_name))
+        if class_name not in classes or topology.namespace not in str(class_name):
+            yield f"{where} has priority class {class_name}"
+        elif not -10 <= classes[str(class_name)]["value"] < 0:
+            yield f"{where} may push out the platform's pods, or nodes are not added for it"
+        quotas = [each for each in objects if each["kind"] == "ResourceQuota" and class_name in str(each["spec"])]
+        if len(quotas) != (1 if pool.quota else 0):
+            yield f"{where} has {len(quotas)} quotas"
+        own = [each for each in objects if each["metadata"].get("labels", {}).get("superset-async/tenant") == pool.tenant]
+        kinds = {"Deployment", "ServiceAccount", "PriorityClass", "PodDisruptionBudget"}
+        kinds |= {"ScaledObject"} if pool.scaling else set[str]()
+        if not kinds <= {each["kind"] for each in own}:
+            yield f"{where}: some of its objects are not labelled"
+    if len(set(used)) != len(used) or set(used) != set(classes):
+        yield f"priority classes {sorted(classes)} for {used}"
+
+
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
     beats = [manifest for _, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
     if len(beats) != 1:
@@ -407,6 +439,7 @@ RULES: tuple[Rule, ...] = (
     workers_listen_to_the_queues_of_their_pool,
     scalers_read_the_broker,
     superset_waits_for_its_metadata,
+    a_tenants_pods_are_told_apart,
     one_beat_at_most,
     a_broker_evicts_no_task,
     redis_is_reached_as_it_listens,
@@ -438,6 +471,7 @@ def _volume(objects: Objects, deployment: str, name: str) -> Manifest:
 _PLANTED_IN: dict[Rule, str] = {
     redis_is_reached_as_it_listens: "redis-tls",
     existing_servers_are_let_out_to: "existing-redis",
+    a_tenants_pods_are_told_apart: "multi-tenant",
 }
 
 
@@ -517,6 +551,12 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     (
         existing_servers_are_let_out_to,
         lambda o: chosen(o, "NetworkPolicy", "allow-from-superset")["spec"]["egress"].pop(),
+    ),
+    (a_tenants_pods_are_told_apart, lambda o: _pod(o, "Deployment", "worker-tenant-a").pop("priorityClassName")),
+    (a_tenants_pods_are_told_apart, lambda o: o.remove(chosen(o, "ResourceQuota", "worker-tenant-a-share"))),
+    (
+        a_tenants_pods_are_told_apart,
+        lambda o: chosen(o, "PodDisruptionBudget", "worker-tenant-b")["metadata"]["labels"].pop("superset-async/tenant"),
     ),
     (every_flow_has_a_policy, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-default-deny"))),
     (every_flow_has_a_policy, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-to-redis-broker"))),

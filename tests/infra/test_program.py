@@ -411,6 +411,50 @@ def test_a_changed_setting_changes_only_what_it_concerns(change: dict[str, Any],
     assert differences(recorded("minimal"), changed) == expected
 
 
+TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c": {"users": ["eve"], "pool": "shared"}}
+#: What hears of a new or a removed queue: the file, the job that empties those that are gone, and what looks for lost queries.
+QUEUES = {CONFIG, JOB, "Deployment/beat"}
+
+
+def of_tenant(tenant: str) -> set[str]:
+    return {
+        f"Deployment/worker-{tenant}",
+        f"ServiceAccount/worker-{tenant}",
+        f"PodDisruptionBudget/worker-{tenant}",
+        f"PriorityClass/worker-{tenant}-share",
+        f"TriggerAuthentication/worker-{tenant}-scaler",
+        f"ScaledObject/worker-{tenant}-scaler-scaled",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tenants", "expected"),
+    [
+        (TENANTS | {"d": {"users": ["dan"]}}, QUEUES | of_tenant("d")),
+        ({name: TENANTS[name] for name in "bc"}, QUEUES | of_tenant("a")),
+        (
+            TENANTS | {"a": {"users": ["ann"], "quota": {"cpu": "9", "memory": "20Gi"}}},
+            {CONFIG, "ResourceQuota/worker-a-share"},
+        ),
+        (TENANTS | {"a": {"users": ["ann"], "max_workers": 3}}, {CONFIG, "ScaledObject/worker-a-scaler-scaled"}),
+        (
+            TENANTS | {"a": {"users": ["ann"], "priority": "high"}},
+            {CONFIG, "PriorityClass/worker-a-share", "Deployment/worker-a"},
+        ),
+        (TENANTS | {"a": {"users": ["ann", "amy"], "statement_timeout": 9}}, {CONFIG, "Deployment/worker-a"}),
+        (
+            {name: TENANTS[name] for name in "ab"},
+            QUEUES | {"Deployment/worker-default", "ScaledObject/worker-default-scaler-scaled"},
+        ),
+    ],
+    ids=str,
+)
+def test_a_tenant_that_comes_changes_or_goes_concerns_no_other(tenants: dict[str, Any], expected: set[str]) -> None:
+    """Web and the other tenants' workers go on; the limit of the metadata database has room for more."""
+    before, after = ({"topology": "multi-tenant", "tenants": each} for each in (TENANTS, tenants))
+    assert differences(recording.record("before", before), recording.record("before", after)) == expected
+
+
 def differences(before: Recording, after: Recording) -> set[str]:
     def inputs(found: Recording) -> dict[str, Any]:
         return {

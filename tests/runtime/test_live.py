@@ -81,7 +81,7 @@ def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], 
         assert conf["broker_transport_options"]["visibility_timeout"] == plan.visibility_timeout_seconds
         assert conf["result_expires"] == plan.result_expires_seconds
         assert conf["result_backend"].startswith("db+postgresql+psycopg2://")
-        assert set(conf["beat_schedule"]) == {"celery-results", "queries", "logs"}
+        assert set(conf["beat_schedule"]) == {"celery-results", "retired-queues", "executions", "queries", "logs"}
 
 
 def waiting(prepared: Prepared, queue: str) -> list[dict[str, Any]]:
@@ -192,6 +192,14 @@ def test_a_database_that_nobody_declared_has_the_stacks_limit(live: dict[str, An
 
 def test_a_guests_browser_has_a_channel_as_a_users_has(live: dict[str, Any]) -> None:
     assert live["channels"] == ["of-this-browser", "of-this-browser"]
+
+
+def test_an_administrator_and_nobody_else_is_told_the_usage(live: dict[str, Any]) -> None:
+    usage = live["usage"]
+    assert [usage[who]["status"] for who in ("admin", "wrong", "analyst")] == [200, 400, 403]
+    found = usage["admin"]["json"]["result"]
+    assert (found["by"], found["hours"], found["currency"]) == ("tenant", 2.0, "USD")
+    assert {"tenant-a", "tenant-b"} <= {row["tenant"] for row in found["rows"]}
 
 
 def test_event_streams_expire(live: dict[str, Any], prepared: Prepared) -> None:

@@ -25,6 +25,7 @@ def main() -> None:
         for name in NAMES:
             roles = finance if name == "carol" else [sm.find_role("Admin")]
             sm.add_user(name, name, name, f"{name}@localhost", roles, password=PASSWORD)
+        sm.add_user("analyst", "a", "a", "analyst@localhost", sm.find_role("Alpha"), password=PASSWORD)
         users = {name: sm.find_user(username=name).id for name in NAMES}
         database_id, warehouse_id = (
             app.appbuilder.session.execute(f"SELECT id FROM dbs WHERE database_name = '{name}'").scalar()
@@ -48,6 +49,11 @@ def main() -> None:
     answer["warehouse"] = Browser(app, "dave", warehouse_id).follow("SELECT 2 AS two")
     answer["bob"] = bob.follow("SELECT 1 AS one")
     answer["slow"] = bob.follow("SELECT slow(8)")
+    answer["usage"] = {
+        "admin": bob.get("/api/v1/superset_async/usage?by=tenant&hours=2"),
+        "wrong": bob.get("/api/v1/superset_async/usage?by=colour&hours=0"),
+        "analyst": Browser(app, "analyst", database_id).get("/api/v1/superset_async/usage"),
+    }
     with app.app_context():
         import_module("superset.extensions").async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
     answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
@@ -145,6 +151,11 @@ class Browser:
         }
         answer = self._client.post("/api/v1/sqllab/execute/", json=body, headers=self._headers | headers)
         return {"status": answer.status_code, "json": answer.json, "seconds": time.monotonic() - started}
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Status and JSON of a GET."""
+        answer = self._client.get(path, headers=self._headers)
+        return {"status": answer.status_code, "json": answer.json}
 
     def follow(self, sql: str) -> dict[str, Any]:
         """Submit and poll until the query has ended: the query as the API shows it, seconds, and rows where there are."""
