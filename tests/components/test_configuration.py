@@ -156,12 +156,13 @@ TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c"
     ],
     ids=str,
 )
-def test_a_changed_tenant_concerns_its_workers_and_the_init_job(tenants: dict[str, Any], pools: set[str]) -> None:
+def test_a_changed_tenant_concerns_its_workers_and_changed_queues_beat_and_the_init_job(
+    tenants: dict[str, Any], pools: set[str]
+) -> None:
     before = plan("test", {"topology": "multi-tenant", "tenants": TENANTS})
     after = plan("test", {"topology": "multi-tenant", "tenants": tenants})
     changed = {role for role in ROLES if relevant(before, role) != relevant(after, role)}
-    assert changed <= {"init"}
-    assert (changed == {"init"}) == (before.celery.queues != after.celery.queues)
+    assert changed == ({"init", "beat"} if before.celery.queues != after.celery.queues else set())
     of_pools = [
         {pool.name: (pool.queues, relevant_to(topology, pool)) for pool in topology.pools} for topology in (before, after)
     ]

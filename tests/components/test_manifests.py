@@ -305,7 +305,7 @@ def a_tenants_pods_are_told_apart(objects: Objects, topology: Topology) -> Itera
             yield f"{where} has priority class {class_name}"
         elif not -10 <= classes[str(class_name)]["value"] < 0:
             yield f"{where} may push out the platform's pods, or nodes are not added for it"
-        quotas = [each for each in objects if each["kind"] == "ResourceQuota" and class_name in str(each["spec"])]
+        quotas = [each for each in objects if each["kind"] == "ResourceQuota" and str(class_name) in str(each["spec"])]
         if len(quotas) != (1 if pool.quota else 0):
             yield f"{where} has {len(quotas)} quotas"
         own = [each for each in objects if each["metadata"].get("labels", {}).get("superset-async/tenant") == pool.tenant]
