@@ -77,9 +77,9 @@ def _watched(path: str) -> Watched:
     return Watched(Path(path))
 
 
-def topology() -> Topology:
+def topology(env: Mapping[str, str] = os.environ) -> Topology:
     """The topology of this process, from the file that its environment names; KeyError where it names none."""
-    return _watched(os.environ[TOPOLOGY_ENV])()
+    return _watched(env[TOPOLOGY_ENV])()
 
 
 class LiveRouter:

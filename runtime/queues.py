@@ -91,11 +91,12 @@ def readdressed(message: bytes, queue: str) -> bytes:
 class Everything(Sequence[str]):
     """Names of all queues in which a message may wait: those of the topology as it is now, and the retired ones."""
 
-    def __init__(self, queues: Queues) -> None:
+    def __init__(self, queues: Queues, env: Mapping[str, str] = os.environ) -> None:
         self._queues = queues
+        self._env = env
 
     def _names(self) -> tuple[str, ...]:
-        declared = live.topology().celery.queues
+        declared = live.topology(self._env).celery.queues
         return (*declared, *sorted(self._queues.retired() - set(declared)))
 
     def __iter__(self) -> Iterator[str]:

@@ -334,7 +334,7 @@ def of_environment(env: Mapping[str, str]) -> tuple[Reaper, Pace]:
     database = redis.database(topology, secrets.read(topology, env), "broker")
     chosen = pace(topology)
     # What waits in the queue of a tenant that was removed is not lost: it moves to the default queue.
-    names = queues.Everything(queues.of(topology, env))
+    names = queues.Everything(queues.of(topology, env), env)
     return Reaper(Messages(client(database), database.prefix, names), chosen), chosen
 
 
