@@ -33,7 +33,7 @@ from ops.errors import (
     ended,
     no_worker,
 )
-from ops.session import RETRY, Session, error_kinds, json_object, messages, reason
+from ops.session import REFUSED, RETRY, Session, error_kinds, json_object, messages, reason
 from ops.states import (
     Backoff,
     QueryHandle,
@@ -445,7 +445,9 @@ class SupersetClient:
 
     def _submission_refused(self, answer: httpx.Response, database_id: int) -> NoReturn:
         kinds, why = error_kinds(answer), reason(answer)
-        if "ASYNC_WORKERS_ERROR" in kinds:
+        if answer.status_code in (429, 503):
+            raise SubmissionRefusedError(f"Superset does not take the query: {why}")
+        if REFUSED in kinds:
             raise SubmissionRefusedError(
                 f"Superset could not hand the query to its broker ({why}): nothing runs. Bring the broker back "
                 "(locally: `superset-async status`), then submit again"
@@ -465,6 +467,8 @@ class SupersetClient:
 
     def _chart_refused(self, answer: httpx.Response) -> NoReturn:
         why = reason(answer)
+        if REFUSED in error_kinds(answer):
+            raise SubmissionRefusedError(f"Superset does not take the chart's query: {why}")
         if answer.status_code in (400, 404, 422):
             kind = QueryTimedOutError if limit_hit(why) else QueryFailedError
             raise kind(f"Superset refuses the chart's query: {why}")

@@ -66,7 +66,7 @@ class AccessDeniedError(ClientError):
 
 
 class SubmissionRefusedError(ClientError):
-    """Superset took the request but could not hand the query to the broker, so nothing runs."""
+    """Superset does not take the query, and nothing runs: its broker is away or full, too many wait, or the user has too many."""
 
     exit_code = ExitCode.REFUSED
 

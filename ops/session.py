@@ -22,6 +22,8 @@ RETRY = Backoff(first=0.1, factor=2, cap=2)
 #: A proxy's words for "no answer from Superset".
 _GATEWAY = frozenset({502, 503, 504})
 _TOO_MANY = 429
+#: Superset's type of error where a query could not be handed to a worker, or was not taken.
+REFUSED = "ASYNC_WORKERS_ERROR"
 
 
 class Session:
@@ -184,11 +186,13 @@ class Session:
                 http.cookies.clear()
                 for cookie in cookies:
                     http.cookies.jar.set_cookie(cookie)
-            refused = answer.status_code == _TOO_MANY or (method == "GET" and answer.status_code in _GATEWAY)
+            # Superset's own refusal of a query says what to do, and is the caller's to know.
+            said = REFUSED in error_kinds(answer)
+            refused = not said and (answer.status_code == _TOO_MANY or (method == "GET" and answer.status_code in _GATEWAY))
             if not refused or last:
                 break
             time.sleep(pause)
-        if answer.status_code in _GATEWAY:
+        if answer.status_code in _GATEWAY and not said:
             raise UnreachableError(f"no answer from Superset at {self.url}: its proxy says {answer.status_code}", sent=True)
         return answer
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from runtime import coordination, metric_names, queues
+from runtime import coordination, metric_names, queues, superset_version
 from runtime.commands import ROLE_ENV
 from runtime.config import load_topology, redis, secrets
 from runtime.config.objects import client
@@ -355,9 +355,11 @@ def run(app: Any, reaper: Reaper, every: float) -> None:
 
 
 def install(env: Mapping[str, str]) -> bool:
-    """Have this process, if it is beat, run the reaper from its start on; whether it is."""
+    """Have this process, if it is beat, run the reaper from its start on; whether it is. UntestedSupersetError for a Superset
+    of another version."""
     if env.get(ROLE_ENV) != "beat":
         return False
+    superset_version.require(__name__)
 
     def start(**_: Any) -> None:
         app = import_module("superset.tasks.celery_app").flask_app

@@ -20,7 +20,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, cast
 
-from runtime import coordination, metric_names
+from runtime import coordination, metric_names, superset_version
 from runtime.config import load_topology, redis, secrets
 from runtime.config.objects import client as redis_client
 from runtime.model import Resilience, Topology
@@ -201,7 +201,8 @@ def _superset_error(refusal: Refusal) -> Exception:
 
 
 def install(app: Any) -> None:
-    """Have this web process submit queries as this module says."""
+    """Have this web process submit queries as this module says; UntestedSupersetError for a Superset of another version."""
+    superset_version.require(__name__)
     _install_executor()
     _install_stop()
     app.after_request(_answer)

@@ -146,6 +146,18 @@ FAILURES: dict[str, tuple[Script, Callable[[SupersetClient], object], type[error
         errors.SubmissionRefusedError,
         "nothing runs. Bring the broker back",
     ),
+    "too many wait": (
+        [("POST", EXECUTE, refusal(429, "1000 queries wait in queue 'a' already", "ASYNC_WORKERS_ERROR"))],
+        run,
+        errors.SubmissionRefusedError,
+        "does not take the query: 1000 queries wait",
+    ),
+    "broker full": (
+        [("POST", EXECUTE, refusal(503, "The broker's memory is full", "ASYNC_WORKERS_ERROR"))],
+        run,
+        errors.SubmissionRefusedError,
+        "does not take the query: The broker's memory is full",
+    ),
     "not SQL": (
         [("POST", EXECUTE, refusal(422, "Error parsing near '+' at line 1:13", "INVALID_SQL_ERROR"))],
         run,
