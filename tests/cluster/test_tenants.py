@@ -81,6 +81,8 @@ def test_a_tenant_comes_and_goes_and_the_others_pods_stay(cluster: ControlPlane,
 
     told = {"beat", "superset-init"}
     assert apply(merged(TENANTS, {"newcomer": {"users": ["nina"]}})) == {*told, "worker-newcomer"}
+    # The engine has deleted the job of the earlier queues, whose name that of the same queues now has again.
+    cluster.kubectl("delete", "job", "--all", "--namespace", deployed)
     assert apply(TENANTS) == told
     # What the engine deletes, by the label that all of it has.
     label = f"--selector={TENANT}=newcomer"
