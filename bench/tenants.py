@@ -35,7 +35,7 @@ from rich.table import Table
 
 from bench.world import World
 from infra.topology import plan
-from local import binaries
+from local import binaries, platform
 from local.processes import superset_environment
 from local.state import StateFolder
 from ops.client import SupersetClient
@@ -336,6 +336,8 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=130, help="submissions of each tenant, of routing")
     arguments = parser.parse_args()
     console = Console(width=150)
+    # Seven pools start at once, maybe beside other work.
+    platform.PATIENCE_SECONDS = 900
     with World(SETTINGS, console.print) as world:
         bench = Bench(world, console)
         bench.superset("people", given=json.dumps({"users": PEOPLE, "password": PASSWORD}))
