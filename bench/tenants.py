@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ class Bench:
     def _mixed(self, user: str, count: int, base: int) -> list[str]:
         """SQL Lab and charts in turns; what starts the ids of their tasks."""
         tasks: list[str] = []
-        with self.client(user) as client, self._browser(user) as browser:
+        with self.client(user) as client, closing(self._browser(user)) as browser:
             for number in range(count):
                 if number % 2:
                     tasks.append(_job(browser.post("/api/v1/chart/data", json=self._chart(base + number))))
