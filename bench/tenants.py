@@ -276,7 +276,9 @@ class Bench:
 
     def _chart(self, number: int) -> dict[str, Any]:
         """A chart's request that no other one equals."""
-        query = {"columns": ["region"], "metrics": ["count"], "row_limit": 10 + number, "filters": [], "orderby": []}
+        metric = {"expressionType": "SQL", "sqlExpression": f"max(order_id) + {number}", "label": "m"}
+        few = {"col": "order_id", "op": "<", "val": 100}
+        query: dict[str, Any] = {"columns": [], "metrics": [metric], "filters": [few], "row_limit": 1}
         return {
             "datasource": {"id": self.world.dataset_id, "type": "table"},
             "queries": [query],
