@@ -2,8 +2,9 @@
 
 noise    A submits 200 queries of 2 s at once; meanwhile B submits a small query every 0.4 s. Side by side on one platform, in
          turns: each of the two with workers of its own, both in one shared pool with fair shares, and both in one queue, which
-         is the usual deployment; before each flood B alone in the same place. Latency is from the submission to the result's
-         being stored, as Superset records both.
+         is the usual deployment. B is measured alone in the same place, while A submits (both then want the one web tier and
+         this machine's processors), and while A's queries wait and run. Latency is from the submission to the result's being
+         stored, as Superset records both.
 routing  N submissions of four tenants at once (known by user, by role, by database, by guest token), of SQL Lab and of charts:
          in which pool's worker each one was executed.
 router   microseconds that a route costs in the web process with 7 and with 50 tenants, and the process's memory.
@@ -23,7 +24,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ SETTINGS: dict[str, Any] = {
 }
 FLOOD, FLOOD_SECONDS = 200, 2
 SMALL, SMALL_EVERY = 50, 0.4
+PHASES = ("alone", "while A submits", "while A's wait")
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,17 @@ class Bench:
             raise RuntimeError(f"small queries ended otherwise: {wrong}")
         return [float(seconds) for _, seconds in found]
 
-    def small(self, user: str) -> list[float]:
-        """Latencies of `user`'s small queries, submitted at a steady pace whatever becomes of them."""
+    def small(self, user: str, goes_on: Callable[[int], bool] = lambda number: number < SMALL) -> list[int]:
+        """`user`'s small queries, submitted at a steady pace whatever becomes of them."""
         ids: list[int] = []
         with self.client(user) as client:
             client.login()
             next_at = time.monotonic()
-            for number in range(SMALL):
+            while goes_on(len(ids)):
                 time.sleep(max(0.0, next_at - time.monotonic()))
                 next_at = max(next_at + SMALL_EVERY, time.monotonic())
-                ids.append(client.submit(f"SELECT {number}", self.world.database_id).id)
-        return self.latencies(ids, 600)
+                ids.append(client.submit(f"SELECT {len(ids)}", self.world.database_id).id)
+        return ids
 
     def flood(self, user: str) -> int:
         """Submit A's queries from four sessions, and return how many were taken."""
@@ -174,37 +176,29 @@ class Bench:
         while time.monotonic() < deadline and self.world.sql("SELECT count(*) FROM query WHERE status = 'running'") != "0":
             time.sleep(0.5)
 
-    def noise(self, rounds: int) -> list[dict[str, Any]]:
-        """What B had in each place, alone and beside the flood."""
-        alone: dict[str, list[float]] = {place.name: [] for place in PLACES}
-        beside: dict[str, list[float]] = {place.name: [] for place in PLACES}
-        waiting: dict[str, int] = {}
+    def noise(self, rounds: int) -> None:
+        """Print what B had in each place, alone and beside the flood."""
+        found: dict[str, dict[str, list[float]]] = {place.name: {phase: [] for phase in PHASES} for place in PLACES}
         for number in range(rounds):
             for place in PLACES:
-                alone[place.name] += self.small(place.b)
+                alone = self.latencies(self.small(place.b), 600)
                 flood = threading.Thread(target=self.flood, args=(place.a,))
                 flood.start()
-                # It has begun to fill the queue when B comes.
-                time.sleep(3)
-                beside[place.name] += self.small(place.b)
-                flood.join()
-                waiting[place.name] = int(self.world.redis().llen(place.queue))
+                submitted = [self.small(place.b, lambda _, of=flood: of.is_alive()), self.small(place.b)]
+                waiting = self.world.redis().llen(place.queue)
+                phases = [alone, *(self.latencies(ids, 900) for ids in submitted)]
+                for phase, seconds in zip(PHASES, phases, strict=True):
+                    found[place.name][phase] += seconds
                 self.calm(place)
-                self.console.print(
-                    f"round {number + 1}, {place.name}: alone {_p(alone[place.name])}, beside {_p(beside[place.name])}, "
-                    f"{waiting[place.name]} of A's still waiting, load {os.getloadavg()[0]:.1f}"
-                )
-        return [
-            {
-                "place": place.name,
-                "slots": place.slots,
-                "alone": _percentiles(alone[place.name]),
-                "beside": _percentiles(beside[place.name]),
-                "times": _percentiles(beside[place.name])[1] / _percentiles(alone[place.name])[1],
-                "A still waiting": waiting[place.name],
-            }
-            for place in PLACES
-        ]
+                told = ", ".join(f"{phase} {_p(seconds)}" for phase, seconds in zip(PHASES, phases, strict=True))
+                load = os.getloadavg()[0]
+                self.console.print(f"round {number + 1}, {place.name}: {told}; {waiting} messages waited, load {load:.1f}")
+        table = Table("place", "slots", *(f"B {phase}" for phase in PHASES), "P95 beside / alone", box=None)
+        for place in PLACES:
+            of = found[place.name]
+            times = _percentiles(of[PHASES[2]])[1] / _percentiles(of[PHASES[0]])[1]
+            table.add_row(place.name, place.slots, *(_p(of[phase]) for phase in PHASES), f"{times:.2f}")
+        self.console.print(table)
 
     def routing(self, each: int) -> dict[str, Any]:
         """Where the submissions of four tenants were executed: how many of each were in which pool."""
@@ -347,11 +341,7 @@ def main() -> None:
         if "routing" in arguments.parts:
             console.print(bench.routing(arguments.each))
         if "noise" in arguments.parts:
-            table = Table("place", "slots", "B alone P50 · P95 s", "beside A", "P95 times", "A still waits", box=None)
-            for row in bench.noise(arguments.rounds):
-                both = [f"{row[key][0]:.2f} · {row[key][1]:.2f}" for key in ("alone", "beside")]
-                table.add_row(row["place"], row["slots"], *both, f"{row['times']:.2f}", str(row["A still waiting"]))
-            console.print(table)
+            bench.noise(arguments.rounds)
         if "router" in arguments.parts:
             for found in bench.router():
                 console.print(found)
