@@ -57,14 +57,13 @@ def router() -> None:
         sm = import_module("superset.extensions").security_manager
         session = import_module("superset.extensions").db.session
         query = session.execute("SELECT max(id) FROM query").scalar()
+        dave = {"user_id": sm.find_user(username="dave").id}
         asked: dict[str, Callable[[], Any]] = {
             "another task": lambda: routes("prune_query", (), {}),
             "by user": lambda: routes(SQL_LAB_TASK, (query, ""), {"username": "alice"}),
             "by role": lambda: routes(SQL_LAB_TASK, (query, ""), {"username": "carol"}),
             "by database": lambda: routes(SQL_LAB_TASK, (query, ""), {"username": "dave"}),
-            "by dataset's database": lambda: routes(
-                chart, ({"user_id": sm.find_user(username="dave").id}, {"datasource": {"id": 1, "type": "table"}}), {}
-            ),
+            "by dataset's database": lambda: routes(chart, (dave, {"datasource": {"id": 1, "type": "table"}}), {}),
             "by guest claim": lambda: routes(chart, (guest, {"datasource": {"id": 1, "type": "table"}}), {}),
         }
         flask.g.user = sm.find_user(username="carol")

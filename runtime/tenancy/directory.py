@@ -80,7 +80,7 @@ class Superset:
 
     def database_of_query(self, query_id: int) -> str | None:
         """The name of the database that SQL Lab's query reads; None for an unknown query."""
-        return _database_of("query", query_id)
+        return _database_of_query(query_id)
 
     def database_of_chart(self, form_data: Mapping[str, Any]) -> str | None:
         """The name of the database of a chart's dataset or query; None where it has neither."""
@@ -93,7 +93,7 @@ class Superset:
             source_id, _, kind = str(source).partition("__")
         if kind not in ("table", "query") or not source_id.isdecimal():
             return None
-        return _database_of_table(int(source_id)) if kind == "table" else _database_of("query", int(source_id))
+        return _database_of_table(int(source_id)) if kind == "table" else _database_of_query(int(source_id))
 
 
 def _config(name: str) -> str:
@@ -123,9 +123,10 @@ def _named(username: str) -> Person:
     return found if found.username else Person(username=username)
 
 
-def _database_of(kind: str, source_id: int) -> str | None:
+@remembered
+def _database_of_query(query_id: int) -> str | None:
     model = import_module("superset.models.sql_lab").Query
-    return _database_name(_scalar(model.database_id, model.id == source_id))
+    return _database_name(_scalar(model.database_id, model.id == query_id))
 
 
 @remembered
