@@ -35,6 +35,8 @@ $$ BEGIN PERFORM nextval('executions'); PERFORM pg_sleep(seconds); RETURN 1; END
 """
 SETTINGS: dict[str, Any] = {
     "topology": "minimal",
+    # Counting is writing.
+    "databases": {SAMPLE_DATABASE: {"sample": True, "allow_dml": True}},
     "web": {"processes": 2, "threads": 10},
     "workers": {"concurrency": 4, "min_workers": 1, "max_workers": 1},
 }
