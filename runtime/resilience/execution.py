@@ -24,7 +24,7 @@ from runtime import coordination, executions, metric_names, superset_version
 from runtime.config import load_topology
 from runtime.executions import Attempt, Execution, Outcome
 from runtime.model import Topology
-from runtime.resilience import database, delays, endings, leases, transient, work
+from runtime.resilience import database, delays, endings, jobs, leases, transient, work
 from runtime.resilience.reading import may_write
 from runtime.statements import ENDED, is_read_only
 from runtime.tenancy.identity import TENANT_HEADER, tenant_of_queue
@@ -403,7 +403,13 @@ def _look_for_chart(connection: Any, asked: work.Work, last: Attempt | None) -> 
         "(SELECT username FROM ab_user WHERE id = %s)",
         (asked.source, asked.user_id),
     ).fetchone()
-    return Seen(None, "", last, asked.username or str(username or ""), str(name or ""), writes=False, submitted_at=None)
+    try:
+        job = jobs.find(asked.subject)
+    except Exception:
+        # Redis is away; the row then does not say how long the chart waited.
+        job = None
+    submitted = job.submitted_at if job else None
+    return Seen(None, "", last, asked.username or str(username or ""), str(name or ""), writes=False, submitted_at=submitted)
 
 
 def _ignored() -> Exception:

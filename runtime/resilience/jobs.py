@@ -71,6 +71,12 @@ def remove(metadata: Mapping[str, Any]) -> bool:
     return bool(pipeline.execute()[0])
 
 
+def find(job_id: str) -> Job | None:
+    """The job with this id, None where it is not registered (any more). RedisError where Redis does not answer."""
+    value = coordination.client().hget(coordination.key(JOBS), job_id)
+    return _read(value) if value else None
+
+
 def in_flight(user: str) -> int:
     """How many jobs of `user` (as `user_of` names one) have not ended."""
     return int(coordination.client().scard(coordination.key(JOBS_OF, user)))
