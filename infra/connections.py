@@ -10,9 +10,10 @@ def connections_needed(celery: Celery, pools: tuple[Pool, ...], web: Web) -> int
     """The most connections to PostgreSQL that all tiers together can open.
 
     A worker's child has its pool, and one more while Celery stores a state in PostgreSQL (it uses no pool in a child); a
-    worker's parent process has one, beat the reaper's, the init job three (its lock, Superset's, the migrations'); a rolling
+    worker's parent process has one to end what its children cannot, and as a child for states; beat the reaper's, the init job three (its lock, Superset's, the migrations'); a rolling
     update adds one web pod.
     """
-    child = celery.connections.most + (1 if celery.result_backend == "postgresql" else 0)
-    workers = sum(pool.max_workers * (pool.concurrency * child + 1) for pool in pools)
+    states = 1 if celery.result_backend == "postgresql" else 0
+    child, parent = celery.connections.most + states, 1 + states
+    workers = sum(pool.max_workers * (pool.concurrency * child + parent) for pool in pools)
     return workers + (web.max_replicas + 1) * web.processes * web.connections.most + BEAT_CONNECTIONS + 3

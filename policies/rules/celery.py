@@ -367,15 +367,16 @@ def _database_host(found: Configuration) -> str | None:
 def _connections(found: Configuration, graph: Graph) -> int:
     """The most connections to the metadata database that the readers of a configuration can open together.
 
-    A worker's child has its pool, and one more while it stores a state in a database; a worker's parent and the job that
-    migrates have one each, beat no more than its pool; a rolling update adds one web pod.
+    A worker's child has its pool, and one more while it stores a state in a database, as its parent may; a worker's parent and
+    the job that migrates have one each, beat no more than its pool; a rolling update adds one web pod.
     """
     in_database = str(found.celery.get("result_backend") or "").startswith("db+")
     total = 1
     for process in graph.derive(celery_processes):
         if process.configuration is found:
             child = _pool(found, "worker") + in_database
-            each = min(3, _pool(found, "beat")) if process.role == "beat" else (process.concurrency or 1) * child + 1
+            worker = (process.concurrency or 1) * child + 1 + in_database
+            each = min(3, _pool(found, "beat")) if process.role == "beat" else worker
             total += most_pods(graph, process.workload) * each
     for web in graph.derive(web_processes):
         if web in found.readers:
