@@ -10,8 +10,8 @@ def connections_needed(celery: Celery, pools: tuple[Pool, ...], web: Web) -> int
     """The most connections to PostgreSQL that all tiers together can open.
 
     A worker's child has its pool, and one more while Celery stores a state in PostgreSQL (it uses no pool in a child); a
-    worker's parent process has one to end what its children cannot, and as a child for states; beat the reaper's, the init job three (its lock, Superset's, the migrations'); a rolling
-    update adds one web pod.
+    worker's parent process has one to end what its children cannot, and one for states like a child; beat the reaper's, the
+    init job three (its lock, Superset's, the migrations'); a rolling update adds one web pod.
     """
     states = 1 if celery.result_backend == "postgresql" else 0
     child, parent = celery.connections.most + states, 1 + states
