@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,7 +21,8 @@ def test_one_run_makes_schema_roles_administrator_and_databases(prepared: Prepar
     assert sql("SELECT username FROM ab_user") == "admin"
     assert sql("SELECT database_name, allow_run_async, allow_dml, cache_timeout FROM dbs WHERE id = 1") == "analytics|t|f|"
     extra = sql("SELECT extra::json->'engine_params' FROM dbs WHERE id = 1")
-    assert extra == f'{{"execution_options": {{"statement_timeout_seconds": {DECLARED_LIMIT}}}}}'
+    options = {"statement_timeout_seconds": DECLARED_LIMIT, "read_only": True}
+    assert json.loads(extra) == {"execution_options": options}
     masked = sql("SELECT sqlalchemy_uri FROM dbs WHERE id = 1")
     assert "analyst:XXXXXXXXXX@" in masked
     permissions = sql("SELECT v.name FROM ab_permission_view p JOIN ab_view_menu v ON v.id = p.view_menu_id")
