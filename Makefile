@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STACK ?= local
 CLUSTER_TESTS ?= tests/cluster
+# cluster, crds, keda, adapter; empty: all.
+CLUSTER_TOOLS ?=
 VENV := .venv
 SUPERSET_VENV := .venv-superset
 RUN := $(VENV)/bin/superset-async
@@ -62,7 +64,7 @@ test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-c
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
-	@$(VENV)/bin/python -m tools.build
+	@$(VENV)/bin/python -m tools.build $(CLUSTER_TOOLS)
 	@$(VENV)/bin/python -m pytest -m cluster $(CLUSTER_TESTS)
 
 chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real services, and show what held [SCENARIO=…]
