@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from policies.configurations import readable
 from policies.graph import Graph, at
 from policies.processes import fewest_pods, most_pods
 from policies.rule import Option, Options, Plain, Rules, kinds
@@ -285,6 +286,13 @@ def one_writer(workload: Workload, graph: Graph, options: Options) -> Iterator[s
     """Two pods of a rolling Deployment on one ReadWriteOnce volume wait for each other, or corrupt it."""
     if workload.kind not in LASTING or workload.kind == "StatefulSet":
         return
-    claims = [each for each in at(workload.pod, "volumes", default=[]) if at(each, "persistentVolumeClaim")]
-    if claims and workload.resource.get("spec", "strategy", "type") != "Recreate":
+    shared = {
+        found.topology.caching.spill.claim
+        for found in graph.derive(readable)
+        if found.topology and found.topology.caching.spill
+    }
+    volumes = at(workload.pod, "volumes", default=[])
+    claims = [at(each, "persistentVolumeClaim", "claimName") for each in volumes if at(each, "persistentVolumeClaim")]
+    # The volume of large results is many pods' by its nature, and the stack asks for a claim that is.
+    if set(claims) - shared and workload.resource.get("spec", "strategy", "type") != "Recreate":
         yield "rolls with a claimed volume"

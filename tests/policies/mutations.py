@@ -133,6 +133,8 @@ SETTINGS: tuple[tuple[str, Any], ...] = (
     ("images/redis", "valkey/valkey"),
     ("images/postgres", "postgres"),
     ("images/pull_policy", "Sometimes"),
+    ("caching/spill", {"above": "1Mi", "folder": "/var/lib/superset/results"}),
+    ("caching/spill", {"above": "1Gi", "folder": "/var/lib/superset/results", "claim": "results"}),
     ("redis/broker/maxmemory_policy", "allkeys-lru"),
     ("redis/broker/maxmemory_policy", "allkeys-lfu"),
     ("redis/broker/maxmemory_policy", "allkeys-random"),
