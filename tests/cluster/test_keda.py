@@ -143,11 +143,20 @@ def test_each_of_several_pools_is_scaled_on_what_waits_and_runs_in_its_own_queue
     reach("nobody knows what runs", 5, 1, seconds=120)
     queues.send("priority", 200)
     reach("200 of priority wait", 5, 4, seconds=60)
+    queues.stop()
+    wait_until(lambda: not any(is_scaling(cluster, pool) for pool in pools), "the HPAs know nothing of the queues", 120)
+    reach("the broker is away", 5, 4)
     FIGURES["KEDA, workers of two pools"] = {"notes": "; ".join(steps)}
 
 
 def workers(cluster: ControlPlane, pool: str = POOL) -> int:
     return cluster.object("deployment", pool, NAMESPACE)["spec"]["replicas"]
+
+
+def is_scaling(cluster: ControlPlane, pool: str) -> bool:
+    """Whether the pool's HPA has what it needs to decide."""
+    scaler = next(each for each in cluster.get("hpa", NAMESPACE) if each["spec"]["scaleTargetRef"]["name"] == pool)
+    return any(each["type"] == "ScalingActive" and each["status"] == "True" for each in scaler["status"]["conditions"])
 
 
 def seen_by_keda(cluster: ControlPlane, pool: str = POOL) -> int:
