@@ -10,6 +10,7 @@ import argparse
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,17 +20,22 @@ import psutil
 from bench.report import Check, percentiles, show
 from bench.world import Load, World
 from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
+from local.supervision import wait_until
 
 KILLS, CLIENTS = 100, 50
 #: One of so many kills is of a whole worker.
 WORKER_EVERY = 10
 #: Seconds that one query takes, and the bound within which each must be final after a kill.
 SECONDS, BOUND = 1.5, 60.0
-WORKER = "worker-default"
+#: The longest pause between kills, and how long the queue may take to empty after the last.
+PAUSE, DRAIN = 4.0, 240.0
+#: Two workers, as where one node goes and the others stay.
+WORKERS = ("worker-default", "worker-second")
 SETTINGS: dict[str, Any] = {
     "topology": "minimal",
     "celery": {"acks_late": True},
-    "workers": {"concurrency": 4, "min_workers": 1, "max_workers": 1, "prefetch_multiplier": 1},
+    "workers": {"concurrency": 2, "min_workers": 1, "max_workers": 1, "prefetch_multiplier": 1},
+    "pools": {"default": {"queues": ["default"]}, "second": {"queues": ["default"]}},
     "databases": {SAMPLE_DATABASE: {"sample": True, "allow_dml": True}},
 }
 #: A query of the view is one that only reads, as far as its text says.
@@ -66,15 +72,17 @@ class Killer:
     def run(self, most: int, ended: threading.Event) -> None:
         """Kill `most` times, or until `ended`."""
         while self.deaths < most and not ended.is_set():
-            # A pause of half a query's length on average meets queries anywhere between begin and end.
-            time.sleep(random.uniform(0, SECONDS))
+            # Meets queries anywhere between begin and end, and leaves the children time to be replaced.
+            time.sleep(random.uniform(0, PAUSE))
             victims = self._executing()
             if not victims:
                 continue
             if (self.deaths + 1) % WORKER_EVERY == 0:
-                self._world.kill(WORKER)
+                name = random.choice(WORKERS)
+                mine = {child.pid for child in self._children(name)}
+                self._world.kill(name)
                 now = time.time()
-                self.kills += [Kill(number, now) for number, _ in victims]
+                self.kills += [Kill(number, now) for number, process in victims if process.pid in mine]
             else:
                 number, process = random.choice(victims)
                 try:
@@ -94,17 +102,19 @@ class Killer:
         )
         ports = {int(port): int(number) for port, _, number in (row.partition("|") for row in rows.splitlines()) if number}
         found: list[tuple[int, psutil.Process]] = []
-        try:
-            children = self._world.children(WORKER)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return []
-        for child in children:
+        for child in (child for name in WORKERS for child in self._children(name)):
             try:
                 mine = {it.laddr.port for it in child.net_connections() if it.laddr}
             except psutil.NoSuchProcess:
                 continue
             found += [(ports[port], child) for port in mine & ports.keys()]
         return found
+
+    def _children(self, name: str) -> list[psutil.Process]:
+        try:
+            return self._world.children(name)
+        except psutil.NoSuchProcess:
+            return []
 
 
 def final_after(world: World, kills: list[Kill]) -> list[float]:
@@ -153,6 +163,10 @@ def run(say: Callable[[str], None] = print, kills: int = KILLS, clients: int = C
         Check(fault, "no success without its row", f"{missing} rows missing", held=missing == 0),
         Check(fault, f"final within {BOUND:.0f} s of the kill", percentiles(seconds), max(seconds, default=0) <= BOUND),
     ]
+
+
+def _open(world: World) -> int:
+    return int(world.sql("SELECT count(*) FROM query WHERE status NOT IN ('success', 'failed', 'stopped', 'timed_out')"))
 
 
 def _said_success_without_row(world: World) -> int:

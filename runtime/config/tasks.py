@@ -26,6 +26,8 @@ IMPORTS = (
 QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
 #: Celery's own.
 LOG_PREFIX = "[%(asctime)s: %(levelname)s/%(processName)s]"
+#: For how long a new child of a worker may start.
+CHILD_START_SECONDS = 60.0
 #: What is called around them in a worker.
 AROUND = "runtime.resilience.execution:around"
 #: What a worker's parent makes of a message for them.
@@ -57,6 +59,8 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
         # Without it a killed child's task is acknowledged all the same, and its query stays "running" for ever.
         "task_reject_on_worker_lost": celery.acks_late,
         "task_track_started": True,
+        # As shipped, a new child that has not said within 4 s that it is up is killed; a busy machine needs longer.
+        "worker_proc_alive_timeout": CHILD_START_SECONDS,
         # `tenant` is on every record: runtime.tenancy.measures.
         "worker_log_format": f"{LOG_PREFIX} %(tenant)s%(message)s",
         "worker_task_log_format": f"{LOG_PREFIX} %(tenant)s%(task_name)s[%(task_id)s]: %(message)s",

@@ -65,6 +65,7 @@ def test_a_killed_child(prepared: Prepared, web: Web, worker: Worker) -> None:
     assert (refused["status"], refused["error_message"]) == ("failed", work.LOST_WRITE)
     assert web.ended(read)["status"] == "success"
     assert attempts(prepared, "sql", read) == ["1 lost", "2 success"]
+    until(lambda: worker.said(f"sql {written}: its child is gone") == 1, 20, "the parent does not wait for the message")
     job = web("chart", sql="SELECT slow(4) AS one /* killed chart */")
     begins(prepared, "killed chart")
     os.kill(worker.busy_child("killed chart"), signal.SIGKILL)
