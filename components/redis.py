@@ -127,10 +127,12 @@ echo "$me: the primary is $primary"
 #: Before a primary stops, a replica takes over: clients notice nothing but a reconnect.
 HAND_OVER = """\
 is_primary() { redis-cli ${CLI_TLS-} --user operator -p "$PORT" info replication | grep -q '^role:master'; }
-is_primary || exit 0
-redis-cli ${CLI_TLS-} --user operator -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME"
 tries=0
-while is_primary && [ "$tries" -lt 30 ]; do
+answer=
+while is_primary && [ "$tries" -lt 60 ]; do
+  # Refused while an earlier failover is still ending, or while no replica is fit: asked again.
+  [ "$answer" = OK ] ||
+    answer=$(redis-cli ${CLI_TLS-} --user operator -h "$NAME-sentinel" -p "$SENTINEL_PORT" sentinel failover "$NAME")
   tries=$((tries + 1))
   sleep 1
 done
