@@ -290,8 +290,9 @@ class SupersetClient:
     def stop(self, query: QueryHandle | QueryStatus | int, patience: float = 3.0) -> QueryStatus:
         """Stop a query on the server, which cancels it in the database, and return its status after that.
 
-        A query that had ended before stays as it was. Superset cannot stop one that is queued, nor one whose database
-        session it does not know yet: this is tried for `patience` seconds, then NotStoppedError is raised.
+        A query that had ended before stays as it was. Superset cannot stop one whose database session it does not know yet,
+        nor, without this project's `runtime/`, one that is queued: this is tried for `patience` seconds, then
+        NotStoppedError is raised.
         """
         client_id = self.status(query).client_id if isinstance(query, int) else query.client_id
         query_id = query if isinstance(query, int) else query.id

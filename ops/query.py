@@ -159,8 +159,8 @@ def run(
 ) -> None:
     """Submit SQL, follow it, print its rows. `query SQL` without `run` is the same.
 
-    When --timeout is over, or on Ctrl-C, the query is stopped on the server. A query that no worker took in time stays
-    queued, since Superset cannot stop it there: `query status ID` and `query results ID` find it again.
+    When --timeout is over, or on Ctrl-C, the query is stopped on the server, be it queued or running. A query that no
+    worker took in --pending-timeout stays queued: `query status ID` and `query results ID` find it again.
     """
     with reported():
         text = _sql(sql, file)
@@ -244,7 +244,7 @@ def stop(
     token_file: TokenFile = None,
     stack: Stack = "local",
 ) -> None:
-    """Stop a running query on the server, which cancels it in its database too. Exit code 11: it could not be stopped."""
+    """Stop a query on the server, queued or running, which cancels it in its database too. Exit code 11: it could not be."""
     with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
         left = client.stop(id)
         _tell(f"query {id}: {left.state}")

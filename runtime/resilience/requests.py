@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from runtime import executions
 from runtime.executions import Outcome
@@ -44,20 +44,31 @@ class Request(_shipped.Request):
             # Before the message goes back: whoever takes it must not wait for the lease of a dead process.
             _bury(self)
             again = self.task.acks_late and self.task.reject_on_worker_lost
+            if again:
+                _comes_next(self.message)
             _later(self, _end_write if again else lambda asked: _end(asked, work.LOST_READ, "lost"))
         return _shipped.Request.on_failure(self, exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
-    def reject(self, requeue: bool = False) -> None:
-        """Give the message back; what is to be executed again is the next one, and not behind all that waits.
 
-        As shipped (kombu 5.6) Redis's transport puts it last.
-        """
-        if requeue and not self.acknowledged:
-            try:
-                self.message.channel.qos.restore_by_tag(self.message.delivery_tag)
-            except Exception as error:
-                logger.warning("the message of task %s goes back behind the others: %s", self.id, error)
-        _shipped.Request.reject(self, requeue=requeue)
+def _comes_next(message: Any) -> None:
+    """Have the message, when it is given back, be the next one, and not behind all that waits.
+
+    As shipped (kombu 5.6) Redis's transport puts it last. Celery gives it back a turn of its loop later.
+    """
+    base = import_module("kombu.transport.virtual.base")
+
+    def reject(requeue: bool = False) -> None:
+        if not requeue:
+            cast(Any, type(message)).reject(message)
+            return
+        message.channel.qos.restore_by_tag(message.delivery_tag)
+        # Only what this process remembers: in the broker the message may be another worker's by now.
+        base.QoS.ack(message.channel.qos, message.delivery_tag)
+        message._state = "REQUEUED"
+        if wake := getattr(message.channel, "wake", None):
+            wake()
+
+    message.reject = reject
 
 
 def _bury(request: Any) -> None:

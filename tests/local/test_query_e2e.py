@@ -168,7 +168,7 @@ def test_a_result_that_is_gone_is_called_expired(platform: RunningPlatform) -> N
     password = platform.secrets["REDIS_OPERATOR_PASSWORD"]
     with Redis(host=instance.host, port=instance.port, username="operator", password=password, db=where.number) as store:
         assert query(platform, "results", str(run.status.id)).returncode == 0
-        assert store.delete(f"{where.prefix}{run.status.results_key}") == 1
+        assert store.delete(f"{where.prefix}@:{run.status.results_key}") == 1
     done = query(platform, "results", str(run.status.id))
     assert (done.returncode, done.stdout) == (8, "")
     assert "no longer has its rows" in done.stderr
@@ -184,13 +184,15 @@ def test_a_query_that_no_worker_takes_is_reported_and_answered_later(platform: R
         told = re.search(r"query (\d+) is still pending after 1 s: no worker .* Its queue is '(\S+)'", done.stderr)
         assert told, done.stderr
         assert told[2] == "default"
-        stopping = query(platform, "stop", told[1])
-        assert stopping.returncode == 11
-        assert "waits in the queue" in stopping.stderr
+        unwanted = query(platform, "SELECT 43 AS answer", "--timeout", "1")
+        assert unwanted.returncode == 6
+        assert re.search(r"query \d+ is stopped on the server\n$", unwanted.stderr), unwanted.stderr
     finally:
         worker.resume()
     done = query(platform, "results", told[1], "--format", "csv")
     assert (done.returncode, done.stdout) == (0, "answer\n42\n")
+    (never,) = re.findall(r"query (\d+) is stopped", unwanted.stderr)
+    assert query(platform, "results", never).returncode == 7
 
 
 def test_a_chart_that_fails_or_takes_too_long_says_so(platform: RunningPlatform) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from infra import access
 from local import binaries
@@ -28,6 +29,8 @@ DECLARED_LIMIT, STACK_LIMIT = 3, 7
 TENANT_LIMIT = 2
 #: Of Redis's operator.
 OPERATOR_PASSWORD = "operator"
+#: The metadata database as the init job leaves it.
+TEMPLATE = "initialized"
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="session")
-def prepared(services: Services) -> Prepared:
-    """The multi-tenant stack as local processes would have it, its metadata database ready."""
+def initialized(services: Services) -> Prepared:
+    """The multi-tenant stack as local processes would have it; what the init job made is a template."""
     plan = topology(
         "multi-tenant",
         platform="local",
@@ -234,4 +237,22 @@ def prepared(services: Services) -> Prepared:
     found = Prepared(services=services, topology=plan, first_run="")
     done = found.init()
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-8000:]
+    services.sql(f"ALTER DATABASE superset RENAME TO {TEMPLATE}", database="postgres")
     return Prepared(services=services, topology=plan, first_run=done.stdout)
+
+
+def renewed(initialized: Prepared) -> Prepared:
+    """The same with nothing that earlier tests left in the metadata database and in Redis."""
+    services = initialized.services
+    for statement in ("DROP DATABASE IF EXISTS superset WITH (FORCE)", f"CREATE DATABASE superset TEMPLATE {TEMPLATE}"):
+        services.sql(statement, database="postgres")
+    for port in (services.redis_port, services.redis_port + 1):
+        with Redis(port=port, username="operator", password=OPERATOR_PASSWORD) as server:
+            server.flushall()
+    return initialized
+
+
+@pytest.fixture(scope="module")
+def prepared(initialized: Prepared) -> Prepared:
+    """A stack of the module's own on the services that all share."""
+    return renewed(initialized)

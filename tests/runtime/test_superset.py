@@ -23,13 +23,13 @@ CACHES: dict[str, Purpose] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def topologies(prepared: Prepared) -> dict[str, Topology]:
     """Every stack file's topology as it is, but for the metadata database's address: nothing else is contacted at start."""
     return {stack: prepared.services.on_loopback(topology(stack)) for stack in STACKS}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def probed(prepared: Prepared, topologies: dict[str, Topology]) -> dict[str, Any]:
     environments = {
         stack: prepared.services.process_environment(plan, "web", f"probe-{stack}") for stack, plan in topologies.items()

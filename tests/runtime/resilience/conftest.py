@@ -18,7 +18,7 @@ import pytest
 from local import binaries
 from runtime import commands
 from runtime import coordination as module
-from tests.runtime.conftest import PROJECT, Prepared, free_ports, until
+from tests.runtime.conftest import PROJECT, Prepared, free_ports, renewed, until
 
 FINAL = ("success", "failed", "stopped", "timed_out")
 
@@ -139,8 +139,11 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL, with all children, as a node's end."""
+        children = self.children()
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # While one of them is there, the broker hands messages to their connection.
+        psutil.wait_procs(children, timeout=30)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -149,6 +152,12 @@ class Worker:
                 self.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+
+@pytest.fixture(scope="package")
+def prepared(initialized: Prepared) -> Prepared:
+    """A stack of this folder's own, which its web process and its workers keep."""
+    return renewed(initialized)
 
 
 @pytest.fixture
@@ -162,7 +171,7 @@ def coordination(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterato
     module.reset()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def web(prepared: Prepared) -> Iterator[Web]:
     prepared.services.sql("CREATE TABLE IF NOT EXISTS runs (marker text); ALTER TABLE runs OWNER TO analyst", "analytics")
     console = Web(prepared)
@@ -172,7 +181,7 @@ def web(prepared: Prepared) -> Iterator[Web]:
         console.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worker(prepared: Prepared, web: Web) -> Iterator[Worker]:
     running = Worker(prepared, "faulty").start()
     try:
