@@ -10,7 +10,6 @@ import argparse
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -137,9 +136,8 @@ def run(say: Callable[[str], None] = print, kills: int = KILLS, clients: int = C
         with Load(world, clients=clients, sql=statement, think=0.5) as load:
             killer.run(kills, ended)
         say(f"outcomes as seen by clients: {dict(load.counts())}")
-        opened = int(
-            world.sql("SELECT count(*) FROM query WHERE status NOT IN ('success', 'failed', 'stopped', 'timed_out')")
-        )
+        wait_until(lambda: _open(world) == 0, DRAIN, pause=1)
+        opened = _open(world)
         twice = int(
             world.sql(
                 "SELECT count(*) FROM (SELECT number FROM runs GROUP BY number HAVING count(*) > 1) t", SAMPLE_DATABASE
