@@ -121,6 +121,15 @@ def _secret(file: Path | None) -> str | None:
     return secret
 
 
-def queue_of(topology: Topology, username: str | None) -> str:
-    """The queue that the SQL of `username` goes to: of the tenant that lists the user, else the default one."""
-    return next((tenant.queue for tenant in topology.tenants if username in tenant.users), topology.celery.default_queue)
+def queue_of(topology: Topology, username: str | None) -> str | None:
+    """The queue that the SQL of `username` goes to: of the tenant that lists the user, else the default one.
+
+    None where only the server knows: roles or databases decide too, or the user is a token's.
+    """
+    if topology.urgent is not None and topology.urgent.roles:
+        return None
+    listed = next((tenant.queue for tenant in topology.tenants if username in tenant.users), None)
+    if listed is not None or not topology.tenants:
+        return listed or topology.celery.default_queue
+    told_otherwise = any(tenant.roles or tenant.databases for tenant in topology.tenants)
+    return None if username is None or told_otherwise else topology.celery.default_queue

@@ -478,5 +478,6 @@ def _naming_queue(connection: Connection) -> Generator[None]:
         if home is None:
             raise
         queue = queue_of(home.topology, connection.username)
-        hint = f"Its queue is {queue!r}: `superset-async status --stack {home.stack}` shows the workers"
+        its = f"Its queue is {queue!r}: " if queue else ""
+        hint = f"{its}`superset-async status --stack {home.stack}` shows the workers"
         raise NoWorkerError(f"{error}. {hint}") from None

@@ -154,13 +154,15 @@ def read_shared(connection: Any, prefix: str) -> Shared:
 class SharedMetrics(Collector):
     """What processes of the stack count in Redis, the bound of each queue, and the reaper's sign of life."""
 
-    def __init__(self, read: Callable[[], Shared], topology: Topology) -> None:
+    def __init__(self, read: Callable[[], Shared], topology: Callable[[], Topology]) -> None:
         self._read = read
-        self._bounds = dict.fromkeys(topology.celery.queues, topology.resilience.max_queued)
+        self._topology = topology
 
     def collect(self) -> Iterator[Metric]:
         """Bounds always; the rest where Redis can be read."""
-        yield _by_queue(metric_names.BOUND, "Messages in the queue beyond which a submission is refused", self._bounds)
+        plan = self._topology()
+        bounds = dict.fromkeys(plan.celery.queues, plan.resilience.max_queued)
+        yield _by_queue(metric_names.BOUND, "Messages in the queue beyond which a submission is refused", bounds)
         try:
             shared = self._read()
         except (RedisError, OSError, ValueError):
@@ -301,11 +303,14 @@ def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequ
     return Broker(client(database), database.prefix, queues or topology.celery.queues)
 
 
-def shared(topology: Topology, env: Mapping[str, str]) -> SharedMetrics:
-    """The counters of `topology`'s processes; ConfigurationError where the broker's password is not there."""
+def shared(topology: Topology, env: Mapping[str, str], now: Callable[[], Topology] | None = None) -> SharedMetrics:
+    """The counters of `topology`'s processes; ConfigurationError where the broker's password is not there.
+
+    `now` says what the topology is when they are looked at; None: as it is here.
+    """
     database = redis_config.located(topology, "coordination", _password(topology, env))
     connection = client(database)
-    return SharedMetrics(lambda: read_shared(connection, database.prefix), topology)
+    return SharedMetrics(lambda: read_shared(connection, database.prefix), now or (lambda: topology))
 
 
 def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -315,7 +320,7 @@ def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     ProcessCollector(registry=registry)
     # Queues of new tenants are told of without a restart.
     registry.register(QueueMetrics(broker(topology, env, lambda: live.topology().celery.queues).look, say))
-    registry.register(shared(topology, env))
+    registry.register(shared(topology, env, live.topology))
     # The first process of a container gets only the signals that it handles.
     signal.signal(signal.SIGTERM, _stop)
     with server(topology, registry) as serving:

@@ -102,4 +102,8 @@ def test_a_tenants_users_have_the_tenants_queue() -> None:
     tenant = topology.tenants[0]
     assert queue_of(topology, tenant.users[0]) == tenant.queue
     assert queue_of(topology, "nobody's user") == topology.celery.default_queue
-    assert queue_of(topology, None) == topology.celery.default_queue
+    assert queue_of(topology, None) is None
+    by_role = topology.model_copy(update={"tenants": (tenant.model_copy(update={"roles": ("Finance",)}),)})
+    assert queue_of(by_role, tenant.users[0]) == tenant.queue
+    assert queue_of(by_role, "nobody's user") is None
+    assert queue_of(plan("minimal", read("minimal")), None) == "default"

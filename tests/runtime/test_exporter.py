@@ -394,7 +394,8 @@ def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out
     database = redis_config.located(plan, "coordination", REDIS_PASSWORD)
     connection = client(database)
     registry = CollectorRegistry()
-    registry.register(exporter.shared(plan, environment(plan)))
+    now = [plan]
+    registry.register(exporter.shared(plan, environment(plan), lambda: now[0]))
     assert set(families(generate_latest(registry).decode())) == {metric_names.BOUND}
     counted = {field(metric_names.REFUSED, {"queue": queue, "reason": "queue_full"}): 3 for queue in ("default", 'a"b\n')}
     forged = [
@@ -420,6 +421,11 @@ def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out
         ('a"b\n', "queue_full", 3),
     }
     assert set(found) == {metric_names.BOUND, metric_names.REAPED_AT}
+    # A tenant has come since the exporter's start.
+    celery = plan.celery.model_copy(update={"queues": (*plan.celery.queues, "tenant-c")})
+    now[0] = plan.model_copy(update={"celery": celery})
+    later = families(generate_latest(registry).decode())
+    assert by_queue(later, metric_names.BOUND) == dict.fromkeys((*WAITING, "tenant-c"), plan.resilience.max_queued)
 
 
 def test_a_histogram_that_processes_count_is_one(plan: Topology) -> None:
