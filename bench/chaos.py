@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench.report import Check, as_markdown, show
 
-SCENARIOS = ("stampede", "killed_worker", "broker", "postgres", "leaking", "scale_in", "poison")
+SCENARIOS = ("stampede", "killed_worker", "broker", "postgres", "leaking", "scale_in", "removed_tenant", "poison")
 
 
 def run(names: list[str], console: Console) -> list[Check]:

@@ -81,36 +81,46 @@ class World:
     topology: Topology = field(init=False)
     secrets: Mapping[str, str] = field(init=False)
     known: dict[str, Any] = field(init=False)
+    _ports: dict[str, int] = field(default_factory=dict[str, int], init=False)
     _token: str | None = field(default=None, init=False)
     _before: dict[str, str | None] = field(default_factory=dict[str, str | None], init=False)
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="superset-async-scenario-"))
         ports = free_ports(5)
+        self._ports = dict(zip(("web_port", "postgres_port", "exporter_port", "redis_port"), ports, strict=False))
+        stacks = self.folder / "stacks"
+        stacks.mkdir()
+        for name, value in {STACKS_ENV: str(stacks), STATE_ENV: str(self.folder / "state")}.items():
+            self._before[name] = os.environ.get(name)
+            os.environ[name] = value
+        try:
+            self._up()
+        except BaseException:
+            self._end()
+            raise
+        self.sql(SLEEP, SAMPLE_DATABASE, user=SAMPLE_ROLE)
+        return self
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Give the stack file other settings and take it up, as its operator does."""
+        self.settings = settings
+        self._up()
+
+    def _up(self) -> None:
         config = {
             "topology": "minimal",
             "platform": "local",
             "databases": {SAMPLE_DATABASE: {"sample": True}},
-            "local": dict(zip(("web_port", "postgres_port", "exporter_port", "redis_port"), ports, strict=False)),
+            "local": self._ports,
         } | dict(self.settings)
-        stacks = self.folder / "stacks"
-        stacks.mkdir()
         text = yaml.safe_dump({"config": {f"superset-async:{key}": value for key, value in config.items()}})
-        (stacks / f"Pulumi.{STACK}.yaml").write_text(text)
-        for name, value in {STACKS_ENV: str(stacks), STATE_ENV: str(self.folder / "state")}.items():
-            self._before[name] = os.environ.get(name)
-            os.environ[name] = value
+        (self.folder / "stacks" / f"Pulumi.{STACK}.yaml").write_text(text)
         began = time.monotonic()
-        try:
-            running = platform.up(STACK, Steps(Console(stderr=True, quiet=True)))
-        except BaseException:
-            self._end()
-            raise
+        running = platform.up(STACK, Steps(Console(stderr=True, quiet=True)))
         self.topology, self.secrets = running.topology, running.secrets
         self.known = platform.status(STACK)
-        self.sql(SLEEP, SAMPLE_DATABASE, user=SAMPLE_ROLE)
         self.say(f"platform up in {time.monotonic() - began:.0f} s ({', '.join(sorted(self.known['processes']))})")
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
