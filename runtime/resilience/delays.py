@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from runtime import coordination
+from runtime.resilience import forks
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ class Sender:
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             try:
-                send_due(self._app)
+                with forks.undisturbed():
+                    send_due(self._app)
             except Exception as error:
                 logger.warning("delayed tasks were not sent: %s", error)
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from runtime import coordination
+from runtime.resilience import forks
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ class Publisher:
     def _run(self) -> None:
         while True:
             try:
-                publish(self._worker, held_here(), time.time())
+                with forks.undisturbed():
+                    publish(self._worker, held_here(), time.time())
             except Exception as error:
                 logger.warning("what worker %s holds was not published: %s", self._worker, error)
             if self._ended.wait(PUBLISH_SECONDS):

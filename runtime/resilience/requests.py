@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from runtime import executions
 from runtime.executions import Outcome
-from runtime.resilience import database, endings, leases, work
+from runtime.resilience import database, endings, forks, leases, work
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,9 @@ def _later(request: Any, end: Callable[[work.Work], None]) -> None:
 def _try(asked: work.Work, end: Callable[[work.Work], None]) -> None:
     for attempt in range(TRIES):
         try:
-            end(asked)
+            # The child is gone, and the next one is about to be forked.
+            with forks.undisturbed():
+                end(asked)
         except Exception as error:
             logger.warning("the end of %s %s was not written: %s", asked.kind, asked.subject, error)
             if attempt < TRIES - 1:

@@ -1,0 +1,89 @@
+"""What a worker's parent does in threads never meets a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from runtime.resilience import delays, forks, holdings, requests
+from runtime.resilience.work import Work
+
+
+def test_a_child_is_not_forked_while_a_thread_has_a_lock() -> None:
+    """A lock as libpq has, which the child would find locked for ever."""
+    library = threading.Lock()
+    inside = threading.Event()
+
+    def connect() -> None:
+        with forks.undisturbed(), library:
+            inside.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert inside.wait(5)
+    child = os.fork()
+    if child == 0:
+        free = library.acquire(timeout=1)
+        # The child, too, may use threads of its own.
+        with forks.undisturbed():
+            os._exit(0 if free else 1)
+    _, status = os.waitpid(child, 0)
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+    with forks.undisturbed():
+        pass
+
+
+def publishes(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holdings, "held_here", list)
+    monkeypatch.setattr(holdings, "publish", seen)
+    monkeypatch.setattr(holdings, "withdraw", lambda _: None)
+    publisher = holdings.Publisher("w")
+    publisher._ended.set()
+    publisher._run()
+
+
+def sends(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delays, "LOOK_SECONDS", 0)
+    sender = delays.Sender(None)
+
+    def once(app: Any) -> None:
+        sender.end()
+        seen(app)
+
+    monkeypatch.setattr(delays, "send_due", once)
+    sender._run()
+
+
+def ends(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "TRIES", 1)
+    requests._try(cast(Work, SimpleNamespace(kind="sql", subject="1")), seen)
+
+
+@pytest.mark.parametrize("do", [publishes, sends, ends])
+def test_the_threads_that_talk_to_redis_and_postgresql_keep_forks_away(
+    do: Callable[[Callable[..., Any], pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_fork: list[bool] = []
+
+    def ask() -> None:
+        may_fork.append(forks._lock.acquire(blocking=False))
+        if may_fork[-1]:
+            forks._lock.release()
+
+    def seen(*_: object) -> None:
+        # As the thread that forks, which is another one.
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+
+    do(seen, monkeypatch)
+    ask()
+    assert may_fork == [False, True]
