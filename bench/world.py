@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -161,14 +162,20 @@ class World:
         """SIGKILL a process with its children, as a node's end does; the supervisor starts it again at once."""
         parent = psutil.Process(self.pid(name))
         for process in (*parent.children(recursive=True), parent):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def kill_for(self, name: str, seconds: float) -> None:
         """SIGKILL a process and start it again after `seconds`."""
         self.kill(name)
-        wait_until(lambda: self._stopped(name), 10, pause=0.02)
+        self.stop(name)
         time.sleep(seconds)
         self.supervisor.start_process(name)
+
+    def stop(self, name: str) -> None:
+        """Stop a process, as a scale-in does, and wait for its end."""
+        if not wait_until(lambda: self._stopped(name), 60, pause=0.02):
+            raise RuntimeError(f"{name} does not stop within 60 s")
 
     def _stopped(self, name: str) -> bool:
         self.supervisor.stop_process(name)

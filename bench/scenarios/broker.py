@@ -96,7 +96,7 @@ def full(world: World, policy: str) -> list[Check]:
     operator = world.redis()
     usual = operator.config_get("maxmemory", "maxmemory-policy")
     queue = world.topology.celery.default_queue
-    world.supervisor.stop_process("worker-default")
+    world.stop("worker-default")
     client = world.client()
     refusals: list[str] = []
     seconds: list[float] = []

@@ -75,7 +75,7 @@ class Watch:
                 continue
             self.pids |= {child.pid for child in children}
             self.megabytes.append(sum(sizes))
-            self.largest_child = max(self.largest_child, *sizes)
+            self.largest_child = max([self.largest_child, *sizes])
 
 
 def run(say: Callable[[str], None] = print, queries: int = QUERIES, clients: int = CLIENTS) -> list[Check]:
