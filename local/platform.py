@@ -238,7 +238,8 @@ def _bootstrap_fingerprint(topology: Topology) -> str:
     sources = sorted([*(PROJECT / "runtime").rglob("*.py"), PROJECT / "local/bootstrap.py", PROJECT / "local/sample.py"])
     for path in (*sources, PROJECT / "requirements/superset.txt"):
         digest.update(path.read_bytes())
-    digest.update(repr((topology.databases, topology.admin_username, topology.caching)).encode())
+    made_from = (topology.databases, topology.admin_username, topology.caching, topology.celery.queues)
+    digest.update(repr(made_from).encode())
     return digest.hexdigest()
 
 
