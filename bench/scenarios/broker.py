@@ -104,9 +104,11 @@ def full(world: World, policy: str) -> list[Check]:
     before = operator.llen(queue)
     operator.config_set("maxmemory-policy", policy)
     operator.config_set("maxmemory", int(operator.info("memory")["used_memory"]) + 2**20)
-    for number in range(40):
+    # Ever smaller, until not even a message fits.
+    fillers = {f"filler:{size}:{number}": size for size in (100_000, 10_000, 1_000, 100) for number in range(40)}
+    for name, size in fillers.items():
         try:
-            operator.set(f"filler:{number}", b"x" * 100_000)
+            operator.set(name, b"x" * size)
         except Exception:  # noqa: S112 - full
             continue
     for number in range(10):
@@ -119,8 +121,7 @@ def full(world: World, policy: str) -> list[Check]:
     during = operator.llen(queue)
     operator.config_set("maxmemory", int(usual["maxmemory"]))
     operator.config_set("maxmemory-policy", usual["maxmemory-policy"])
-    for number in range(40):
-        operator.delete(f"filler:{number}")
+    operator.delete(*fillers)
     world.supervisor.start_process("worker-default")
     states: dict[str, int] = {}
     began = time.monotonic()
