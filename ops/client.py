@@ -50,6 +50,8 @@ _CLIENT_ID_LENGTH = 11
 _PAGE = 100
 #: More names than this are not read to find the nearest one.
 _MOST_NAMES = 1000
+#: What Superset says of a query's state while its metadata database is away.
+_ITS_OWN_ERRORS = frozenset({500, 422})
 _QUERY_ACCESS = frozenset(
     {
         "TABLE_SECURITY_ACCESS_ERROR",
@@ -134,6 +136,7 @@ class SupersetClient:
         self.url = self._session.url
         self.username = username
         self.backoff = backoff or Backoff()
+        self._retry_seconds = retry_seconds
         self._last_event: str | None = None
 
     def __repr__(self) -> str:
@@ -238,15 +241,25 @@ class SupersetClient:
 
         Raises QueryFailedError, QueryTimedOutError, QueryStoppedError with the last status; StillRunningError after
         `timeout` seconds and NoWorkerError after `pending_timeout` seconds in the queue (None: never), and neither of these
-        two touches the query.
+        two touches the query. A Superset that answers with an error (its metadata database is away) is asked again for as
+        long as one that cannot be reached.
         """
         query_id = query if isinstance(query, int) else query.id
         began = time.monotonic()
         # Nothing has ended yet when a submission is answered; a query of another day may have.
         pause = next(self.backoff.delays()) if isinstance(query, QueryHandle) else 0.0
+        patient_until: float | None = None
         for following in self.backoff.delays():
             time.sleep(pause)
-            status = self.status(query_id)
+            try:
+                status = self.status(query_id)
+            except UnexpectedAnswerError as error:
+                patient_until = patient_until or time.monotonic() + self._retry_seconds
+                if error.http_status not in _ITS_OWN_ERRORS or time.monotonic() > patient_until:
+                    raise
+                pause = following
+                continue
+            patient_until = None
             if on_update is not None:
                 on_update(status)
             if status.state.final:

@@ -72,7 +72,11 @@ class SubmissionRefusedError(ClientError):
 
 
 class UnexpectedAnswerError(ClientError):
-    """An answer that Superset 6.1 does not give, or an error of its own."""
+    """An answer that Superset 6.1 does not give, or an error of its own; with its HTTP status where that says something."""
+
+    def __init__(self, message: str, http_status: int | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
 
 
 class QueryFailedError(ClientError):

@@ -135,7 +135,7 @@ class Session:
         """Raise UnexpectedAnswerError for `answer`, saying what follows from it."""
         request = f"{answer.request.method} {answer.request.url.path}"
         raise UnexpectedAnswerError(
-            f"{self.url} answered {answer.status_code} to {request} ({reason(answer)}): {consequence}"
+            f"{self.url} answered {answer.status_code} to {request} ({reason(answer)}): {consequence}", answer.status_code
         )
 
     def _send(

@@ -287,6 +287,19 @@ def test_a_get_that_did_not_get_through_is_repeated(superset: Playing) -> None:
     assert len(superset.asked("GET", STATUS)) == 4
 
 
+def test_a_superset_without_its_database_is_asked_again_for_a_query_s_state(superset: Playing) -> None:
+    superset.query(record())
+    done = Answer({"id": 7, "result": record()})
+    superset.on("GET", STATUS, Answer({"message": "no connection"}, 500), Answer({"message": "no connection"}, 422), done)
+    with client_of(superset) as client:
+        assert client.wait(7).state == "success"
+        superset.on("GET", STATUS, Answer({"message": "no connection"}, 500))
+        with pytest.raises(errors.UnexpectedAnswerError, match="answered 500") as caught:
+            client.wait(7)
+    assert caught.value.http_status == 500
+    assert len(superset.asked("GET", STATUS)) > 5
+
+
 def test_a_login_above_the_rate_limit_is_tried_again_though_it_is_the_first_request(superset: Playing) -> None:
     superset.on("POST", LOGIN, Answer({}, 429), Answer({}, 429), Answer({"access_token": "a-token"}))
     with client_of(superset) as client:
