@@ -18,19 +18,29 @@ from tests.cluster.external_metrics import QueueDepths
 pytestmark = pytest.mark.cluster
 
 ROUTE = {"host": "superset.example.com", "from_namespaces": ["ingress"]}
+
+
+def existing(host: str) -> dict[str, Any]:
+    """Settings of a Redis that the stack does not run, over TLS, with its password in a Secret of its namespace."""
+    server = {"host": host, "port": 6380, "tls": True, "password_secret": "login", "cidrs": ["10.9.0.0/24"]}
+    return {"existing": server, "replicas": 0, "sentinel": False}
+
+
 #: Ways in which a stack can be made of other kinds of objects than the project's own stacks are.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "enterprise-hpa-ingress": (
+    "enterprise-hpa-ingress-tls": (
         "enterprise",
         {
+            "redis": {"tls_secret": "redis-certificate"},
             "workers": {"scaling": {"kind": "hpa"}},
             "metrics": {"service_monitor": True},
             "web": {"route": {**ROUTE, "kind": "ingress", "parent": "nginx", "tls_secret": "superset-tls"}},
         },
     ),
-    "enterprise-cloudnativepg-gateway": (
+    "enterprise-cnpg-gateway-existing-redis": (
         "enterprise",
         {
+            "redis": {"broker": existing("broker.example.com"), "cache": existing("cache.example.com")},
             "postgres": {"kind": "cloudnativepg", "instances": 3},
             "web": {"route": {**ROUTE, "kind": "gateway", "parent": "gateways/public", "tls_secret": None}},
         },
