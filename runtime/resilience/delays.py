@@ -119,11 +119,11 @@ class Sender:
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
-            try:
-                with forks.undisturbed():
+            with forks.undisturbed():
+                try:
                     send_due(self._app)
-            except Exception as error:
-                logger.warning("delayed tasks were not sent: %s", error)
+                except Exception as error:
+                    logger.warning("delayed tasks were not sent: %s", error)
 
 
 def _json() -> Any:

@@ -1,8 +1,9 @@
 """A worker's parent forks its children while threads of its own talk to Redis and PostgreSQL.
 
-The libraries below have locks (libpq's Kerberos, glibc's resolver, clients' pools). A child that is forked while a thread has
-one of them gets it locked, and nobody in the child unlocks it: at its first connection it waits for ever, with the task that it
-was given. So those threads work under `undisturbed`, and a fork waits until they are out.
+What they call has locks: libpq's Kerberos, glibc's resolver, clients' pools, the buffer of the stream that the log goes to. A
+child that is forked while a thread has one of them gets it locked, and nobody in the child unlocks it: at its first
+connection, or its first line of log, it waits for ever, with the task that it was given. So all that those threads do, their
+logging too, is `undisturbed`: a fork waits until they are out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """No child is forked by another thread during the block. What is in it has to end by timeouts of its own."""
+    """No child is forked by another thread during the block, which has to end by timeouts of its own."""
     with _lock:
         yield
 

@@ -108,11 +108,11 @@ class Publisher:
 
     def _run(self) -> None:
         while True:
-            try:
-                with forks.undisturbed():
+            with forks.undisturbed():
+                try:
                     publish(self._worker, held_here(), time.time())
-            except Exception as error:
-                logger.warning("what worker %s holds was not published: %s", self._worker, error)
+                except Exception as error:
+                    logger.warning("what worker %s holds was not published: %s", self._worker, error)
             if self._ended.wait(PUBLISH_SECONDS):
                 return
 

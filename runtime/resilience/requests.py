@@ -115,14 +115,14 @@ def _later(request: Any, end: Callable[[work.Work], None]) -> None:
 
 def _try(asked: work.Work, end: Callable[[work.Work], None]) -> None:
     for attempt in range(TRIES):
-        try:
-            # The child is gone, and the next one is about to be forked.
-            with forks.undisturbed():
+        if attempt:
+            time.sleep(TRY_SECONDS)
+        # The child is gone, and the next one is about to be forked.
+        with forks.undisturbed():
+            try:
                 end(asked)
-        except Exception as error:
-            logger.warning("the end of %s %s was not written: %s", asked.kind, asked.subject, error)
-            if attempt < TRIES - 1:
-                time.sleep(TRY_SECONDS)
-        else:
-            logger.info("%s %s: its child is gone, and its end is written where it has one", asked.kind, asked.subject)
-            return
+            except Exception as error:
+                logger.warning("the end of %s %s was not written: %s", asked.kind, asked.subject, error)
+            else:
+                logger.info("%s %s: its child is gone, and its end is written where it has one", asked.kind, asked.subject)
+                return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -67,10 +68,12 @@ def ends(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     requests._try(cast(Work, SimpleNamespace(kind="sql", subject="1")), seen)
 
 
+@pytest.mark.parametrize("outcome", ["succeeds", "fails"])
 @pytest.mark.parametrize("do", [publishes, sends, ends])
 def test_the_threads_that_talk_to_redis_and_postgresql_keep_forks_away(
-    do: Callable[[Callable[..., Any], pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+    do: Callable[[Callable[..., Any], pytest.MonkeyPatch], None], outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """While they work, and while they say how it went."""
     may_fork: list[bool] = []
 
     def ask() -> None:
@@ -83,7 +86,23 @@ def test_the_threads_that_talk_to_redis_and_postgresql_keep_forks_away(
         thread = threading.Thread(target=ask)
         thread.start()
         thread.join()
+        if outcome == "fails":
+            raise OSError("away")
 
-    do(seen, monkeypatch)
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            thread = threading.Thread(target=ask)
+            thread.start()
+            thread.join()
+
+    handler = Handler()
+    logger = logging.getLogger("runtime.resilience")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.addHandler(handler)
+    try:
+        do(seen, monkeypatch)
+    finally:
+        logger.removeHandler(handler)
     ask()
-    assert may_fork == [False, True]
+    assert may_fork[-1]
+    assert may_fork[:-1] == [False] * (2 if outcome == "fails" or do is ends else 1)
