@@ -116,6 +116,8 @@ def test_a_delayed_message_is_sent_once_when_it_is_due(
 ) -> None:
     monkeypatch.setattr(delays, "_json", lambda: __import__("json"))
     monkeypatch.setattr(delays, "SEND_SECONDS", 0.2)
+    # A worker of this folder's tests sends what is due in the real ones.
+    monkeypatch.setattr(delays, "DELAYED", f"{delays.DELAYED}:{subject}")
     app = App()
     monkeypatch.setattr(delays.Message, "send", lambda message, to: to.send(message))
     message = delays.Message("t", subject, [1], {"é": None}, "q", 2, 1, {})
