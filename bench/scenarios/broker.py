@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import OutOfMemoryError
+
 from bench.report import Check, percentiles, show
 from bench.world import Load, Outcome, World
 from ops.errors import SubmissionRefusedError
@@ -90,10 +92,25 @@ def killed(world: World) -> list[Check]:
     ]
 
 
+def _filled(operator: Any, first: int) -> list[str]:
+    """The names of values that take what memory is left: ever smaller, until not even a message fits."""
+    names: list[str] = []
+    for size in (100_000, 10_000, 1_000, 100):
+        for _ in range(40):
+            name = f"filler:{first + len(names)}"
+            try:
+                operator.set(name, b"x" * size)
+            except OutOfMemoryError:
+                break
+            names.append(name)
+    return names
+
+
 def full(world: World, policy: str) -> list[Check]:
     """The broker's memory is full behind a backlog that no worker takes; then it has room and a worker again."""
     fault = f"broker at maxmemory, {policy}"
     operator = world.redis()
+    compared = policy != "noeviction"
     usual = operator.config_get("maxmemory", "maxmemory-policy")
     queue = world.topology.celery.default_queue
     world.stop("worker-default")
@@ -104,14 +121,11 @@ def full(world: World, policy: str) -> list[Check]:
     before = operator.llen(queue)
     operator.config_set("maxmemory-policy", policy)
     operator.config_set("maxmemory", int(operator.info("memory")["used_memory"]) + 2**20)
-    # Ever smaller, until not even a message fits.
-    fillers = {f"filler:{size}:{number}": size for size in (100_000, 10_000, 1_000, 100) for number in range(40)}
-    for name, size in fillers.items():
-        try:
-            operator.set(name, b"x" * size)
-        except Exception:  # noqa: S112 - full
-            continue
+    fillers: list[str] = []
     for number in range(10):
+        if not compared or not fillers:
+            # What others let go of meanwhile is taken too.
+            fillers += _filled(operator, len(fillers))
         began = time.monotonic()
         try:
             handles.append(client.submit(f"SELECT {BACKLOG + number}", world.database_id))
@@ -133,7 +147,6 @@ def full(world: World, policy: str) -> list[Check]:
         states[state] = states.get(state, 0) + 1
     ended = time.monotonic() - began
     client.close()
-    compared = policy != "noeviction"
     return [
         Check(
             fault,

@@ -130,7 +130,7 @@ def _huge(world: World) -> str:
             status = client.wait(client.submit(sql, world.database_id, limit=100000), timeout=90, pending_timeout=None)
             client.results(status)
         except Exception as error:
-            return f"{type(error).__name__}: {str(error)[-150:]}"
+            return f"{type(error).__name__}: {str(error)[:150]}"
     return ""
 
 
