@@ -9,6 +9,9 @@ SUPERSET_VENV := .venv-superset
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
+# Without the compiled files that Python would write, every command takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install up down status logs clean render policy test test-cluster chaos lint format docs lock image
 

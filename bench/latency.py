@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--stack", default="local")
     parser.add_argument("--count", type=int, default=50)
     arguments = parser.parse_args()
+    if (state := platform.status(arguments.stack)["state"]) != "running":
+        parser.error(f"stack {arguments.stack} is {state} here; start it: make up STACK={arguments.stack}")
     parts = measure(arguments.stack, arguments.count)
     whole = statistics.median(parts["whole"])
     table = Table("part", "P50 ms", "P95 ms", "share of P50", box=None)
