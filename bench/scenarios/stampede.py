@@ -162,7 +162,9 @@ class Scene:
         """Process ids of those that compute something which others may wait for."""
         database = self.world.topology.database("coordination")
         redis = self.world.redis("broker", database.number)
-        return [int(redis.get(key).split(b"-")[0]) for key in redis.scan_iter(f"{database.prefix}flight:*")]
+        leases = [redis.get(key).decode() for key in redis.scan_iter(f"{database.prefix}flight:*")]
+        # runtime/caching/processes.py: "<where>:<pid>.<start> <word>".
+        return [int(lease.partition(" ")[0].rpartition(":")[2].partition(".")[0]) for lease in leases]
 
 
 def run(say: Callable[[str], None] = print) -> list[Check]:

@@ -1,7 +1,8 @@
 """Single flight: of identical computations in all processes of a stack, one runs, and the others wait for what it gives.
 
 The one has a lease in the coordination database, renewed by a thread while it computes. It ends the lease with an outcome,
-which wakes all who wait at once; when its process dies the lease ends by itself, and one of them takes over.
+which wakes all who wait at once. When its process dies, one who waits in the same container sees it and wakes the others, in
+all containers; where nobody can see it, the lease ends by itself. Then one of them takes over.
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from runtime import coordination
+from runtime.caching import processes
 
 logger = logging.getLogger(__name__)
 
 WAITED = "superset_async_cache_waited_total"
 REFRESHED = "superset_async_cache_refreshed_total"
-#: A process that died is found out after this long.
+#: A process that died, and that nobody sees, is found out after this long.
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.0
 #: How long an outcome is there for those who have not asked for it yet.
 OUTCOME_SECONDS = 60
-#: One blocking call to Redis: shorter than its client's socket timeout.
-SLICE_SECONDS = 1.0
+#: One blocking call to Redis, and how often one who waits looks for the holder: shorter than a client's socket timeout.
+SLICE_SECONDS = 0.5
 
 #: Outcomes. DONE: the value is stored. ALONE: there is one that could not be stored, so each computes for itself. AGAIN: it
 #: was not computed, someone else should try. FAILED is followed by the message of the failure, which all who wait share.
@@ -40,6 +42,14 @@ _END = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 redis.call('RPUSH', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
+"""
+#: For who sees that the holder is dead, unless somebody has the lease by now.
+_BURY = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return 1
 """
 
 
@@ -83,7 +93,7 @@ class Lease:
 
 def take(name: str, most_seconds: float) -> Lease | None:
     """The lease of `name`, renewed for at most `most_seconds`; None where another has it."""
-    lease = Lease(name, f"{os.getpid()}-{uuid.uuid4().hex}")
+    lease = Lease(name, f"{processes.name()} {uuid.uuid4().hex}")
     if not coordination.client().set(lease.key, lease.token, nx=True, px=int(LEASE_SECONDS * 1000)):
         return None
     _keeper.keep(lease, most_seconds)
@@ -96,10 +106,14 @@ def outcome(name: str, seconds: float) -> bytes | None:
     None where there is none yet, AGAIN where nobody computes.
     """
     client = coordination.client()
-    token = client.get(_key(name))
-    if token is None:
+    held = client.get(_key(name))
+    if held is None:
         return AGAIN
-    key = _outcome(token.decode())
+    token = held.decode()
+    key = _outcome(token)
+    if processes.has_ended(token.partition(" ")[0]):
+        client.eval(_BURY, 2, _key(name), key, token, AGAIN, OUTCOME_SECONDS * 1000)
+        return AGAIN
     # Moved from the list to itself: it wakes the next one who waits, and is still there for who comes later.
     return cast("bytes | None", client.blmove(key, key, min(seconds, SLICE_SECONDS)))
 

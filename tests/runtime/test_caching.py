@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from runtime import coordination
-from runtime.caching import envelope, files, flights, followers, lifetimes
+from runtime.caching import envelope, files, flights, followers, lifetimes, processes
 from runtime.caching.envelope import Envelope, RefusedError, opened, wrap
 from tests.runtime.conftest import OPERATOR_PASSWORD, Services, until
 
@@ -210,6 +212,45 @@ def test_a_lease_that_is_held_too_long_is_not_renewed(redis: Any, monkeypatch: p
     assert lease is not None
     until(lambda: not redis.exists(lease.key), 10, "the lease ends")
     assert flights.take("chart", 0.1) is not None
+
+
+def test_who_sees_that_the_holder_was_killed_takes_over_and_wakes_the_others(
+    redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flights, "LEASE_SECONDS", 600.0)
+    pid = os.fork()
+    if pid == 0:
+        flights.take("chart", 600)
+        time.sleep(600)
+        os._exit(0)
+    try:
+        until(lambda: bool(redis.exists("flight:chart")), 30, "the child holds it")
+        held = flights.Lease("chart", redis.get("flight:chart").decode())
+        assert flights.outcome("chart", 0.1) is None
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    try:
+        # Nobody has waited for it, so it is still in the list of processes.
+        until(lambda: flights.outcome("chart", 0.1) == flights.AGAIN, 30, "its end is seen")
+    finally:
+        os.waitpid(pid, 0)
+    assert redis.lrange(held.outcome, 0, -1) == [flights.AGAIN]
+    assert flights.take("chart", 60) is not None
+    assert flights.outcome("chart", 0.1) is None
+
+
+def test_a_process_is_known_by_more_than_its_number() -> None:
+    own = processes.name()
+    place, _, process = own.rpartition(":")
+    pid, _, start = process.partition(".")
+    assert not processes.has_ended(own)
+    assert processes.has_ended(f"{place}:{pid}.{int(start) - 1}"), "its number is another's by now"
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert processes.has_ended(f"{place}:{child.pid}.{start}")
+    # In another container, and what is no name at all.
+    for unseen in (f"another:{child.pid}.{start}", "", "x", place, f"{place}:", f"{place}:{child.pid}", f"{place}:a.b"):
+        assert not processes.has_ended(unseen)
 
 
 def test_what_is_left_undone_is_for_another(redis: Any) -> None:
