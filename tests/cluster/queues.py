@@ -10,6 +10,7 @@ from typing import Any, cast
 import redis
 
 from local.binaries import superset_python, valkey_server
+from tests import tls
 from tests.cluster.conftest import Rendered
 from tests.cluster.control_plane import ControlPlane, wait_until
 from tests.cluster.deployed import identity
@@ -18,9 +19,20 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Queues:
-    """The broker of a rendered stack, with the users of its Secret, and its queues; `sentinel` is the port of a Sentinel."""
+    """The broker of a rendered stack, with the users of its Secret, and its queues; `sentinel` is the port of a Sentinel.
 
-    def __init__(self, cluster: ControlPlane, rendered: Rendered, folder: Path, port: int, sentinel: int) -> None:
+    With `certificates` (a folder with those of localhost) both speak TLS only.
+    """
+
+    def __init__(
+        self,
+        cluster: ControlPlane,
+        rendered: Rendered,
+        folder: Path,
+        port: int,
+        sentinel: int,
+        certificates: Path | None = None,
+    ) -> None:
         self._cluster = cluster
         self._rendered = rendered
         self._folder = folder
@@ -28,21 +40,33 @@ class Queues:
         self.port, self.sentinel = port, sentinel
         secret = next(each for each in rendered.manifests if identity(each) == "Secret/redis-broker-auth")["stringData"]
         self._password: str = secret["broker-password"]
+        self._server = tls.redis_server() if certificates else str(valkey_server())
         for file in ("users.acl", "sentinel.acl"):
-            (folder / file).write_text(secret[file])
+            (folder / file).write_text(tls.known_to(self._server, secret[file]))
         common = f"bind 127.0.0.1\ndir {folder}\n"
-        (folder / "valkey.conf").write_text(f'{common}port {port}\naclfile {folder}/users.acl\nsave ""\n')
+        listen = "port {}\n"
+        if certificates:
+            listen = "port 0\ntls-port {}\ntls-replication yes\ntls-auth-clients no\n" + "".join(
+                f"tls-{what}-file {certificates}/{name}\n"
+                for what, name in (("cert", "tls.crt"), ("key", "tls.key"), ("ca-cert", "ca.crt"))
+            )
+        (folder / "valkey.conf").write_text(f'{common}{listen.format(port)}aclfile {folder}/users.acl\nsave ""\n')
+        # By its name, as pods know it: certificates have names.
         (folder / "sentinel.conf").write_text(
-            f"{common}port {sentinel}\naclfile {folder}/sentinel.acl\n"
-            f"sentinel monitor redis-broker 127.0.0.1 {port} 1\nsentinel auth-user redis-broker operator\n"
+            f"{common}{listen.format(sentinel)}aclfile {folder}/sentinel.acl\n"
+            "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+            f"sentinel monitor redis-broker localhost {port} 1\nsentinel auth-user redis-broker operator\n"
             f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
         )
-        self._client = redis.Redis(port=port, username="broker", password=self._password, decode_responses=True)
+        encryption: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(certificates / "ca.crt")} if certificates else {}
+        self._client = redis.Redis(
+            host="localhost", port=port, username="broker", password=self._password, decode_responses=True, **encryption
+        )
 
     def start(self) -> None:
         processes = self._cluster.processes
-        processes.start("valkey", [valkey_server(), self._folder / "valkey.conf"])
-        processes.start("sentinel", [valkey_server(), self._folder / "sentinel.conf", "--sentinel"])
+        processes.start("valkey", [self._server, self._folder / "valkey.conf"])
+        processes.start("sentinel", [self._server, self._folder / "sentinel.conf", "--sentinel"])
         wait_until(self._answers, "Valkey answers")
 
     def _answers(self) -> bool:

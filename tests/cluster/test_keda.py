@@ -1,4 +1,4 @@
-"""KEDA scales a worker pool on the length of its queue's list, in a real Valkey behind a real Sentinel: 2, 20, 2."""
+"""KEDA scales a worker pool on the length of its queue's list, in a real server behind a real Sentinel: 2, 20, 2."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from tests import tls
 from tests.cluster.conftest import FIGURES, Rendered, Stacks, built
 from tests.cluster.control_plane import ControlPlane, Manifest, wait_until
 from tests.cluster.deployed import settle
@@ -26,13 +27,23 @@ POOL = "worker-default"
 
 @pytest.fixture
 def rendered(stacks: Stacks, request: pytest.FixtureRequest) -> Rendered:
-    """The enterprise stack, or the one that a test is parametrized with."""
-    return stacks.render(NAMESPACE, getattr(request, "param", "enterprise"))
+    """The stack, with the changes, that a test is parametrized with."""
+    stack, changes = request.param
+    return stacks.render(NAMESPACE, stack, changes)
 
 
 @pytest.fixture
-def queues(cluster: ControlPlane, rendered: Rendered, tmp_path: Path) -> Iterator[Queues]:
-    running = Queues(cluster, rendered, tmp_path, cluster.port(2), cluster.port(3))
+def certificates(rendered: Rendered, tmp_path: Path) -> Path | None:
+    """Those of localhost, where the stack's Redis has TLS."""
+    if not any(each["kind"] == "TriggerAuthentication" and "redis-tls" in json.dumps(each) for each in rendered.manifests):
+        return None
+    tls.redis_server()
+    return tls.Authority(tmp_path / "authority").sign(tmp_path / "certificates", ["localhost"])
+
+
+@pytest.fixture
+def queues(cluster: ControlPlane, rendered: Rendered, certificates: Path | None, tmp_path: Path) -> Iterator[Queues]:
+    running = Queues(cluster, rendered, tmp_path, cluster.port(2), cluster.port(3), certificates)
     try:
         running.start()
         yield running
@@ -54,7 +65,7 @@ def on_this_machine(scaled: Manifest, sentinel: int, exporter: str = "") -> Mani
     spec: dict[str, Any] = scaled["spec"]
     for trigger in spec["triggers"]:
         if "addresses" in trigger["metadata"]:
-            trigger["metadata"]["addresses"] = f"127.0.0.1:{sentinel}"
+            trigger["metadata"]["addresses"] = f"localhost:{sentinel}"
         if "url" in trigger["metadata"]:
             trigger["metadata"]["url"] = exporter
     spec["pollingInterval"] = 2
@@ -67,9 +78,12 @@ def on_this_machine(scaled: Manifest, sentinel: int, exporter: str = "") -> Mani
 
 
 @pytest.fixture
-def watched(cluster: ControlPlane, rendered: Rendered) -> Iterator[None]:
+def watched(cluster: ControlPlane, rendered: Rendered, certificates: Path | None) -> Iterator[None]:
     """The log `workers` has every number of workers that was ever wanted, one a line."""
     cluster.apply(*(each for each in rendered.files if "scaledobject" not in each.name))
+    if certificates:
+        files = [f"--from-file={certificates / name}" for name in ("ca.crt", "tls.crt", "tls.key")]
+        cluster.kubectl("create", "secret", "generic", "redis-tls", f"--namespace={NAMESPACE}", *files)
     only = ("deployment", POOL, f"--namespace={NAMESPACE}", "--watch", '--output=jsonpath={.spec.replicas}{"\\n"}')
     cluster.processes.start("workers", [cluster.program("kubectl"), f"--kubeconfig={cluster.kubeconfig()}", "get", *only])
     yield
@@ -77,8 +91,16 @@ def watched(cluster: ControlPlane, rendered: Rendered) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("watched")
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        pytest.param(("enterprise", {}), id="in clear"),
+        pytest.param(("enterprise", {"redis": {"tls_secret": "redis-tls"}}), id="over TLS"),
+    ],
+    indirect=True,
+)
 def test_keda_scales_a_pool_on_its_queue_and_back(
-    cluster: ControlPlane, rendered: Rendered, queues: Queues, keda: Keda, tmp_path: Path
+    cluster: ControlPlane, rendered: Rendered, queues: Queues, keda: Keda, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """What is rendered, but for the address and for waits: lists, database, users, Sentinel, formula, bounds, step sizes."""
     scaled = next(each for each in rendered.manifests if each["kind"] == "ScaledObject")
@@ -104,14 +126,16 @@ def test_keda_scales_a_pool_on_its_queue_and_back(
     wait_until(lambda: scaled_to(20), "1600 waiting or running: as many workers as there may be", 60)
     queues.purge("default")
     wait_until(lambda: scaled_to(2), "none waiting and 100 running: 2 workers", 120)
-    FIGURES["KEDA, messages seen:workers"] = {"notes": " ".join(f"{seen}:{count}" for seen, count in steps)}
+    FIGURES[f"KEDA {request.node.callspec.id}, messages:workers"] = {
+        "notes": " ".join(f"{seen}:{count}" for seen, count in steps)
+    }
     assert list(dict.fromkeys(seen for seen, _ in steps)) == [0, 300, 400, 1600, 100]
     counts = [int(line) for line in cluster.processes.log("workers").split()]
     down = list(dict.fromkeys(counts[counts.index(20) :]))
     assert down == list(range(20, 1, -1)), "one worker goes at a time"
 
 
-@pytest.mark.parametrize("rendered", ["multi-tenant"], indirect=True)
+@pytest.mark.parametrize("rendered", [("multi-tenant", {})], indirect=True)
 def test_each_of_several_pools_is_scaled_on_what_waits_and_runs_in_its_own_queue(
     cluster: ControlPlane, rendered: Rendered, queues: Queues, keda: Keda, tmp_path: Path
 ) -> None:
