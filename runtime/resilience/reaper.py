@@ -44,6 +44,10 @@ WORKER_LOST = (
 MESSAGE_LOST = (
     "This query was lost before a worker began it: the broker does not have it any more. Nothing was executed. Run it again."
 )
+NOT_SENT = (
+    "This query was not handed to a worker: the request that submitted it ended before it could. Nothing was executed. Run it "
+    "again."
+)
 REQUEST_LOST = (
     "The web process that ran this query is gone, or gave up waiting for it. If the query only reads, run it again, "
     "asynchronously where it takes long; if it writes, look first at what it has written."
@@ -56,8 +60,8 @@ JOB_LOST = (
 @dataclass(frozen=True)
 class Pace:
     """Seconds: between looks (`every`); for which something must look lost (`apart`); for which nothing is ended after Redis
-    was away (`quiet`); after which a submission must have reached the broker (`unsent`), and a synchronous query must have
-    ended (`synchronous`)."""
+    was away (`quiet`); after which a submission must have reached the broker (`unsent`), and a synchronous query that runs
+    must have ended (`synchronous`)."""
 
     every: float
     apart: float
@@ -119,7 +123,8 @@ def lost(seen: Seen, pace: Pace) -> Lost:
 
     def is_lost(query: OpenQuery) -> bool:
         if query.task_id is None:
-            return query.seconds > pace.synchronous
+            # Written down, and not executed at once: its request died, or lost its database, before it was sent.
+            return query.seconds > (pace.synchronous if query.running else pace.unsent)
         return query.task_id not in known and (query.running or query.seconds > pace.unsent)
 
     return Lost(
@@ -232,7 +237,7 @@ class Reaper:
 
     def _end_query(self, lost_query: OpenQuery) -> None:
         session = _db().session
-        message = REQUEST_LOST if lost_query.task_id is None else WORKER_LOST if lost_query.running else MESSAGE_LOST
+        message = _message(lost_query)
         ended = endings.end_query(session.connection(), lost_query.id, message)
         _end_executions(session.connection(), "sql", str(lost_query.id))
         session.commit()
@@ -251,6 +256,12 @@ class Reaper:
         session.commit()
         logger.warning("chart job %s was lost, and its browser is told", job.job_id)
         coordination.count(metric_names.REAPED, what="job")
+
+
+def _message(query: OpenQuery) -> str:
+    if query.running:
+        return REQUEST_LOST if query.task_id is None else WORKER_LOST
+    return NOT_SENT if query.task_id is None else MESSAGE_LOST
 
 
 def _open_queries() -> tuple[OpenQuery, ...]:

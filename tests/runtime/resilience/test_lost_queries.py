@@ -235,6 +235,15 @@ def test_a_synchronous_query_ends_only_after_its_own_limit(world: World) -> None
     assert world.row(old)["error_message"] == reaper.REQUEST_LOST
 
 
+def test_a_query_that_was_written_down_and_never_sent_fails(world: World) -> None:
+    """Its request lost the metadata database, or died, in between."""
+    unsent = submitted(world)
+    world.broker.client(0).delete("tenant-a")
+    world.prepared.services.sql(f"UPDATE query SET extra_json = '{{}}' WHERE id = {unsent}")
+    world.web.look(*TWO_LOOKS)
+    assert (world.row(unsent)["status"], world.row(unsent)["error_message"]) == ("failed", reaper.NOT_SENT)
+
+
 def deliver(world: World, queue: str) -> str:
     """Take a message as kombu does, and forget it, as a killed worker does; the delivery tag."""
     client = world.broker.client(0)
