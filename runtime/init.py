@@ -27,7 +27,7 @@ from runtime.config.metadata import libpq
 from runtime.config.objects import client
 from runtime.model import AnalyticDatabase, Topology
 from runtime.ready import STEPS_TABLE, prepared_step
-from runtime.resilience import reaper
+from runtime.resilience import copies, reaper
 from runtime.statements import engine_params
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
@@ -295,6 +295,7 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     migrate(app, report)
     _db().session.connection().exec_driver_sql(executions.SCHEMA)
+    _db().session.connection().exec_driver_sql(copies.SCHEMA)
     _db().session.connection().exec_driver_sql(reaper.INDEX)
     _db().session.commit()
     declare_queues(topology, env, report)

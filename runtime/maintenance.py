@@ -8,6 +8,7 @@ from typing import Any
 
 from runtime import live, queues
 from runtime.executions import TABLE
+from runtime.resilience import copies
 
 logger = logging.getLogger(__name__)
 _celery: Any = import_module("superset.extensions").celery_app
@@ -25,8 +26,12 @@ def empty_retired_queues() -> None:
 
 @_celery.task(name="superset_async.prune_executions")
 def prune_executions(retention_period_days: int) -> None:
-    """Delete rows of the table of executions that began longer ago."""
+    """Delete rows of the table of executions that began longer ago, and copies of messages that are a day old."""
     session = import_module("superset.extensions").db.session
+    # Of queries that no worker ever began: stopped before, or refused.
+    session.execute(
+        import_module("sqlalchemy").text(f"DELETE FROM {copies.TABLE} WHERE sent_at < now() - make_interval(days => 1)")
+    )
     statement = f"DELETE FROM {TABLE} WHERE started_at < now() - make_interval(days => :days) AND ended_at IS NOT NULL"
     gone = session.execute(import_module("sqlalchemy").text(statement), {"days": retention_period_days})
     session.commit()

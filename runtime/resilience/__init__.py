@@ -1,6 +1,6 @@
 """How queries end, whatever happens to the processes between a user and a database.
 
-What the parts tell each other, all in the coordination database (`runtime.coordination`) but for the table of executions:
+What the parts tell each other, all in the coordination database (`runtime.coordination`) but for two tables:
 
 - `lease:<kind>:<subject>` (`leases`): who executes a query right now. It lives 15 s and is renewed every 5 s by the process
   that executes; without it, nobody does.
@@ -9,6 +9,7 @@ What the parts tell each other, all in the coordination database (`runtime.coord
   held by no worker, and not lost.
 - the table `superset_async_executions` (`runtime.executions`): one row an attempt. Its worker ends it; where the worker is
   gone, the next delivery of the message does, or the reaper.
+- the table `superset_async_messages` (`copies`): the message of each query that no worker has begun, should the broker lose it.
 
 `endings` has the only two ways to end something from outside: a query's row, a chart's event.
 """

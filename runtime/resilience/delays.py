@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from runtime import coordination
+from runtime import coordination, live
 from runtime.resilience import forks
 
 logger = logging.getLogger(__name__)
 
+#: How the names of this project's own headers of messages begin.
+HEADERS = "superset_async_"
 #: Sorted set: a task's id by when it is due. Hash: its message by its id.
 DELAYED = "delayed"
 MESSAGES = "delayed:messages"
@@ -54,8 +56,22 @@ class Message:
     soft_time_limit: float | None
     headers: dict[str, str]
 
+    def text(self) -> str:
+        """As JSON."""
+        return cast(str, _json().dumps(asdict(self)))
+
+    @staticmethod
+    def of(text: str) -> Message:
+        """The message whose `text()` this is."""
+        return Message(**_json().loads(text))
+
     def send(self, app: Any) -> None:
-        """Send it through Celery's `app`. Raises what kombu raises where the broker does not take it."""
+        """Send it through Celery's `app`, to the default queue where its own is gone, as the rest of that queue's messages.
+
+        Raises what kombu raises where the broker does not take it.
+        """
+        plan = live.topology().celery
+        queue = live.declared(self.queue) if self.queue in plan.queues else plan.default_queue
         # It has been routed: the router would look for a user of this process, which has none.
         router = import_module("celery.app.routes").Router(routes=(), queues=app.amqp.queues, app=app)
         app.send_task(
@@ -63,7 +79,7 @@ class Message:
             args=self.args,
             kwargs=self.kwargs,
             task_id=self.task_id,
-            queue=self.queue,
+            queue=queue,
             time_limit=self.time_limit,
             soft_time_limit=self.soft_time_limit,
             headers=self.headers,
@@ -74,7 +90,7 @@ class Message:
 def send_later(message: Message, seconds: float) -> None:
     """Have the task sent `seconds` from now. Raises what redis-py raises where Redis does not answer."""
     pipe = coordination.client().pipeline(transaction=True)
-    pipe.hset(coordination.key(MESSAGES), message.task_id, _json().dumps(asdict(message)))
+    pipe.hset(coordination.key(MESSAGES), message.task_id, message.text())
     pipe.zadd(coordination.key(DELAYED), {message.task_id: time.time() + seconds})
     pipe.execute()
 
@@ -85,19 +101,29 @@ def waiting() -> frozenset[str]:
 
 
 def send_due(app: Any) -> int:
-    """Send what is due, and return how much that was. Raises what redis-py or kombu raises; the rest is due again later."""
+    """Send what is due, and return how much that was.
+
+    Raises what redis-py raises, and the last of what kombu raised; what was not sent is due again later.
+    """
     now = time.time()
     keys = (coordination.key(DELAYED), coordination.key(MESSAGES))
     found = cast("list[Any]", coordination.client().eval(_TAKE_DUE, 2, *keys, now, now + SEND_SECONDS, AT_ONCE))
-    sent = 0
+    sent, failed = 0, None
     for task_id, text in zip(found[::2], found[1::2], strict=True):
-        if text:
-            Message(**_json().loads(_text(text))).send(app)
-            sent += 1
+        try:
+            if text:
+                Message.of(_text(text)).send(app)
+                sent += 1
+        except Exception as error:
+            # Not what is behind it.
+            failed = error
+            continue
         pipe = coordination.client().pipeline(transaction=True)
         pipe.zrem(keys[0], task_id)
         pipe.hdel(keys[1], task_id)
         pipe.execute()
+    if failed is not None:
+        raise failed
     return sent
 
 

@@ -24,7 +24,7 @@ from runtime import coordination, executions, metric_names, superset_version
 from runtime.config import load_topology
 from runtime.executions import Attempt, Execution, Outcome
 from runtime.model import Topology
-from runtime.resilience import database, delays, endings, jobs, leases, transient, work
+from runtime.resilience import copies, database, delays, endings, jobs, leases, transient, work
 from runtime.resilience.reading import may_write
 from runtime.statements import ENDED, is_read_only
 from runtime.tenancy.identity import TENANT_HEADER, tenant_of_queue
@@ -44,9 +44,6 @@ PUT_OFF_SECONDS = 60.0
 ROW_SECONDS = 5.0
 #: First and factor of the back-off of retries, in seconds.
 BACKOFF_FIRST, BACKOFF_FACTOR = 2.0, 2.0
-
-#: How the names of this project's own headers of messages begin.
-HEADERS = "superset_async_"
 
 Call = Callable[..., Any]
 
@@ -147,7 +144,7 @@ class Delivery:
         # Superset takes the guest's token out of a chart's arguments.
         arguments = copy.deepcopy(args) if asked.kind == "chart" else args
         fields = cast("dict[str, Any]", vars(request))
-        headers = {name: str(value) for name, value in fields.items() if name.startswith(HEADERS)}
+        headers = {name: str(value) for name, value in fields.items() if name.startswith(delays.HEADERS)}
 
         self._tenant = headers.get(TENANT_HEADER) or tenant_of_queue(self._queue)
         self._message = delays.Message(task.name, str(request.id), list(arguments), kwargs, self._queue, hard, soft, headers)
@@ -360,6 +357,8 @@ class Delivery:
 
 def _begin(execution: Execution, attempt: int) -> bool:
     with database.transaction() as connection:
+        if execution.kind == "sql":
+            copies.drop(connection, int(execution.subject))
         return executions.begin(connection, execution, attempt)
 
 

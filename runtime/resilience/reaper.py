@@ -25,7 +25,7 @@ from runtime.config import load_topology, redis, secrets
 from runtime.config.objects import client
 from runtime.executions import TABLE
 from runtime.model import Topology
-from runtime.resilience import delays, endings, holdings, jobs, leases
+from runtime.resilience import copies, delays, endings, holdings, jobs, leases
 from runtime.resilience.messages import Messages
 from runtime.resilience.submission import OPEN, SQL_TASK, TASK_KEY
 
@@ -237,6 +237,8 @@ class Reaper:
 
     def _end_query(self, lost_query: OpenQuery) -> None:
         session = _db().session
+        if lost_query.task_id and not lost_query.running and self._sent_again(lost_query.id):
+            return
         message = _message(lost_query)
         ended = endings.end_query(session.connection(), lost_query.id, message)
         _end_executions(session.connection(), "sql", str(lost_query.id))
@@ -246,6 +248,19 @@ class Reaper:
             coordination.count(metric_names.REAPED, what="query")
             if lost_query.running:
                 Canceller.of_this_process().cancel(lost_query.id)
+
+    def _sent_again(self, query_id: int) -> bool:
+        """Send the copy of a message that the broker lost before a worker had it, if that was not done yet."""
+        session = _db().session
+        message = copies.again(session.connection(), query_id)
+        if message is not None:
+            delays.send_later(message, 0)
+        session.commit()
+        if message is None:
+            return False
+        logger.warning("query %s was lost before a worker began it, and is sent again", query_id)
+        coordination.count(metric_names.REAPED, what="copy")
+        return True
 
     def _end_job(self, job: jobs.Job) -> None:
         endings.end_chart(job.metadata, JOB_LOST)

@@ -24,7 +24,8 @@ from runtime import coordination, metric_names, superset_version
 from runtime.config import load_topology, redis, secrets
 from runtime.config.objects import client as redis_client
 from runtime.model import Resilience, Topology
-from runtime.resilience import jobs
+from runtime.resilience import copies, jobs
+from runtime.resilience.delays import HEADERS, Message
 from runtime.resilience.messages import PRIORITY_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -138,9 +139,13 @@ def _broker() -> tuple[Any, str]:
     return redis_client(database), database.prefix
 
 
-def queue_of(task: Any, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
-    """The queue that Celery will send this task to; it asks the stack's router the same way."""
-    return str(task.app.amqp.router.route({}, task.name, args, dict(kwargs))["queue"].name)
+def routed(task: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Message:
+    """The message that Celery will send for this task: it asks the stack's router the same way."""
+    route = task.app.amqp.router.route({}, task.name, args, dict(kwargs))
+    headers = cast("dict[str, Any]", route.get("headers") or {})
+    hard, soft = headers.get("timelimit") or (None, None)
+    own = {name: str(value) for name, value in headers.items() if name.startswith(HEADERS)}
+    return Message(task.name, task_id, list(args), dict(kwargs), str(route["queue"].name), hard, soft, own)
 
 
 class ChartTask:
@@ -153,7 +158,7 @@ class ChartTask:
         """Send it under its job's id; a Refusal ends the request where it cannot be."""
         # A guest's token goes with the message, and nowhere else.
         metadata = {key: value for key, value in cast("dict[str, Any]", args[0]).items() if key != "guest_token"}
-        queue = queue_of(self._task, args, {})
+        queue = routed(self._task, str(metadata["job_id"]), args, {}).queue
         user = jobs.user_of(metadata)
         try:
             check(queue, user, metadata.get("user_id"))
@@ -177,17 +182,19 @@ class _SqlTask:
         self._task, self._query = task, query
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
-        queue = queue_of(self._task, args, kwargs)
-        check(queue, f"user:{self._query.user_id}", self._query.user_id, own=1)
         task_id = f"{SQL_TASK}{self._query.id}"
+        message = routed(self._task, task_id, args, kwargs)
+        check(message.queue, f"user:{self._query.user_id}", self._query.user_id, own=1)
         self._query.set_extra_json_key(TASK_KEY, task_id)
+        session = _db().session
+        copies.keep(session.connection(), self._query.id, message)
         # The worker must read what was decided here, its row limit too.
-        _db().session.commit()
+        session.commit()
         try:
             return self._task.apply_async(args, kwargs, task_id=task_id)
         except Exception as error:
-            logger.exception("query %s could not be sent to queue %r", self._query.id, queue)
-            raise broker_refused(error, queue) from error
+            logger.exception("query %s could not be sent to queue %r", self._query.id, message.queue)
+            raise broker_refused(error, message.queue) from error
 
 
 def _superset_error(refusal: Refusal) -> Exception:

@@ -120,22 +120,26 @@ def test_a_delayed_message_is_sent_once_when_it_is_due(
     monkeypatch.setattr(delays, "DELAYED", f"{delays.DELAYED}:{subject}")
     app = App()
     monkeypatch.setattr(delays.Message, "send", lambda message, to: to.send(message))
-    message = delays.Message("t", subject, [1], {"é": None}, "q", 2, 1, {})
+    message, other = (delays.Message("t", f"{subject}-{n}", [1], {"é": None}, "q", 2, 1, {}) for n in (1, 2))
+    both = {message.task_id, other.task_id}
     delays.send_later(message, 0.3)
-    assert subject in delays.waiting()
+    delays.send_later(other, 0.3)
+    assert delays.waiting() == both
     assert (delays.send_due(app), app.sent) == (0, [])
     time.sleep(0.4)
     with pytest.raises(ConnectionError):
         delays.send_due(app)
-    assert subject in delays.waiting()
+    # The one that was refused waits, and the other did not wait for it.
+    assert app.sent == [(other.task_id, {"é": None})]
+    assert delays.waiting() == {message.task_id}
     until(lambda: bool(delays.send_due(app)), 5, "it is due again")
-    assert app.sent == [(subject, {"é": None})]
-    assert subject not in delays.waiting()
+    assert app.sent[1:] == [(message.task_id, {"é": None})]
+    assert delays.waiting() == set()
     assert delays.send_due(app) == 0
     # One that comes twice to the same delay is one.
     delays.send_later(message, 60)
     delays.send_later(message, 90)
-    assert [it for it in delays.waiting() if it == subject] == [subject]
+    assert delays.waiting() == {message.task_id}
 
 
 def test_what_workers_hold_is_what_they_last_said(subject: str, coordination: Any) -> None:

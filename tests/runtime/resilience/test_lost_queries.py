@@ -175,21 +175,60 @@ def submitted(world: World, user: str = "alice", sql: str = "SELECT 1") -> int:
     return int(answer["json"]["query"]["queryId"])
 
 
-def test_a_query_whose_message_the_broker_lost_fails_and_its_neighbour_waits_on(world: World) -> None:
+def forget_copies(world: World) -> None:
+    """As if all messages so far had been sent a second time."""
+    world.prepared.services.sql("DELETE FROM superset_async_messages")
+
+
+def test_a_query_whose_message_the_broker_lost_is_sent_once_more_and_its_neighbour_waits_on(world: World) -> None:
     gone, kept = submitted(world, "alice"), submitted(world, "bob")
+    (text,) = world.broker.client(0).lrange("tenant-a", 0, -1)
     world.broker.client(0).delete("tenant-a")
     since = int(time.time() * 1000) - 1000
+    world.web.look(*TWO_LOOKS)
+    assert (world.row(gone)["status"], world.row(kept)["status"]) == ("pending", "pending")
+    assert world.web.send_due() == 1
+    # All that a worker reads of a message: what it executes, under which id, with which limits, for whom.
+    (again,) = world.broker.client(0).lrange("tenant-a", 0, -1)
+    first, second = json.loads(text), json.loads(again)
+    assert second["body"] == first["body"]
+    kept_headers = ("task", "id", "timelimit", "superset_async_tenant")
+    assert {name: second["headers"][name] for name in kept_headers} == {
+        name: first["headers"][name] for name in kept_headers
+    }
+    # What is lost twice is not sent for ever.
+    world.broker.client(0).delete("tenant-a")
     world.web.look(1, 9)
     assert world.row(gone)["status"] == "pending"
     world.web.look(2)
     assert (world.row(gone)["status"], world.row(kept)["status"]) == ("failed", "pending")
     assert world.row(gone)["error_message"] == reaper.MESSAGE_LOST
     assert world.web.changed("alice", since) == {world.row(gone)["client_id"]: "failed"}
-    assert world.counted("superset_async_reaped_total") == {"query": 1}
+    assert world.counted("superset_async_reaped_total") == {"copy": 1, "query": 1}
+
+
+def test_what_is_sent_again_to_a_queue_that_is_gone_waits_in_the_default_one(world: World) -> None:
+    """Its tenant was removed from the stack meanwhile."""
+    submitted(world)
+    world.broker.client(0).delete("tenant-a")
+    world.prepared.services.sql("UPDATE superset_async_messages SET message = replace(message, 'tenant-a', 'removed')")
+    world.web.look(*TWO_LOOKS)
+    assert world.web.send_due() == 1
+    assert world.waiting("default") == 1
+
+
+def test_a_query_that_is_stopped_while_its_message_is_lost_is_not_sent(world: World) -> None:
+    query = submitted(world)
+    world.broker.client(0).delete("tenant-a")
+    assert world.web.stop("alice", world.row(query)["client_id"]) == 200
+    world.web.look(*TWO_LOOKS)
+    assert world.web.send_due() == 0
+    assert world.row(query)["status"] == "stopped"
 
 
 def test_nothing_is_ended_right_after_redis_was_away(world: World) -> None:
     query = submitted(world)
+    forget_copies(world)
     world.broker.kill()
     world.broker.start()
     world.broker.client(0).delete("tenant-a")

@@ -12,7 +12,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-from runtime.resilience import jobs, reaper, submission
+from runtime.resilience import delays, jobs, reaper, submission
 from tests.runtime.web_process import PASSWORD, Browser
 
 
@@ -100,6 +100,10 @@ class Process:
                         raise RuntimeError("another reaper is at work")
                     self._reaper.look()
                 import_module("superset.extensions").db.session.remove()
+
+    def send_due(self) -> int:
+        """Send what is delayed until now, as a worker's parent process does: how many that was."""
+        return delays.send_due(import_module("superset.extensions").celery_app)
 
 
 def main() -> None:
