@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import redis
 
+from components import redis as pods
 from local.binaries import superset_python, valkey_server
+from runtime.model import Topology
 from tests import tls
 from tests.cluster.conftest import Rendered
 from tests.cluster.control_plane import ControlPlane, wait_until
@@ -44,16 +46,15 @@ class Queues:
         for file in ("users.acl", "sentinel.acl"):
             (folder / file).write_text(tls.known_to(self._server, secret[file]))
         common = f"bind 127.0.0.1\ndir {folder}\n"
-        listen = "port {}\n"
-        if certificates:
-            listen = "port 0\ntls-port {}\ntls-replication yes\ntls-auth-clients no\n" + "".join(
-                f"tls-{what}-file {certificates}/{name}\n"
-                for what, name in (("cert", "tls.crt"), ("key", "tls.key"), ("ca-cert", "ca.crt"))
-            )
-        (folder / "valkey.conf").write_text(f'{common}{listen.format(port)}aclfile {folder}/users.acl\nsave ""\n')
+
+        def listen(at: int) -> str:
+            lines = "\n".join(pods.listen(self._topology().instance("redis-broker"), at))
+            return lines.replace(pods.TLS, str(certificates)) + "\n"
+
+        (folder / "valkey.conf").write_text(f'{common}{listen(port)}aclfile {folder}/users.acl\nsave ""\n')
         # By its name, as pods know it: certificates have names.
         (folder / "sentinel.conf").write_text(
-            f"{common}{listen.format(sentinel)}aclfile {folder}/sentinel.acl\n"
+            f"{common}{listen(sentinel)}aclfile {folder}/sentinel.acl\n"
             "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
             f"sentinel monitor redis-broker localhost {port} 1\nsentinel auth-user redis-broker operator\n"
             f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
@@ -62,6 +63,10 @@ class Queues:
         self._client = redis.Redis(
             host="localhost", port=port, username="broker", password=self._password, decode_responses=True, **encryption
         )
+
+    def _topology(self) -> Topology:
+        configuration = next(each for each in self._rendered.manifests if identity(each) == "ConfigMap/superset-topology")
+        return Topology.model_validate_json(configuration["data"]["topology.json"])
 
     def start(self) -> None:
         processes = self._cluster.processes
@@ -82,8 +87,7 @@ class Queues:
 
     def start_exporter(self, port: int) -> str:
         """Serve the stack's queue metrics on `port`; the URL."""
-        configuration = next(each for each in self._rendered.manifests if identity(each) == "ConfigMap/superset-topology")
-        topology: dict[str, Any] = json.loads(configuration["data"]["topology.json"])
+        topology: dict[str, Any] = json.loads(self._topology().model_dump_json())
         topology["platform"] = "local"
         topology["exporter"] |= {"host": "127.0.0.1", "port": port}
         for instance in topology["redis"]:
