@@ -294,9 +294,8 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
     if not password:
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     migrate(app, report)
-    _db().session.connection().exec_driver_sql(executions.SCHEMA)
-    _db().session.connection().exec_driver_sql(copies.SCHEMA)
-    _db().session.connection().exec_driver_sql(reaper.INDEX)
+    for statements in (executions.SCHEMA, copies.SCHEMA, reaper.INDEX):
+        _db().session.connection().exec_driver_sql(statements)
     _db().session.commit()
     declare_queues(topology, env, report)
     sync_roles(app, report)

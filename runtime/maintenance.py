@@ -28,10 +28,7 @@ def empty_retired_queues() -> None:
 def prune_executions(retention_period_days: int) -> None:
     """Delete rows of the table of executions that began longer ago, and copies of messages that are a day old."""
     session = import_module("superset.extensions").db.session
-    # Of queries that no worker ever began: stopped before, or refused.
-    session.execute(
-        import_module("sqlalchemy").text(f"DELETE FROM {copies.TABLE} WHERE sent_at < now() - make_interval(days => 1)")
-    )
+    copies.prune(session.connection())
     statement = f"DELETE FROM {TABLE} WHERE started_at < now() - make_interval(days => :days) AND ended_at IS NOT NULL"
     gone = session.execute(import_module("sqlalchemy").text(statement), {"days": retention_period_days})
     session.commit()

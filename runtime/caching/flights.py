@@ -43,14 +43,6 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 redis.call('RPUSH', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 """
-#: For who sees that the holder is dead, unless somebody has the lease by now.
-_BURY = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return 1
-"""
 
 
 class FailedError(Exception):
@@ -74,16 +66,24 @@ class Lease:
         return _key(self.name)
 
     @property
+    def holder(self) -> str:
+        """The name of the process that took it (`processes`)."""
+        return self.token.partition(" ")[0]
+
+    @property
     def outcome(self) -> str:
         """The key in which the outcome is told."""
-        return _outcome(self.token)
+        return coordination.key("flown", self.token)
 
     def renew(self) -> None:
         """Hold it for LEASE_SECONDS from now, unless it was lost."""
         coordination.client().eval(_RENEW, 1, self.key, self.token, int(LEASE_SECONDS * 1000))
 
     def end(self, outcome: bytes) -> None:
-        """Give it up with `outcome`, once. It never fails: without Redis the lease ends by itself."""
+        """Give it up with `outcome`: its holder, once, or who saw the holder's death.
+
+        It never fails: without Redis the lease ends by itself.
+        """
         _keeper.drop(self)
         try:
             coordination.client().eval(_END, 2, self.key, self.outcome, self.token, outcome, OUTCOME_SECONDS * 1000)
@@ -106,16 +106,15 @@ def outcome(name: str, seconds: float) -> bytes | None:
     None where there is none yet, AGAIN where nobody computes.
     """
     client = coordination.client()
-    held = client.get(_key(name))
-    if held is None:
+    token = client.get(_key(name))
+    if token is None:
         return AGAIN
-    token = held.decode()
-    key = _outcome(token)
-    if processes.has_ended(token.partition(" ")[0]):
-        client.eval(_BURY, 2, _key(name), key, token, AGAIN, OUTCOME_SECONDS * 1000)
+    lease = Lease(name, token.decode())
+    if processes.has_ended(lease.holder):
+        lease.end(AGAIN)
         return AGAIN
     # Moved from the list to itself: it wakes the next one who waits, and is still there for who comes later.
-    return cast("bytes | None", client.blmove(key, key, min(seconds, SLICE_SECONDS)))
+    return cast("bytes | None", client.blmove(lease.outcome, lease.outcome, min(seconds, SLICE_SECONDS)))
 
 
 def waited() -> None:
@@ -130,10 +129,6 @@ def refreshed() -> None:
 
 def _key(name: str) -> str:
     return coordination.key("flight", name)
-
-
-def _outcome(token: str) -> str:
-    return coordination.key("flown", token)
 
 
 class _Keeper:

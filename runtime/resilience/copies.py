@@ -41,3 +41,8 @@ def again(connection: Any, query_id: int) -> Message | None:
 def drop(connection: Any, query_id: int) -> None:
     """Forget the copy: a worker has the message."""
     connection.exec_driver_sql(f"DELETE FROM {TABLE} WHERE query_id = %s", (query_id,))
+
+
+def prune(connection: Any) -> None:
+    """Forget those of a day ago: of queries that no worker ever began, since they were stopped or refused."""
+    connection.exec_driver_sql(f"DELETE FROM {TABLE} WHERE sent_at < now() - make_interval(days => 1)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, cast
@@ -20,7 +21,7 @@ from runtime.resilience import forks
 logger = logging.getLogger(__name__)
 
 #: How the names of this project's own headers of messages begin.
-HEADERS = "superset_async_"
+_HEADERS = "superset_async_"
 #: Sorted set: a task's id by when it is due. Hash: its message by its id.
 DELAYED = "delayed"
 MESSAGES = "delayed:messages"
@@ -85,6 +86,11 @@ class Message:
             headers=self.headers,
             router=router,
         )
+
+
+def own_headers(fields: Mapping[str, Any]) -> dict[str, str]:
+    """This project's own among a message's headers, which go with it when it is sent again."""
+    return {name: str(value) for name, value in fields.items() if name.startswith(_HEADERS)}
 
 
 def send_later(message: Message, seconds: float) -> None:

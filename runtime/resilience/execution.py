@@ -143,8 +143,7 @@ class Delivery:
         self._soft_limit = float(soft or task.soft_time_limit or 0)
         # Superset takes the guest's token out of a chart's arguments.
         arguments = copy.deepcopy(args) if asked.kind == "chart" else args
-        fields = cast("dict[str, Any]", vars(request))
-        headers = {name: str(value) for name, value in fields.items() if name.startswith(delays.HEADERS)}
+        headers = delays.own_headers(cast("dict[str, Any]", vars(request)))
 
         self._tenant = headers.get(TENANT_HEADER) or tenant_of_queue(self._queue)
         self._message = delays.Message(task.name, str(request.id), list(arguments), kwargs, self._queue, hard, soft, headers)

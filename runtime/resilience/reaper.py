@@ -253,11 +253,10 @@ class Reaper:
         """Send the copy of a message that the broker lost before a worker had it, if that was not done yet."""
         session = _db().session
         message = copies.again(session.connection(), query_id)
-        if message is not None:
-            delays.send_later(message, 0)
-        session.commit()
         if message is None:
             return False
+        delays.send_later(message, 0)
+        session.commit()
         logger.warning("query %s was lost before a worker began it, and is sent again", query_id)
         coordination.count(metric_names.REAPED, what="copy")
         return True

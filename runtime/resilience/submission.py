@@ -25,7 +25,7 @@ from runtime.config import load_topology, redis, secrets
 from runtime.config.objects import client as redis_client
 from runtime.model import Resilience, Topology
 from runtime.resilience import copies, jobs
-from runtime.resilience.delays import HEADERS, Message
+from runtime.resilience.delays import Message, own_headers
 from runtime.resilience.messages import PRIORITY_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -144,8 +144,8 @@ def routed(task: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, An
     route = task.app.amqp.router.route({}, task.name, args, dict(kwargs))
     headers = cast("dict[str, Any]", route.get("headers") or {})
     hard, soft = headers.get("timelimit") or (None, None)
-    own = {name: str(value) for name, value in headers.items() if name.startswith(HEADERS)}
-    return Message(task.name, task_id, list(args), dict(kwargs), str(route["queue"].name), hard, soft, own)
+    queue = str(route["queue"].name)
+    return Message(task.name, task_id, list(args), dict(kwargs), queue, hard, soft, own_headers(headers))
 
 
 class ChartTask:

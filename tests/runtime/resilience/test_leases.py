@@ -121,10 +121,9 @@ def test_a_delayed_message_is_sent_once_when_it_is_due(
     app = App()
     monkeypatch.setattr(delays.Message, "send", lambda message, to: to.send(message))
     message, other = (delays.Message("t", f"{subject}-{n}", [1], {"é": None}, "q", 2, 1, {}) for n in (1, 2))
-    both = {message.task_id, other.task_id}
     delays.send_later(message, 0.3)
     delays.send_later(other, 0.3)
-    assert delays.waiting() == both
+    assert delays.waiting() == {message.task_id, other.task_id}
     assert (delays.send_due(app), app.sent) == (0, [])
     time.sleep(0.4)
     with pytest.raises(ConnectionError):

@@ -226,6 +226,16 @@ def test_a_query_that_is_stopped_while_its_message_is_lost_is_not_sent(world: Wo
     assert world.row(query)["status"] == "stopped"
 
 
+def test_copies_of_queries_that_no_worker_ever_began_go_after_a_day(world: World) -> None:
+    old, young = submitted(world), submitted(world)
+    ids = "SELECT string_agg(query_id::text, ',' ORDER BY query_id) FROM superset_async_messages WHERE query_id >= "
+    move = "UPDATE superset_async_messages SET sent_at = now() - interval '25 hours' WHERE query_id = "
+    world.prepared.services.sql(f"{move}{old}")
+    assert world.prepared.services.sql(f"{ids}{old}") == f"{old},{young}"
+    world.web.prune(90)
+    assert world.prepared.services.sql(f"{ids}{old}") == str(young)
+
+
 def test_nothing_is_ended_right_after_redis_was_away(world: World) -> None:
     query = submitted(world)
     forget_copies(world)

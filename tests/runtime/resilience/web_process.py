@@ -105,6 +105,12 @@ class Process:
         """Send what is delayed until now, as a worker's parent process does: how many that was."""
         return delays.send_due(import_module("superset.extensions").celery_app)
 
+    def prune(self, days: int) -> None:
+        """Delete what is older, as beat's job does."""
+        tasks = import_module("runtime.maintenance")
+        with self._app.app_context():
+            tasks.prune_executions(days)
+
 
 def main() -> None:
     """Answer until the input ends."""
