@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from components.workers import HEARTBEAT
 from ops.client import SupersetClient
 from tests.cluster import images
 from tests.cluster.conftest import FIGURES, Stacks
@@ -48,6 +52,11 @@ class Platform:
         pods = self.cluster.get("pods", NAMESPACE)
         return next((each["metadata"]["uid"] for each in pods if each["metadata"]["name"] == name), "")
 
+    def web_url(self) -> str:
+        """Where the web tier is reached through its Service."""
+        service = self.cluster.object("service", "web", NAMESPACE)["spec"]
+        return f"http://{service['clusterIP']}:{service['ports'][0]['port']}"
+
 
 @pytest.fixture(scope="module")
 def platform(node: RealNode, stacks: Stacks) -> Iterator[Platform]:
@@ -77,9 +86,7 @@ def platform(node: RealNode, stacks: Stacks) -> Iterator[Platform]:
 
 
 def test_an_asynchronous_query_is_answered_through_the_web_service(platform: Platform) -> None:
-    service = platform.cluster.object("service", "web", NAMESPACE)["spec"]
-    url = f"http://{service['clusterIP']}:{service['ports'][0]['port']}"
-    with SupersetClient(url, username="admin", password=platform.secrets["ADMIN_PASSWORD"]) as client:
+    with SupersetClient(platform.web_url(), username="admin", password=platform.secrets["ADMIN_PASSWORD"]) as client:
         run = client.run("SELECT 6 * 7 AS answer", client.database_id("warehouse"))
     assert run.result.rows == [{"answer": 42}]
     worker = platform.cluster.kubectl("logs", "deployment/worker-default", f"--namespace={NAMESPACE}").stdout
@@ -121,3 +128,67 @@ def test_what_redis_holds_survives_its_pod(platform: Platform) -> None:
     wait_until(lambda: platform.pod("redis-0") not in ("", before), "there is another redis-0")
     settle(platform.cluster, NAMESPACE, 120)
     assert platform.redis("lrange", "unacked-kept", "0", "-1").split() == ["one", "two"]
+
+
+def test_a_rollout_of_the_web_tier_drops_no_request(platform: Platform) -> None:
+    url, ended = f"{platform.web_url()}/login/", threading.Event()
+    answers: list[str] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                answers.append(str(httpx.get(url, timeout=30).status_code))
+            except httpx.HTTPError as error:
+                answers.append(repr(error))
+            time.sleep(0.05)
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    try:
+        before = {each["metadata"]["uid"] for each in platform.cluster.get("pods", NAMESPACE)}
+        platform.cluster.kubectl("rollout", "restart", "deployment/web", f"--namespace={NAMESPACE}")
+        platform.cluster.kubectl("rollout", "status", "deployment/web", f"--namespace={NAMESPACE}", "--timeout=240s")
+
+        def old_ones_are_gone() -> bool:
+            pods = platform.cluster.get("pods", NAMESPACE)
+            web = [each for each in pods if each["metadata"]["labels"].get("app.kubernetes.io/component") == "web"]
+            return bool(web) and not before & {each["metadata"]["uid"] for each in web}
+
+        wait_until(old_ones_are_gone, "the old web pod is gone", 240)
+    finally:
+        ended.set()
+        for thread in asking:
+            thread.join(60)
+    FIGURES["web rolled on a real node"] = {"notes": f"{len(answers)} requests, {dict(Counter(answers))}"}
+    assert len(answers) > 100
+    assert set(answers) == {"200"}
+
+
+def test_a_worker_whose_event_loop_hangs_is_found_and_started_again(platform: Platform, node: RealNode) -> None:
+    def worker() -> dict[str, Any]:
+        pods = platform.cluster.get("pods", NAMESPACE)
+        return next(
+            each for each in pods if each["metadata"]["labels"].get("app.kubernetes.io/component") == "worker-default"
+        )
+
+    pod = worker()
+    name = pod["metadata"]["name"]
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0, "the probe takes a worker that lives for a dead one"
+    node.signal(pod, "SIGSTOP")
+    # Its last sign of life was long ago, instead of waiting for that long.
+    old = ("touch", "-d", "@0", HEARTBEAT)
+    platform.cluster.kubectl("exec", name, f"--namespace={NAMESPACE}", "--container=worker", "--", *old)
+
+    def found() -> bool:
+        events = platform.cluster.get("events", NAMESPACE)
+        return any(
+            each["reason"] == "Killing" and each["involvedObject"]["name"] == name and "liveness" in each["message"]
+            for each in events
+        )
+
+    wait_until(found, "the kubelet sees that it hangs", 150)
+    # SIGTERM waits for it: a stopped process is the one that does not even hear that.
+    node.signal(pod, "SIGCONT")
+    wait_until(lambda: worker()["status"]["containerStatuses"][0]["restartCount"] == 1, "it is started again", 180)
+    settle(platform.cluster, NAMESPACE, 180)
