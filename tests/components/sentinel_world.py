@@ -226,11 +226,20 @@ class World:
         print(json.dumps({"step": what}), flush=True)
 
     def healthy(self) -> bool:
-        """Every server in sync, and every Sentinel sees all others and all replicas."""
+        """Every server in sync; every Sentinel sees all others and all replicas, and all name one primary.
+
+        While a Sentinel still ends a failover it names the former primary, and hands over to nobody.
+        """
         watched = cast(Any, self.sentinel_client()).sentinels
         states = [client.sentinel_master(INSTANCE.name) for client in watched]
-        return all(pod.ready() for pod in self.servers) and all(
-            state["num-slaves"] == SERVERS - 1 and state["num-other-sentinels"] == redis.SENTINELS - 1 for state in states
+        settled = len({state["ip"] for state in states}) == 1 and all(state["flags"] == "master" for state in states)
+        return (
+            settled
+            and all(pod.ready() for pod in self.servers)
+            and all(
+                state["num-slaves"] == SERVERS - 1 and state["num-other-sentinels"] == redis.SENTINELS - 1
+                for state in states
+            )
         )
 
     def hand_over(self) -> None:

@@ -8,19 +8,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
+
+from local.state import StateFolder
+from local.supervision import leftovers
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = str(Path(sys.executable).parent / "superset-async")
 STACK = "under-test"
-#: Short, so that a test can wait for it.
-STATEMENT_TIMEOUT = 5
+#: Short, so that a test can wait for it; long enough for the sample dashboard's charts, all at once on a busy machine.
+STATEMENT_TIMEOUT = 15
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,15 @@ class RunningPlatform:
     @property
     def secrets(self) -> dict[str, str]:
         return json.loads((self.state_dir / "secrets.json").read_text())
+
+    @property
+    def command_lines(self) -> dict[psutil.Process, str]:
+        """Its processes that live, each with its arguments, or the title that it has written over them."""
+        found: dict[psutil.Process, str] = {}
+        for process in leftovers(StateFolder(self.state_dir)):
+            with suppress(psutil.NoSuchProcess):
+                found[process] = " ".join(process.cmdline()).strip()
+        return found
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

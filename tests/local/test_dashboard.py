@@ -94,4 +94,5 @@ def test_every_chart_of_the_dashboard_arrives_through_the_queue(
     text = browser.find_element(By.TAG_NAME, "body").text
     assert "Revenue by week" in text
     assert "kitchen" in text or browser.find_elements(By.CSS_SELECTOR, "canvas")
-    assert not browser.find_elements(By.CSS_SELECTOR, "[data-test='alert'], .ant-alert-error")
+    alerts = [alert.text for alert in browser.find_elements(By.CSS_SELECTOR, "[data-test='alert'], .ant-alert-error")]
+    assert not alerts, alerts

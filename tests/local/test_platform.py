@@ -78,21 +78,22 @@ def test_a_cold_chart_is_queued_and_a_warm_one_is_not(platform: RunningPlatform)
 
 
 def test_everything_listens_on_loopback_only(platform: RunningPlatform) -> None:
+    ours = {process.pid for process in processes_of(platform)}
     listening = [
-        connection
-        for process in processes_of(platform)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
+        connection.laddr
+        for connection in psutil.net_connections("inet")
+        if connection.pid in ours and connection.laddr and connection.status == psutil.CONN_LISTEN
     ]
-    assert {connection.laddr.port for connection in listening} == set(platform.status["ports"].values())
-    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+    assert {address.port for address in listening} == set(platform.status["ports"].values())
+    assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
 def test_no_secret_is_in_a_command_line_or_a_readable_file(platform: RunningPlatform) -> None:
     secrets = set(platform.secrets.values())
     assert len(secrets) >= 6
-    for process in processes_of(platform):
-        arguments = " ".join(process.cmdline())
+    lines = platform.command_lines.values()
+    assert len(lines) >= len(states_of(platform))
+    for arguments in lines:
         assert not any(secret in arguments for secret in secrets)
     exposed: list[Path] = []
     for path in platform.state_dir.rglob("*"):

@@ -132,9 +132,10 @@ class Worker:
             "AND pid <> pg_backend_pid() ORDER BY query_start DESC LIMIT 1",
             database="postgres",
         )
-        for child in self.children():
-            if any(connection.laddr.port == int(port) for connection in child.net_connections()):
-                return child.pid
+        children = {child.pid for child in self.children()}
+        for connection in psutil.net_connections("inet"):
+            if connection.pid in children and connection.laddr and connection.laddr.port == int(port):
+                return connection.pid
         raise AssertionError(f"no child executes {marker}")
 
     def kill(self) -> None:
