@@ -148,13 +148,20 @@ def scratch(name: str, size: str, *, in_memory: bool = False) -> core.VolumeArgs
     )
 
 
-def exec_probe(command: list[str], *, period: int, failures: int, timeout: int = 5) -> core.ProbeArgs:
-    """A probe that runs `command` in the container every `period` seconds."""
+def exec_probe(
+    command: list[str], *, period: int, failures: int, timeout: int = 5, grace: int | None = None
+) -> core.ProbeArgs:
+    """A probe that runs `command` in the container every `period` seconds.
+
+    `grace` is how many seconds the container has to end when a startup or liveness probe has failed: the pod's own period
+    unless given.
+    """
     return core.ProbeArgs(
         exec_=core.ExecActionArgs(command=command),
         period_seconds=period,
         timeout_seconds=timeout,
         failure_threshold=failures,
+        termination_grace_period_seconds=grace,
     )
 
 

@@ -26,6 +26,9 @@ from runtime.heartbeat import HEARTBEAT_ENV, HUNG_AFTER_SECONDS
 from runtime.model import Pool
 
 HEARTBEAT = f"{SCRATCH}/heartbeat"
+#: Seconds that a hung worker has to end. It will not use them: the pod's own period, in which a worker finishes its queries,
+#: would only be time in which nobody else gets them.
+HUNG_GRACE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Workers(pulumi.ComponentResource):
             priority_class=args.priority_class,
             environment=environment({HEARTBEAT_ENV: HEARTBEAT}),
             startup_probe=exec_probe(_touched(60), period=5, failures=60),
-            liveness_probe=exec_probe(_touched(HUNG_AFTER_SECONDS), period=30, failures=2),
+            liveness_probe=exec_probe(_touched(HUNG_AFTER_SECONDS), period=30, failures=2, grace=HUNG_GRACE_SECONDS),
         )
         deployment = apps.Deployment(
             name,

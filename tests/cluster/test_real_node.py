@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from components.workers import HEARTBEAT
+from components.workers import HEARTBEAT, HUNG_GRACE_SECONDS
 from ops.client import SupersetClient
 from tests.cluster import images
 from tests.cluster.conftest import FIGURES, Stacks
@@ -188,7 +188,11 @@ def test_a_worker_whose_event_loop_hangs_is_found_and_started_again(platform: Pl
         )
 
     wait_until(found, "the kubelet sees that it hangs", 150)
-    # SIGTERM waits for it: a stopped process is the one that does not even hear that.
-    node.signal(pod, "SIGCONT")
-    wait_until(lambda: worker()["status"]["containerStatuses"][0]["restartCount"] == 1, "it is started again", 180)
+    # It does not hear SIGTERM either, and the pod's own period is for workers that finish what they run.
+    assert pod["spec"]["terminationGracePeriodSeconds"] > HUNG_GRACE_SECONDS + 90
+    wait_until(
+        lambda: worker()["status"]["containerStatuses"][0]["restartCount"] == 1,
+        "it is started again",
+        HUNG_GRACE_SECONDS + 60,
+    )
     settle(platform.cluster, NAMESPACE, 180)

@@ -216,7 +216,7 @@ def what_can_be_several_survives_a_drain(objects: Objects, topology: Topology) -
             yield f"{where} is not spread over nodes"
 
 
-def workers_listen_to_the_queues_of_their_pool(objects: Objects, topology: Topology) -> Iterator[str]:
+def workers_listen_and_end_as_their_pool_says(objects: Objects, topology: Topology) -> Iterator[str]:
     for pool in topology.pools:
         deployment = chosen(objects, "Deployment", f"worker-{pool.name}")
         pod = deployment["spec"]["template"]["spec"]
@@ -227,6 +227,9 @@ def workers_listen_to_the_queues_of_their_pool(objects: Objects, topology: Topol
             yield f"worker-{pool.name} runs {command}"
         if pod["terminationGracePeriodSeconds"] < topology.celery.soft_time_limit_seconds + 30:
             yield f"worker-{pool.name} is killed in mid-query"
+        hung = pod["containers"][0]["livenessProbe"].get("terminationGracePeriodSeconds")
+        if hung is None or hung > 60:
+            yield f"worker-{pool.name} holds its messages for long when it hangs"
 
 
 def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[str]:
@@ -436,7 +439,7 @@ RULES: tuple[Rule, ...] = (
     selectors_pick_pods,
     scaled_deployments_say_no_replicas,
     what_can_be_several_survives_a_drain,
-    workers_listen_to_the_queues_of_their_pool,
+    workers_listen_and_end_as_their_pool_says,
     scalers_read_the_broker,
     superset_waits_for_its_metadata,
     a_tenants_pods_are_told_apart,
@@ -511,16 +514,20 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     (what_can_be_several_survives_a_drain, lambda o: o.remove(chosen(o, "PodDisruptionBudget", "web"))),
     (what_can_be_several_survives_a_drain, lambda o: _pod(o, "Deployment", "web").pop("topologySpreadConstraints")),
     (
-        workers_listen_to_the_queues_of_their_pool,
+        workers_listen_and_end_as_their_pool_says,
         lambda o: _say(_container(o, "Deployment", "worker-default"), command=["celery", "worker", "--queues=celery"]),
     ),
     (
-        workers_listen_to_the_queues_of_their_pool,
+        workers_listen_and_end_as_their_pool_says,
         lambda o: _container(o, "Deployment", "worker-default")["command"].insert(0, "sh"),
     ),
     (
-        workers_listen_to_the_queues_of_their_pool,
+        workers_listen_and_end_as_their_pool_says,
         lambda o: _say(_pod(o, "Deployment", "worker-default"), terminationGracePeriodSeconds=30),
+    ),
+    (
+        workers_listen_and_end_as_their_pool_says,
+        lambda o: _container(o, "Deployment", "worker-default")["livenessProbe"].pop("terminationGracePeriodSeconds"),
     ),
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(databaseIndex="1")),
     (scalers_read_the_broker, lambda o: _scaler(o)["triggers"][0]["metadata"].update(listName="celery")),
