@@ -58,22 +58,22 @@ def log_in(browser: webdriver.Chrome, platform: RunningPlatform) -> None:
     browser.get(f"{platform.url}/login/")
     wait = WebDriverWait(browser, 60)
     wait.until(lambda it: it.find_elements(By.CSS_SELECTOR, "input[type=password]"))
+    # A second after it is there the page tells Superset's event log so. That answer sets the session's cookie too, and would
+    # undo a log-in that it overtakes.
+    wait.until(lambda it: any("/superset/log/" in url for url, _ in answers(it)))
     browser.find_element(By.CSS_SELECTOR, "input#username").send_keys(platform.username)
     browser.find_element(By.CSS_SELECTOR, "input[type=password]").send_keys(platform.password_file.read_text().strip())
     browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
     wait.until(lambda it: "/login" not in it.current_url)
 
 
-def chart_answers(browser: webdriver.Chrome) -> list[int]:
-    """Status codes of the browser's requests for chart data, from its network log."""
-    found: list[int] = []
+def answers(browser: webdriver.Chrome) -> Iterator[tuple[str, int]]:
+    """What the browser was answered since the last call: URLs and status codes, from its network log."""
     for entry in browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.responseReceived":
             response = message["params"]["response"]
-            if response["url"].split("?")[0].endswith("/api/v1/chart/data"):
-                found.append(response["status"])
-    return found
+            yield response["url"], response["status"]
 
 
 def test_every_chart_of_the_dashboard_arrives_through_the_queue(
@@ -89,8 +89,8 @@ def test_every_chart_of_the_dashboard_arrives_through_the_queue(
     if target := os.environ.get("SUPERSET_ASYNC_SCREENSHOT"):
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(target)
-    answers = chart_answers(browser)
-    assert answers.count(202) == 4, answers
+    told = [status for url, status in answers(browser) if url.partition("?")[0].endswith("/api/v1/chart/data")]
+    assert told.count(202) == 4, told
     text = browser.find_element(By.TAG_NAME, "body").text
     assert "Revenue by week" in text
     assert "kitchen" in text or browser.find_elements(By.CSS_SELECTOR, "canvas")
