@@ -40,9 +40,12 @@ def start(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
     """Starts a server with these directives and ACL rules of a user `app`; its port."""
 
     def started(*directives: str, app: str | None = None) -> int:
-        port = free_ports(1)
+        port = free_ports(2)
         users = [f"user app on >{PASSWORD.replace(' ', '_')} {app}"] if app else []
         lines = [f"port {port}", "bind 127.0.0.1", f"dir {tmp_path}", *directives]
+        if "cluster-enabled yes" in directives:
+            # Which otherwise is 10000 above the other, where there may be none.
+            lines.append(f"cluster-port {port + 1}")
         if app:
             (tmp_path / "users.acl").write_text("\n".join(["user default on nopass ~* &* +@all", *users]) + "\n")
             lines.append(f"aclfile {tmp_path}/users.acl")
