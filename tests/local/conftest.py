@@ -20,6 +20,7 @@ import yaml
 
 from local.state import StateFolder
 from local.supervision import leftovers
+from runtime.model import Topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = str(Path(sys.executable).parent / "superset-async")
@@ -70,10 +71,20 @@ class RunningPlatform:
         return json.loads((self.state_dir / "secrets.json").read_text())
 
     @property
+    def topology(self) -> Topology:
+        """What its processes read."""
+        return Topology.model_validate_json((self.state_dir / "topology.json").read_text())
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """All that live, the supervisor included."""
+        return leftovers(StateFolder(self.state_dir))
+
+    @property
     def command_lines(self) -> dict[psutil.Process, str]:
         """Its processes that live, each with its arguments, or the title that it has written over them."""
         found: dict[psutil.Process, str] = {}
-        for process in leftovers(StateFolder(self.state_dir)):
+        for process in self.processes:
             with suppress(psutil.NoSuchProcess):
                 found[process] = " ".join(process.cmdline()).strip()
         return found

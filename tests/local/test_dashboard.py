@@ -18,7 +18,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from local.sample import DASHBOARD_SLUG
-from runtime.model import Topology
 from tests.local.conftest import RunningPlatform
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -46,7 +45,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def forget_chart_data(platform: RunningPlatform) -> None:
-    topology = Topology.model_validate_json((platform.state_dir / "topology.json").read_text())
+    topology = platform.topology
     database = topology.database("data_cache")
     server = topology.instance(database.instance)
     password = platform.secrets["REDIS_OPERATOR_PASSWORD"]

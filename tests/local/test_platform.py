@@ -37,10 +37,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def processes_of(platform: RunningPlatform) -> list[psutil.Process]:
-    return leftovers(StateFolder(platform.state_dir))
-
-
 def states_of(platform: RunningPlatform) -> dict[str, dict[str, Any]]:
     return platform.status["processes"]
 
@@ -78,7 +74,7 @@ def test_a_cold_chart_is_queued_and_a_warm_one_is_not(platform: RunningPlatform)
 
 
 def test_everything_listens_on_loopback_only(platform: RunningPlatform) -> None:
-    ours = {process.pid for process in processes_of(platform)}
+    ours = {process.pid for process in platform.processes}
     listening = [
         connection.laddr
         for connection in psutil.net_connections("inet")
@@ -148,7 +144,7 @@ def test_a_query_that_waits_survives_down_and_up(platform: RunningPlatform) -> N
         waiting = client.submit("SELECT 'kept' AS word", platform.database_id)
         assert client.status(waiting.id).state.value == "pending"
     platform.run("down", "--stack", platform.stack)
-    assert processes_of(platform) == []
+    assert platform.processes == []
     assert platform.status["state"] == "stopped"
     platform.run("up", "--stack", platform.stack)
     with client_of(platform) as client:
@@ -158,13 +154,13 @@ def test_a_query_that_waits_survives_down_and_up(platform: RunningPlatform) -> N
 
 def test_up_recovers_from_a_supervisor_that_was_killed(platform: RunningPlatform) -> None:
     pid = int((platform.state_dir / "supervisord.pid").read_text())
-    orphans = {process.pid for process in processes_of(platform)} - {pid}
+    orphans = {process.pid for process in platform.processes} - {pid}
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not psutil.pid_exists(pid))
     assert platform.status["state"] == "degraded"
     done = platform.run("up", "--stack", platform.stack)
     assert "an earlier run left" in done.stdout
-    assert not orphans & {process.pid for process in processes_of(platform)}
+    assert not orphans & {process.pid for process in platform.processes}
     with client_of(platform) as client:
         assert client.run("SELECT count(*) AS n FROM orders", platform.database_id).result.rows == [{"n": 1_200_000}]
 

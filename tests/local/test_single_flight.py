@@ -16,7 +16,6 @@ from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
 from ops.client import SupersetClient
 from ops.errors import QueryFailedError
 from ops.session import Session, json_object
-from runtime.model import Topology
 from tests.local.conftest import RunningPlatform
 
 pytestmark = pytest.mark.local
@@ -37,7 +36,7 @@ class Counted:
 
     def __init__(self, platform: RunningPlatform) -> None:
         self._platform = platform
-        self._topology = Topology.model_validate_json((platform.state_dir / "topology.json").read_text())
+        self._topology = platform.topology
         # One log-in for all: their number is limited.
         password = platform.password_file.read_text().strip()
         login = {"username": platform.username, "password": password, "provider": "db", "refresh": False}
