@@ -19,9 +19,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.codecs import frame
-from runtime.caching.envelope import signing_secret
-from runtime.caching.store import Store
-from runtime.model import Caching
+from runtime.results.envelope import signing_secret
+from runtime.results.store import Store
+from topology.model import Caching
 
 CACHING = Caching(
     chart_data_ttl_seconds=3600,

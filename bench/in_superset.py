@@ -16,9 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from runtime.config import load_topology
-from runtime.tenancy import identity
-from runtime.tenancy.router import CHART_TASKS, SQL_LAB_TASK, Router
+from runtime.environment.process_topology import load_topology
+from runtime.superset.directory import SupersetDirectory
+from runtime.tenants import identity
+from runtime.tenants.router import CHART_TASKS, SQL_LAB_TASK, Router
 
 CALLS = 2000
 
@@ -43,10 +44,10 @@ def people() -> None:
 
 def router() -> None:
     """Print microseconds of a route by how the tenant is found, and resident memory in MB, as JSON."""
-    app = import_module("runtime.wsgi").application_factory()
+    app = import_module("runtime.start.wsgi").application_factory()
     memory = _resident_mb()
     topology = load_topology(os.environ)
-    routes = Router(topology)
+    routes = Router(topology, SupersetDirectory())
     chart = sorted(CHART_TASKS)[0]
     guest: dict[str, Any] = {
         "user_id": None,

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from client.states import timeline
+from client.superset_client import SupersetClient
 from local import binaries, platform
-from ops.client import SupersetClient
-from ops.states import timeline
 
 _DIRECT = """
 import json, os, sys, time, psycopg2

@@ -9,7 +9,7 @@ from typing import Any
 
 from infra import recording
 from infra.render import manifest_files
-from infra.topology import plan
+from topology.plan import plan
 
 
 def config(count: int) -> dict[str, Any]:

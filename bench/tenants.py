@@ -36,11 +36,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.world import World
-from infra.topology import plan
+from client.superset_client import SupersetClient
 from local import binaries, platform
 from local.processes import superset_environment
 from local.state import StateFolder
-from ops.client import SupersetClient
+from topology.plan import plan
 
 PROJECT = Path(__file__).resolve().parent.parent
 PASSWORD = secrets.token_urlsafe(12)

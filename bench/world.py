@@ -29,16 +29,16 @@ import yaml
 from redis import Redis
 from rich.console import Console
 
+from client.errors import ClientError, QueryFailedError, SubmissionRefusedError
+from client.session import Session
+from client.states import Backoff
+from client.superset_client import SupersetClient
 from local import platform, postgres
 from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
 from local.progress import Steps
 from local.state import REDIS_OPERATOR_PASSWORD, STATE_ENV, StateFolder
 from local.supervision import Supervisor, wait_until
-from ops.client import SupersetClient
-from ops.errors import ClientError, QueryFailedError, SubmissionRefusedError
-from ops.session import Session
-from ops.states import Backoff
-from runtime.model import Topology
+from topology.model import Topology
 
 STACK = "scenario"
 STACKS_ENV = "SUPERSET_ASYNC_STACKS"

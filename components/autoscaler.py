@@ -15,9 +15,8 @@ from components.common import SUPERSET, Scope, labels, metadata
 from components.redis import sentinel_name
 from components.redis_access import AUTHORITY, RedisAccess
 from components.web import cpu_metric
-from runtime import metric_names
-from runtime.config.redis import SENTINEL_PORT
-from runtime.model import Pool, RedisDatabase, Scaling
+from topology import metric_names
+from topology.model import SENTINEL_PORT, Pool, RedisDatabase, Scaling
 
 #: External metrics that an HPA asks for, of the exporter's, by way of the metrics adapter: messages of each `queue_name` that
 #: wait or are in flight; and those that wait, by which it still scales out where those in flight are too many to be counted.

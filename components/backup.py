@@ -26,8 +26,8 @@ from components.common import (
     service_account,
 )
 from components.postgres import PASSWORD, user_of
-from infra.quantities import format_memory
-from runtime.model import Backup, Images, Postgres, Resources
+from topology.model import Backup, Images, Postgres, Resources
+from topology.quantities import format_memory
 
 NAME = "postgres-backup"
 DUMPS = "/dumps"

@@ -10,8 +10,8 @@ from pulumi_kubernetes.meta import v1 as meta
 
 from components.common import SUPERSET, exec_probe, labels, metadata, name_of, selector, service_account
 from components.superset import SCRATCH, Process, SupersetArgs, pod_template
-from runtime import commands
-from runtime.model import Beat
+from topology import commands
+from topology.model import Beat
 
 SCHEDULE = f"{SCRATCH}/beat-schedule"
 

@@ -10,7 +10,7 @@ import pulumi
 from pulumi_kubernetes.core import v1 as core
 
 from components.common import SUPERSET, Scope, content_hash, labels, metadata, name_of
-from runtime.model import Pool, Topology
+from topology.model import Pool, Topology
 
 Role = Literal["web", "worker", "beat", "init"]
 ROLES: tuple[Role, ...] = ("web", "worker", "beat", "init")
@@ -21,7 +21,7 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
     """The part of a topology that a process of `role` reads: when it is unchanged, nothing needs to restart.
 
     Left out is what is in the pod's own template (commands, resources, images), concerns other servers (sizes, replicas), or
-    is read anew from the file when it changes (`runtime.live`: tenants, queues): a new tenant restarts nobody else. Beat
+    is read anew from the file when it changes (`runtime.environment.process_topology`: tenants, queues): a new tenant restarts nobody else. Beat
     and the init job alone follow changed queues by starting again: they see to what waits in those that are gone.
     """
     whole = topology.model_dump(mode="json")

@@ -31,9 +31,9 @@ from components.common import (
 from components.configuration import FILE
 from components.redis_access import RedisAccess
 from components.superset import APP, CONFIG, SCRATCH, USER
-from runtime import metric_names
-from runtime.commands import TOPOLOGY_ENV
-from runtime.model import Exporter, Images, RedisDatabase
+from topology import metric_names
+from topology.commands import TOPOLOGY_ENV
+from topology.model import Exporter, Images, RedisDatabase
 
 NAME = "queue-exporter"
 PORT = "metrics"

@@ -18,8 +18,8 @@ from components.common import (
     service_account,
 )
 from components.superset import Process, SupersetArgs, pod_template, secret_digest
-from runtime import commands
-from runtime.model import Resources
+from topology import commands
+from topology.model import Resources
 
 #: It loads the same application as a web process, once, and holds no more.
 RESOURCES = Resources(

@@ -28,8 +28,8 @@ from components.common import (
     service_account,
 )
 from components.redis import volume_claim
-from infra.quantities import MIB
-from runtime.model import Images, Postgres
+from topology.model import Images, Postgres
+from topology.quantities import MIB
 
 NAME = "postgres"
 DATA = "/data"

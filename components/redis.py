@@ -32,10 +32,9 @@ from components.common import (
     spread,
 )
 from components.redis_access import AUTHORITY
-from infra import access
-from infra.quantities import format_memory
-from runtime.config.redis import SENTINEL_PORT, SENTINEL_SUFFIX
-from runtime.model import Images, RedisInstance, RedisRole
+from topology import redis_acl
+from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, Images, RedisInstance, RedisRole
+from topology.quantities import format_memory
 
 NAME = "redis"
 DATA = "/data"
@@ -241,9 +240,9 @@ def scripts(instance: RedisInstance) -> dict[str, str]:
 def rules(instance: RedisInstance) -> dict[str, str]:
     """The ACL files without their passwords: a server reads them when it starts."""
     passwords: dict[RedisRole, str] = {user.role: "" for user in instance.users}
-    files = {ACL: access.server_acl(instance, passwords, "")}
+    files = {ACL: redis_acl.server_acl(instance, passwords, "")}
     if instance.sentinel:
-        files[SENTINEL_ACL] = access.sentinel_acl(instance, passwords, "")
+        files[SENTINEL_ACL] = redis_acl.sentinel_acl(instance, passwords, "")
     return files
 
 
@@ -385,8 +384,8 @@ class Redis(pulumi.ComponentResource):
             type="Opaque",
             string_data={
                 **passwords,
-                ACL: file(access.server_acl),
-                **({SENTINEL_ACL: file(access.sentinel_acl)} if instance.sentinel else {}),
+                ACL: file(redis_acl.server_acl),
+                **({SENTINEL_ACL: file(redis_acl.sentinel_acl)} if instance.sentinel else {}),
             },
             opts=opts,
         )
@@ -440,7 +439,7 @@ class Redis(pulumi.ComponentResource):
     def _server(self) -> core.ContainerArgs:
         instance = self._args.instance
         # `-e` makes an error reply (still loading, wrong password) a failure.
-        ping = ["redis-cli", *cli_options(instance), "--user", access.OPERATOR, "-e", "-p", str(instance.port), "ping"]
+        ping = ["redis-cli", *cli_options(instance), "--user", redis_acl.OPERATOR, "-e", "-p", str(instance.port), "ping"]
         alive = ["sh", f"{CONFIG}/renew.sh", str(instance.port), "/tmp/certificate", "server"] if instance.tls else ping  # noqa: S108
         hand_over = core.LifecycleArgs(
             pre_stop=core.LifecycleHandlerArgs(exec_=core.ExecActionArgs(command=["sh", f"{CONFIG}/hand-over.sh"]))

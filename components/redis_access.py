@@ -10,7 +10,7 @@ import pulumi
 from pulumi_kubernetes.core import v1 as core
 
 from components.common import secret_variable
-from runtime.model import RedisInstance, RedisRole, RedisUser
+from topology.model import RedisInstance, RedisRole, RedisUser
 
 #: Key of a Secret with nothing but an existing server's password.
 PASSWORD = "password"  # noqa: S105 a key's name

@@ -11,7 +11,7 @@ from pulumi_kubernetes.core import v1 as core
 
 from components.common import SUPERSET, Scope, SecretRef, fingerprint, labels, metadata, name_of
 from components.redis_access import PASSWORD, PasswordRef
-from runtime.model import RedisRole
+from topology.model import RedisRole
 
 SECRET_KEY = "SUPERSET_SECRET_KEY"  # noqa: S105 a variable's name
 JWT_SECRET = "ASYNC_QUERIES_JWT_SECRET"  # noqa: S105 a variable's name

@@ -28,9 +28,8 @@ from components.common import (
     service_account,
     spread,
 )
-from infra import access
-from runtime.config.redis import SENTINEL_PORT
-from runtime.model import Images, RedisInstance, Resources
+from topology import redis_acl
+from topology.model import SENTINEL_PORT, Images, RedisInstance, Resources
 
 NAME = "redis-sentinel"
 #: A Sentinel holds a few connections and no data.
@@ -72,14 +71,14 @@ $(cat "$CONFIG/listen.conf")
 dir $DATA
 protected-mode no
 aclfile $AUTH/{redis.SENTINEL_ACL}
-sentinel sentinel-user {access.OPERATOR}
+sentinel sentinel-user {redis_acl.OPERATOR}
 sentinel sentinel-pass $REDISCLI_AUTH
 sentinel resolve-hostnames yes
 sentinel announce-hostnames yes
 sentinel announce-ip $me
 sentinel announce-port $SENTINEL_PORT
 sentinel monitor $NAME $primary $PORT $((SENTINELS / 2 + 1))
-sentinel auth-user $NAME {access.OPERATOR}
+sentinel auth-user $NAME {redis_acl.OPERATOR}
 sentinel auth-pass $NAME $REDISCLI_AUTH
 sentinel down-after-milliseconds $NAME {DOWN_AFTER}
 sentinel failover-timeout $NAME {FAILOVER_TIMEOUT}
@@ -216,7 +215,7 @@ def _watch(args: SentinelArgs) -> core.ContainerArgs:
 def _sentinel(args: SentinelArgs) -> core.ContainerArgs:
     # A lost quorum is not a reason to be unready: clients must still learn who is primary.
     instance = args.instance
-    ping = ["redis-cli", *redis.cli_options(instance), "--user", access.OPERATOR, "-e", "-p", str(SENTINEL_PORT), "ping"]
+    ping = ["redis-cli", *redis.cli_options(instance), "--user", redis_acl.OPERATOR, "-e", "-p", str(SENTINEL_PORT), "ping"]
     renew = ["sh", f"{redis.CONFIG}/renew.sh", str(SENTINEL_PORT), f"{redis.DATA}/certificate", "sentinel"]
     return core.ContainerArgs(
         name="sentinel",

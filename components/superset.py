@@ -25,9 +25,9 @@ from components.common import (
 )
 from components.configuration import FILE, ConfigurationRef, Role
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
-from runtime import commands
-from runtime.commands import ROLE_ENV, TOPOLOGY_ENV
-from runtime.model import Images, Resources, Spill
+from topology import commands
+from topology.commands import ROLE_ENV, TOPOLOGY_ENV
+from topology.model import Images, Resources, Spill
 
 #: The image's user, and the folder that holds the `runtime` package (runtime/Dockerfile).
 USER = 1000
@@ -128,7 +128,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
                 {
                     TOPOLOGY_ENV: f"{CONFIG}/{FILE}",
                     ROLE_ENV: process.role,
-                    "SUPERSET_CONFIG_PATH": f"{APP}/runtime/superset_config.py",
+                    "SUPERSET_CONFIG_PATH": f"{APP}/runtime/start/superset_config.py",
                     "SUPERSET_HOME": f"{SCRATCH}/superset",
                     "HOME": SCRATCH,
                     "PYTHONPATH": APP,

@@ -20,7 +20,7 @@ from components.common import (
     service_account,
 )
 from components.superset import Process, SupersetArgs, pod_template
-from runtime.model import Web
+from topology.model import Web
 
 #: Seconds that a stopping pod goes on serving, until every node's proxy has taken it out of the Service.
 DRAIN_SECONDS = 10

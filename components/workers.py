@@ -22,8 +22,8 @@ from components.common import (
     service_account,
 )
 from components.superset import SCRATCH, Process, SupersetArgs, pod_template
-from runtime.heartbeat import HEARTBEAT_ENV, HUNG_AFTER_SECONDS
-from runtime.model import Pool
+from runtime.observability.heartbeat import HEARTBEAT_ENV, HUNG_AFTER_SECONDS
+from topology.model import Pool
 
 HEARTBEAT = f"{SCRATCH}/heartbeat"
 #: Seconds that a hung worker has to end. It will not use them: the pod's own period, in which a worker finishes its queries,

@@ -30,10 +30,9 @@ from components.superset import SupersetArgs
 from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
-from infra.problems import Problem
-from runtime import commands
-from runtime.config.redis import SENTINEL_PORT
-from runtime.model import RedisInstance, Topology
+from topology import commands
+from topology.model import SENTINEL_PORT, RedisInstance, Topology
+from topology.problems import Problem
 
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")

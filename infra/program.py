@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
-from infra import kubernetes, settings, topology
-from infra.problems import Problem, StackError, did_you_mean
-from infra.stackfile import PROJECT_NAME
-from runtime.model import RedisInstance, RedisRole, Topology
+from infra import kubernetes
+from topology import plan, settings
+from topology.model import RedisInstance, RedisRole, Topology
+from topology.problems import Problem, StackError, did_you_mean
+from topology.stack_file import PROJECT_NAME
 
 #: Keys whose values are secrets: never part of a topology.
 DATABASE_URIS = "database_uris"
@@ -77,9 +78,9 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
         if not is_secret(prefix + key)
     ]
     reading = settings.read(keys)
-    planned = topology.build(stack, reading.settings)
+    planned = plan.build(stack, reading.settings)
     try:
-        planned = topology.plan(stack, keys)
+        planned = plan.plan(stack, keys)
     except StackError as error:
         problems.extend(error.problems)
     # What a mistake elsewhere already explains is not said twice.

@@ -19,7 +19,7 @@ from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime.proto import resource_pb2
 
 from infra import program
-from infra.stackfile import PROJECT_NAME
+from topology.stack_file import PROJECT_NAME
 
 #: Value of a generated secret, from the logical name of its `RandomPassword` and its length.
 Generator = Callable[[str, int], str]

@@ -17,9 +17,10 @@ from typing import Any, cast
 
 import yaml
 
-from infra import program, recording, stackfile
-from infra.problems import Problem, StackError
+from infra import program, recording
 from infra.recording import PLACEHOLDER, Generator, Recording
+from topology import stack_file
+from topology.problems import Problem, StackError
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Kinds in the order in which they are applied: what others refer to comes first. A kind that is not here goes last.
@@ -71,7 +72,7 @@ def render(
     """
     folder = out_dir or ROOT / "build" / stack
     old = _owned(stack, folder)
-    config = stackfile.read(stack)
+    config = stack_file.read(stack)
     masked = _record(stack, config, recording.placeholder, {})
     files = manifest_files(stack, masked.manifests())
     if secrets_file is None:

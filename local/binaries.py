@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.problems import MendableError
 from local.state import PROJECT
+from topology.problems import MendableError
 
 
 class MissingProgramError(MendableError):

@@ -1,6 +1,6 @@
 """`python -m local.bootstrap MARKER FINGERPRINT`: all that the local platform needs in its databases, in one Superset start-up.
 
-Runs in Superset's environment. What `runtime.init` does, and the sample beside it: PostgreSQL generates the rows while this
+Runs in Superset's environment. What `runtime.start.init` does, and the sample beside it: PostgreSQL generates the rows while this
 process migrates. At the end the marker file says what was made, and from what.
 """
 
@@ -11,13 +11,15 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from pathlib import Path
 
-from local import sample
 from local.state import write_private
-from runtime.config import ConfigurationError, load_topology
-from runtime.init import InitError, exclusive, prepare, say, superset_app
+from runtime.environment.process_topology import load_topology
+from runtime.environment.secrets import ConfigurationError
+from runtime.environment.steps import InitError
+from runtime.start.init import exclusive, prepare, say
+from runtime.superset import sample
+from runtime.superset.preparation import superset_app
 
 
 def main(marker: Path, fingerprint: str) -> int:
@@ -25,7 +27,8 @@ def main(marker: Path, fingerprint: str) -> int:
     started = time.monotonic()
     topology = load_topology(os.environ)
     # Imported by one thread first: two at once meet a half-initialized module.
-    import_module("sqlalchemy.dialects.postgresql.psycopg2")
+    import sqlalchemy.dialects.postgresql.psycopg2  # noqa: F401
+
     samples = [database for database in topology.databases if database.sample]
     try:
         with ThreadPoolExecutor() as threads:

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from infra.problems import MendableError
-from local.sample import TABLE
-from ops.client import SupersetClient
-from ops.errors import ClientError
-from ops.states import Timeline
+from client.errors import ClientError
+from client.states import Timeline
+from client.superset_client import SupersetClient
+from runtime.superset.sample import TABLE
+from topology.problems import MendableError
 
 SQL = (
     f"SELECT region, count(*) AS orders, sum(quantity * unit_price) AS revenue FROM {TABLE} GROUP BY region ORDER BY region"

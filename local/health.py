@@ -11,8 +11,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from local.state import web_url
-from runtime.config.redis import located
-from runtime.model import Pool, RedisInstance, Topology
+from runtime.environment.redis_databases import located
+from topology.model import Pool, RedisInstance, Topology
 
 
 def redis_ready(instance: RedisInstance, secrets: Mapping[str, str]) -> bool:

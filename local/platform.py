@@ -12,9 +12,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from infra import stackfile
-from infra.problems import MendableError, Problem, StackError
-from infra.topology import plan
 from local import binaries, health, postgres, preflight
 from local.processes import (
     Process,
@@ -30,7 +27,10 @@ from local.processes import (
 from local.progress import Steps
 from local.state import PROJECT, StateFolder, ensure_secrets, web_url, write_private
 from local.supervision import ProcessState, Supervisor, end_leftovers, leftovers, wait_until
-from runtime.model import Topology
+from topology import stack_file
+from topology.model import Topology
+from topology.plan import plan
+from topology.problems import MendableError, Problem, StackError
 
 #: The most seconds that one part may take until it does its work. A cold Superset needs about 30 on two busy cores.
 PATIENCE_SECONDS = 180
@@ -63,7 +63,7 @@ class Platform:
 
 def planned(stack: str) -> Topology:
     """The topology of a stack file for this machine; StackError with every problem, or where it is for another platform."""
-    topology = plan(stack, stackfile.read(stack))
+    topology = plan(stack, stack_file.read(stack))
     if topology.platform != "local":
         fix = "Use STACK=local, or a stack file with superset-async:platform: local"
         raise StackError(stack, [Problem("platform", topology.platform, "does not run on this machine", fix)])
@@ -235,7 +235,7 @@ def _bootstrap(platform: Platform, steps: Steps) -> None:
 def _bootstrap_fingerprint(topology: Topology) -> str:
     """A hash of everything that the bootstrap's result depends on."""
     digest = sha256()
-    sources = sorted([*(PROJECT / "runtime").rglob("*.py"), PROJECT / "local/bootstrap.py", PROJECT / "local/sample.py"])
+    sources = sorted([*(PROJECT / "runtime").rglob("*.py"), PROJECT / "local/bootstrap.py"])
     for path in (*sources, PROJECT / "requirements/superset.txt"):
         digest.update(path.read_bytes())
     made_from = (topology.databases, topology.admin_username, topology.caching, topology.celery.queues)

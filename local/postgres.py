@@ -8,11 +8,11 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 
-from infra.problems import MendableError
 from local import binaries
 from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
 from local.state import StateFolder
-from runtime.model import Topology
+from topology.model import Topology
+from topology.problems import MendableError
 
 _ADMIN = "postgres"
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import psutil
 
-from infra.problems import MendableError
 from local.state import StateFolder
-from runtime.model import Topology
+from topology.model import Topology
+from topology.problems import MendableError
 
 #: The sample, the metadata, the append-only file and its rewrite took 0.5 GB after a day of tests.
 FREE_BYTES_NEEDED = 2 * 2**30

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from infra import access
-from infra.problems import MendableError
 from local import binaries
 from local.state import PROJECT, REDIS_OPERATOR_PASSWORD, StateFolder
-from runtime import commands
-from runtime.model import RedisInstance, RedisRole, Topology
+from topology import commands
+from topology import redis_acl as acl
+from topology.model import RedisInstance, RedisRole, Topology
+from topology.problems import MendableError
 
 #: In the environment of every process that `make up` starts, so that one that lost its supervisor can be found.
 MARK = "SUPERSET_ASYNC_STATE_FOLDER"
@@ -121,7 +121,7 @@ def superset_environment(topology: Topology, folder: StateFolder, secrets: Mappi
         "LANG": "C.UTF-8",
         commands.TOPOLOGY_ENV: str(folder.topology),
         commands.ROLE_ENV: role,
-        "SUPERSET_CONFIG_PATH": str(PROJECT / "runtime/superset_config.py"),
+        "SUPERSET_CONFIG_PATH": str(PROJECT / "runtime/start/superset_config.py"),
         **{name: secrets[name] for name in sorted(names)},
         **uris,
     }
@@ -163,7 +163,7 @@ def redis_acl_file(folder: StateFolder, instance: RedisInstance) -> Path:
 def redis_acl(instance: RedisInstance, secrets: Mapping[str, str]) -> str:
     """The users of a Redis instance."""
     passwords: dict[RedisRole, str] = {user.role: secrets[user.password_env] for user in instance.users}
-    return access.server_acl(instance, passwords, secrets[REDIS_OPERATOR_PASSWORD])
+    return acl.server_acl(instance, passwords, secrets[REDIS_OPERATOR_PASSWORD])
 
 
 def redis_config(folder: StateFolder, instance: RedisInstance) -> str:

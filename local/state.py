@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runtime.model import Topology
+from topology.model import Topology
 
 PROJECT = Path(__file__).resolve().parent.parent
 #: Overrides the folder that holds the state of every stack.

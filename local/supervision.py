@@ -15,9 +15,9 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from infra.problems import MendableError
 from local.processes import MARK
 from local.state import StateFolder
+from topology.problems import MendableError
 
 #: supervisord's XML-RPC faults that say "it is so already".
 _ALREADY_STARTED, _NOT_RUNNING = 60, 70

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.problems import MendableError
 from local.progress import Steps
 from ops import cost, query
+from topology.problems import MendableError
 
 app = typer.Typer(
     help="Run Apache Superset's asynchronous queries: on this machine, or as manifests for a cluster.",

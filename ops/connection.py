@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from client.errors import UsageError
+from client.session import checked_url
+from client.superset_client import SupersetClient
 from local.state import StateFolder, web_url
-from ops.client import SupersetClient
-from ops.errors import UsageError
-from ops.session import checked_url
-from runtime.model import Topology
+from topology.model import Topology
 
 URL_ENV = "SUPERSET_ASYNC_URL"
 USERNAME_ENV = "SUPERSET_ASYNC_USERNAME"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.client import Column, Result
+from client.output import Format, write_rows
+from client.superset_client import Column, Result
 from ops.connection import Wanted
-from ops.output import Format, write_rows
 from ops.query import PasswordFile, RowFormat, Stack, TokenFile, Url, Username, connection, reported
 
 

@@ -19,9 +19,7 @@ from rich.console import Console
 from rich.status import Status
 from typer.core import TyperGroup
 
-from ops.client import Result, SupersetClient, new_client_id
-from ops.connection import Connection, Wanted, local_platform, queue_of, resolve
-from ops.errors import (
+from client.errors import (
     ClientError,
     ExitCode,
     NotStoppedError,
@@ -29,8 +27,10 @@ from ops.errors import (
     StillRunningError,
     UsageError,
 )
-from ops.output import Format, escaped, write_rows
-from ops.states import QueryHandle, QueryStatus, timeline, utc
+from client.output import Format, escaped, write_rows
+from client.states import QueryHandle, QueryStatus, timeline, utc
+from client.superset_client import Result, SupersetClient, new_client_id
+from ops.connection import Connection, Wanted, local_platform, queue_of, resolve
 
 EXIT_CODES = """
 Exit codes: 0 rows printed · 1 Superset answered something unexpected · 2 wrong usage, unknown database or query ·

@@ -14,16 +14,17 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
-from infra import program, recording, settings, stackfile
-from infra.problems import StackError
+from infra import program, recording
 from policies.evaluation import Config, Exemption, PolicyConfigError, Report, evaluate, exemptions_of, read_config
 from policies.graph import Graph, from_recording
 from policies.rules import ALL
+from topology import settings, stack_file
+from topology.problems import StackError
 
 
 def check(stack: str, *, config_file: Path | None = None, today: date | None = None) -> Report:
     """What the rules find in the resources of `stack`. StackError or PolicyConfigError for what a person can mend."""
-    found = stackfile.read(stack)
+    found = stack_file.read(stack)
     graph = graph_of(stack, found)
     config = Config() if config_file is None else _config(config_file)
     return evaluate(graph, exemptions=exemptions(found), config=config, today=today)

@@ -19,9 +19,9 @@ from policies.graph import UNKNOWN, Graph, Resource, at
 from policies.servers import RedisServer, host_of, reaches, redis_servers
 from policies.workloads import Container, containers
 from runtime import config as superset
-from runtime.commands import ROLE_ENV
-from runtime.model import Topology
-from runtime.statements import StatementTimeout
+from runtime.superset.statement_timeout import StatementTimeout
+from topology.commands import ROLE_ENV
+from topology.model import Topology
 
 #: Superset's settings of caches.
 CACHES = ("CACHE_CONFIG", "DATA_CACHE_CONFIG", "FILTER_STATE_CACHE_CONFIG", "EXPLORE_FORM_DATA_CACHE_CONFIG")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal, cast
 
-from infra.problems import did_you_mean
 from policies.graph import Graph, Resource, normalise
 from policies.rule import Rule, Severity, Violation
 from policies.rules import ALL, BY_ID
+from topology.problems import did_you_mean
 
 Level = Literal["mandatory", "advisory", "disabled"]
 LEVELS: tuple[Level, ...] = ("mandatory", "advisory", "disabled")

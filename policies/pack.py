@@ -19,8 +19,6 @@ from pulumi_policy import (
 )
 from pydantic import ValidationError
 
-from infra.settings import PolicyException
-from infra.stackfile import PROJECT_NAME
 from policies.evaluation import (
     EXCEPTIONS,
     EXCEPTIONS_FIX,
@@ -34,6 +32,8 @@ from policies.evaluation import (
 from policies.graph import Graph, Resource, normalise
 from policies.rule import Rule, Violation
 from policies.rules import ALL
+from topology.settings import PolicyException
+from topology.stack_file import PROJECT_NAME
 
 NAME = "superset-async"
 _LEVELS = {"mandatory": EnforcementLevel.MANDATORY, "advisory": EnforcementLevel.ADVISORY}

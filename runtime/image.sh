@@ -19,9 +19,9 @@ fi
 if [ -z "${IMAGE:-}" ]; then
   IMAGE=$(.venv/bin/python -c '
 import sys
-from infra import stackfile
-from infra.topology import plan
-print(plan(sys.argv[1], stackfile.read(sys.argv[1])).images.superset)' "${STACK:-local}")
+from topology import stack_file
+from topology.plan import plan
+print(plan(sys.argv[1], stack_file.read(sys.argv[1])).images.superset)' "${STACK:-local}")
 fi
 
 # A context of just what the image carries: no secret, state or environment of this folder can get into a layer.
@@ -29,8 +29,9 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir "$context/requirements"
 cp requirements/superset.txt "$context/requirements/"
+cp -R topology "$context/topology"
 cp -R runtime "$context/runtime"
-find "$context/runtime" -name __pycache__ -type d -prune -exec rm -rf {} +
+find "$context" -name __pycache__ -type d -prune -exec rm -rf {} +
 # The image's user is not the one who builds it.
 chmod -R a+rX "$context"
 

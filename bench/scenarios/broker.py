@@ -20,7 +20,7 @@ from redis.exceptions import OutOfMemoryError
 
 from bench.report import Check, percentiles, show
 from bench.world import Load, Outcome, World
-from ops.errors import SubmissionRefusedError
+from client.errors import SubmissionRefusedError
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLIENTS = 50

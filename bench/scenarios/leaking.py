@@ -22,7 +22,7 @@ from bench.report import Check, show
 from bench.world import Load, World
 from local import processes
 from local.state import StateFolder
-from runtime.model import Topology
+from topology.model import Topology
 
 QUERIES, CLIENTS = 400, 20
 LEAK_MB = 5

@@ -22,9 +22,9 @@ import psutil
 
 from bench.report import Check, percentiles, show
 from bench.world import World
+from client.errors import ClientError
+from client.session import json_object
 from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
-from ops.errors import ClientError
-from ops.session import json_object
 
 USERS = 50
 #: Seconds that one execution takes.
@@ -163,7 +163,7 @@ class Scene:
         database = self.world.topology.database("coordination")
         redis = self.world.redis("broker", database.number)
         leases = [redis.get(key).decode() for key in redis.scan_iter(f"{database.prefix}flight:*")]
-        # runtime/caching/processes.py: "<where>:<pid>.<start> <word>".
+        # runtime/results/process_liveness.py: "<where>:<pid>.<start> <word>".
         return [int(lease.partition(" ")[0].rpartition(":")[2].partition(".")[0]) for lease in leases]
 
 

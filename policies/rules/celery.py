@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from infra.quantities import format_memory
 from policies.configurations import QUERY_TASKS, Configuration, configurations, readable
 from policies.graph import Graph, at
 from policies.processes import (
@@ -21,6 +20,7 @@ from policies.processes import (
 from policies.rule import Option, Options, Rules
 from policies.servers import PostgresServer, host_of, postgres_servers, reaches
 from policies.workloads import Container
+from topology.quantities import format_memory
 
 RULES = Rules("policy-celery")
 #: What a Superset child needs before it has run anything (214 to 233 MB measured on Superset 6.1).

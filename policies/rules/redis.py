@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.quantities import format_memory
 from policies.configurations import CACHES, Configuration, readable
 from policies.graph import Graph, at
 from policies.rule import Option, Options, Rules
 from policies.servers import RedisServer, redis_servers, sentinels
 from policies.workloads import Container
+from topology.quantities import format_memory
 
 RULES = Rules("policy-redis")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from runtime.config import redis
 from runtime.config.caches import connection
-from runtime.config.secrets import Secrets
-from runtime.model import Topology
+from runtime.environment import redis_databases
+from runtime.environment.secrets import Secrets
+from topology.model import Topology
 
 #: Events kept in each channel's stream, and in the one stream of all events, which nothing here reads. Streams never
 #: expire, so the second is what bounds their memory: an event has 0.4 kB without its errors.
@@ -27,6 +27,6 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "GLOBAL_ASYNC_QUERIES_TRANSPORT": "polling",
         "GLOBAL_ASYNC_QUERIES_REDIS_STREAM_LIMIT": CHANNEL_EVENTS,
         "GLOBAL_ASYNC_QUERIES_REDIS_STREAM_LIMIT_FIREHOSE": ALL_EVENTS,
-        "GLOBAL_ASYNC_QUERY_MANAGER_CLASS": "runtime.events.AsyncQueryManager",
-        "GLOBAL_ASYNC_QUERIES_CACHE_BACKEND": connection(redis.database(topology, secrets, "async_events")),
+        "GLOBAL_ASYNC_QUERY_MANAGER_CLASS": "runtime.superset.chart_events.AsyncQueryManager",
+        "GLOBAL_ASYNC_QUERIES_CACHE_BACKEND": connection(redis_databases.database(topology, secrets, "async_events")),
     }

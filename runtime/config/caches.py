@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from runtime.config import redis
 from runtime.config.objects import ResultStore
-from runtime.config.secrets import Secrets
-from runtime.model import Purpose, Topology
+from runtime.environment import redis_databases
+from runtime.environment.secrets import Secrets
+from topology.model import Purpose, Topology
 
 #: Class of the caches, as flask-caching finds it.
-BACKEND = "runtime.caching.backend.Cache"
+BACKEND = "runtime.superset.caches.Cache"
 #: Setting and purpose of each of flask-caching's caches.
 CACHES: dict[str, Purpose] = {
     "CACHE_CONFIG": "metadata_cache",
@@ -22,20 +22,20 @@ REFRESHED: frozenset[Purpose] = frozenset({"filter_state", "explore_form_data"})
 
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     """Superset's settings of caches and results."""
-    caches = {name: cache(redis.database(topology, secrets, purpose), purpose) for name, purpose in CACHES.items()}
+    caches = {name: cache(redis_databases.database(topology, secrets, purpose), purpose) for name, purpose in CACHES.items()}
     for name, purpose in CACHES.items():
         if purpose in REFRESHED:
             caches[name]["REFRESH_TIMEOUT_ON_RETRIEVAL"] = True
     return {
         **caches,
-        "RESULTS_BACKEND": ResultStore(redis.database(topology, secrets, "query_results")),
+        "RESULTS_BACKEND": ResultStore(redis_databases.database(topology, secrets, "query_results")),
         # SQL Lab stores rows with this lifetime (or the database's cache_timeout), whatever the store's own default is;
         # chart data has DATA_CACHE_CONFIG's.
         "CACHE_DEFAULT_TIMEOUT": topology.caching.query_results_ttl_seconds,
     }
 
 
-def cache(database: redis.Database, purpose: Purpose) -> dict[str, object]:
+def cache(database: redis_databases.Database, purpose: Purpose) -> dict[str, object]:
     """flask-caching's settings of a cache of ours, which finds its server, user and secret as every process does."""
     return {
         "CACHE_TYPE": BACKEND,
@@ -45,7 +45,7 @@ def cache(database: redis.Database, purpose: Purpose) -> dict[str, object]:
     }
 
 
-def connection(database: redis.Database) -> dict[str, object]:
+def connection(database: redis_databases.Database) -> dict[str, object]:
     """flask-caching's settings of its own class that say where a Redis database is."""
     common: dict[str, object] = {"CACHE_REDIS_DB": database.number, "CACHE_REDIS_PASSWORD": database.password}
     if database.service is None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.model import Topology
-from runtime.statements import StatementTimeout
-from runtime.tenancy.identity import working_tenant
+from runtime.superset.statement_timeout import StatementTimeout
+from runtime.tenants.identity import working_tenant
+from topology.model import Topology
 
 
 def settings(topology: Topology) -> dict[str, object]:

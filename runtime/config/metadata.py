@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-from urllib.parse import quote
-
-from runtime.config.secrets import Secrets
-from runtime.model import ConnectionPool, Topology
-
-#: Of beat: the reaper's lock, what it reads, and its cancelling of statements.
-BEAT_CONNECTIONS = 3
-
-Role = Literal["web", "worker", "beat", "init"]
-
-
-def uri(topology: Topology, secrets: Secrets) -> str:
-    """SQLAlchemy URL of the metadata database, its password quoted."""
-    return libpq(topology, secrets.postgres_password).replace("postgresql:", "postgresql+psycopg2:", 1)
-
-
-def libpq(topology: Topology, password: str) -> str:
-    """URL of the metadata database as PostgreSQL's own clients take it, the password quoted."""
-    server = topology.postgres
-    user = f"{quote(server.user, safe='')}:{quote(password, safe='')}"
-    return f"postgresql://{user}@{server.host}:{server.port}/{server.database}"
+from runtime.environment.metadata_database import connect_args, uri
+from runtime.environment.process_topology import Role
+from runtime.environment.secrets import Secrets
+from topology.connection_budget import BEAT_CONNECTIONS
+from topology.model import ConnectionPool, Topology
 
 
 def pool(topology: Topology, role: Role) -> ConnectionPool:
@@ -48,17 +31,6 @@ def engine_options(topology: Topology, role: Role) -> dict[str, object]:
         # The last one used is used next, so that the others age and are closed when load is gone.
         "pool_use_lifo": True,
         "connect_args": connect_args(f"superset-{role}"),
-    }
-
-
-def connect_args(application_name: str) -> dict[str, object]:
-    """libpq's parameters: named in pg_stat_activity, and a dead server is noticed within about half a minute."""
-    return {
-        "application_name": application_name,
-        "connect_timeout": 5,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
     }
 
 

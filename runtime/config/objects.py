@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from runtime.config import redis
+from runtime.environment import redis_databases
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Function:
 class ResultStore:
     """The store of SQL Lab's rows: Superset wants an object of cachelib, and fails every query on a string or a dict."""
 
-    database: redis.Database
+    database: redis_databases.Database
 
 
 def realise(settings: Mapping[str, object]) -> dict[str, object]:
@@ -42,7 +42,8 @@ def realise(settings: Mapping[str, object]) -> dict[str, object]:
 
 def _realise(value: object) -> object:
     if isinstance(value, Crontab):
-        crontab = cast(Callable[..., object], import_module("celery.schedules").crontab)
+        from celery.schedules import crontab
+
         return crontab(
             minute=value.minute,
             hour=value.hour,
@@ -54,23 +55,9 @@ def _realise(value: object) -> object:
         module, _, name = value.name.partition(":")
         return cast(object, getattr(import_module(module), name))
     if isinstance(value, ResultStore):
-        return import_module("runtime.caching.backend").results(value.database)
+        from runtime.superset.caches import results
+
+        return results(value.database)
     if isinstance(value, dict):
         return realise(cast(dict[str, Any], value))
     return value
-
-
-def client(database: redis.Database) -> Any:
-    """A client of redis-py for `database`, with its primary found through the Sentinels where there are any."""
-    options: dict[str, Any] = {
-        "db": database.number,
-        "username": database.username,
-        "password": database.password,
-        **database.client_options(),
-    }
-    if database.service is None:
-        return import_module("redis").Redis(host=database.host, port=database.port, **options)
-    sentinels = import_module("redis.sentinel").Sentinel(
-        [(database.host, database.port)], sentinel_kwargs=database.sentinel_options(), **options
-    )
-    return sentinels.master_for(database.service)

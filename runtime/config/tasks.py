@@ -5,12 +5,16 @@ Limits and routes take effect where a task is sent, so the web process needs the
 
 from __future__ import annotations
 
-from runtime.config import metadata, redis
+from functools import partial
+
+from runtime.config import metadata
 from runtime.config.objects import Crontab, Function
-from runtime.config.secrets import ConfigurationError, Secrets
-from runtime.live import LiveRouter
-from runtime.model import Celery, Job, Topology
-from runtime.tenancy import routes
+from runtime.environment import redis_databases
+from runtime.environment.secrets import ConfigurationError, Secrets
+from runtime.superset.directory import SupersetDirectory
+from runtime.tenants import routes
+from runtime.tenants.router import LiveRouter, Router
+from topology.model import Celery, Job, Topology
 
 #: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated; and our own tasks.
 IMPORTS = (
@@ -19,7 +23,7 @@ IMPORTS = (
     "superset.tasks.thumbnails",
     "superset.tasks.cache",
     "superset.tasks.slack",
-    "runtime.maintenance",
+    "runtime.start.maintenance",
 )
 #: Superset's tasks that execute queries. Their decorators carry limits of their own (six hours for SQL Lab), which only an
 #: annotation overrides.
@@ -29,9 +33,9 @@ LOG_PREFIX = "[%(asctime)s: %(levelname)s/%(processName)s]"
 #: For how long a new child of a worker may start.
 CHILD_START_SECONDS = 60.0
 #: What is called around them in a worker.
-AROUND = "runtime.resilience.execution:around"
+AROUND = "runtime.superset.execution:around"
 #: What a worker's parent makes of a message for them.
-REQUEST = "runtime.resilience.requests:Request"
+REQUEST = "runtime.queries.lost_children:LostChildRequest"
 #: How a sender tries again to reach the broker.
 RETRIES = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1}
 #: A job of beat that no worker took within this time is dropped: the next one does the same work.
@@ -61,7 +65,7 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "task_track_started": True,
         # As shipped, a new child that has not said within 4 s that it is up is killed; a busy machine needs longer.
         "worker_proc_alive_timeout": CHILD_START_SECONDS,
-        # `tenant` is on every record: runtime.tenancy.measures.
+        # `tenant` is on every record: runtime.observability.task_metrics.
         "worker_log_format": f"{LOG_PREFIX} %(tenant)s%(message)s",
         "worker_task_log_format": f"{LOG_PREFIX} %(tenant)s%(task_name)s[%(task_id)s]: %(message)s",
         "task_compression": None if celery.compression == "none" else celery.compression,
@@ -71,7 +75,7 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
 
 
 def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
-    broker = redis.database(topology, secrets, "broker")
+    broker = redis_databases.database(topology, secrets, "broker")
     return {
         "broker_url": broker.url,
         "broker_transport_options": {
@@ -79,7 +83,7 @@ def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
             # Nothing here sends priorities, and each would be one more list a queue in every question to the broker: with
             # 51 queues a worker's question takes 0.27 ms instead of 0.08 (measured).
             "priority_steps": [0],
-            **redis.client_options(),
+            **redis_databases.client_options(),
             **_sentinel_options(broker),
             # With Redis down a submission ends after these tries, with an error, instead of waiting with its web thread.
             **RETRIES,
@@ -110,27 +114,27 @@ def _results(topology: Topology, secrets: Secrets) -> dict[str, object]:
             },
             "database_short_lived_sessions": True,
         }
-    results = redis.database(topology, secrets, "celery_results")
+    results = redis_databases.database(topology, secrets, "celery_results")
     return {
         **common,
         "result_backend": results.url,
         "override_backends": {
-            "redis": "runtime.results:RedisBackend",
-            "rediss": "runtime.results:RedisBackend",
-            "sentinel": "runtime.results:SentinelBackend",
+            "redis": "runtime.broker.result_backends:RedisBackend",
+            "rediss": "runtime.broker.result_backends:RedisBackend",
+            "sentinel": "runtime.broker.result_backends:SentinelBackend",
         },
         "result_backend_transport_options": {
             "visibility_timeout": celery.visibility_timeout_seconds,
             **_sentinel_options(results),
         },
         **({"redis_backend_use_ssl": results.verification()} if results.tls else {}),
-        "redis_socket_connect_timeout": float(redis.CONNECT_TIMEOUT_SECONDS),
-        "redis_socket_timeout": float(redis.SOCKET_TIMEOUT_SECONDS),
+        "redis_socket_connect_timeout": float(redis_databases.CONNECT_TIMEOUT_SECONDS),
+        "redis_socket_timeout": float(redis_databases.SOCKET_TIMEOUT_SECONDS),
         "redis_socket_keepalive": True,
     }
 
 
-def _sentinel_options(database: redis.Database) -> dict[str, object]:
+def _sentinel_options(database: redis_databases.Database) -> dict[str, object]:
     if database.service is None:
         return {}
     return {"master_name": database.service, "sentinel_kwargs": database.sentinel_options()}
@@ -142,7 +146,7 @@ def _queues(topology: Topology) -> dict[str, object]:
         "task_default_queue": topology.celery.default_queue,
         # A queue that is not declared has no listener: sending to it is an error, not a silent pile.
         "task_create_missing_queues": False,
-        "task_routes": (LiveRouter(topology),),
+        "task_routes": (LiveRouter(topology, partial(Router, directory=SupersetDirectory())),),
     }
 
 

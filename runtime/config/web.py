@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from runtime import application
-from runtime.config import redis
-from runtime.config.secrets import Secrets
-from runtime.model import Topology
+from runtime.environment import redis_databases
+from runtime.environment.secrets import Secrets
+from runtime.superset import application
+from topology.model import Topology
 
 
 def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
@@ -29,13 +29,13 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         # Only log-ins are limited. A limit on all requests would count every poll of every user behind one
         # address together.
         "RATELIMIT_APPLICATION": None,
-        **_rate_storage(redis.database(topology, secrets, "rate_limits")),
+        **_rate_storage(redis_databases.database(topology, secrets, "rate_limits")),
         # Without the cache server each process counts for itself: people can still log in.
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
     }
 
 
-def _rate_storage(database: redis.Database) -> dict[str, object]:
+def _rate_storage(database: redis_databases.Database) -> dict[str, object]:
     if database.service is None:
         uri = database.url
         # Here it is the URL's scheme that says whether over TLS.

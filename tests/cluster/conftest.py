@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import stackfile
 from tests.cluster.control_plane import ControlPlane, Manifest, read_manifests
 from tests.cluster.real_node import RealNode, why_not
 from tools import build
+from topology import stack_file
 
 COMMAND = str(Path(sys.executable).parent / "superset-async")
 #: Figures of each stack that was applied, for the end of the run.
@@ -93,16 +93,16 @@ class Stacks:
 
     def render(self, namespace: str, stack: str, changes: Mapping[str, Any] | None = None) -> Rendered:
         """Render the project's `stack` with `changes` to its keys; secrets are those of earlier renders for `namespace`."""
-        config = merged(stackfile.read(stack), {"namespace": namespace, **(changes or {})})
+        config = merged(stack_file.read(stack), {"namespace": namespace, **(changes or {})})
         stacks, secrets = self.folder / "stacks", self.secrets_file(namespace)
         stacks.mkdir(exist_ok=True)
-        text = yaml.safe_dump({"config": {f"{stackfile.PROJECT_NAME}:{key}": value for key, value in config.items()}})
+        text = yaml.safe_dump({"config": {f"{stack_file.PROJECT_NAME}:{key}": value for key, value in config.items()}})
         (stacks / f"Pulumi.{stack}.yaml").write_text(text)
         output = self.folder / "rendered" / namespace
         started = time.monotonic()
         done = subprocess.run(
             [COMMAND, "render", "--stack", stack, "--output", output, "--secrets-file", secrets],
-            env=os.environ | {stackfile.STACKS_ENV: str(stacks)},
+            env=os.environ | {stack_file.STACKS_ENV: str(stacks)},
             capture_output=True,
             text=True,
             check=False,

@@ -47,7 +47,8 @@ def superset() -> Image:
     image.tree(library, f"/usr/local/lib/{python.name}", lambda path: path.name in ("test", "site-packages", "idlelib"))
     packages = f"lib/{python.name}/site-packages"
     image.tree(environment / packages, f"/usr/local/{packages}")
-    image.tree(PROJECT / "runtime", "/app/runtime", lambda path: path.name == "__pycache__")
+    for folder in ("topology", "runtime"):
+        image.tree(PROJECT / folder, f"/app/{folder}", lambda path: path.name == "__pycache__")
     image.shell({"superset": 1000})
     image.links |= {"/usr/local/bin/python": "python3.11", "/usr/local/bin/python3": "python3.11"}
     for script in ("celery", "gunicorn"):

@@ -11,11 +11,11 @@ import redis
 
 from components import redis as pods
 from local.binaries import superset_python, valkey_server
-from runtime.model import Topology
 from tests import tls
 from tests.cluster.conftest import Rendered
 from tests.cluster.control_plane import ControlPlane, wait_until
 from tests.cluster.deployed import identity
+from topology.model import Topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -99,7 +99,7 @@ class Queues:
             "REDIS_BROKER_PASSWORD": self._password,
             "PYTHONPATH": str(PROJECT),
         }
-        self._cluster.processes.start("exporter", [superset_python(), "-m", "runtime.exporter"], environment)
+        self._cluster.processes.start("exporter", [superset_python(), "-m", "runtime.observability.exporter"], environment)
         return f"http://127.0.0.1:{port}/metrics"
 
     def stop_exporter(self) -> None:

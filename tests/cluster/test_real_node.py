@@ -13,8 +13,8 @@ import httpx
 import pytest
 import yaml
 
+from client.superset_client import SupersetClient
 from components.workers import HEARTBEAT, HUNG_GRACE_SECONDS
-from ops.client import SupersetClient
 from tests.cluster import images
 from tests.cluster.conftest import FIGURES, Stacks
 from tests.cluster.control_plane import ControlPlane, wait_until

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from infra import stackfile
 from tests.cluster.conftest import FIGURES, Rendered, Stacks, merged
 from tests.cluster.control_plane import ControlPlane, wait_until
 from tests.cluster.deployed import desired, identity, pods_by_component, settle, templates_by_component
 from tests.cluster.external_metrics import QueueDepths
+from topology import stack_file
 
 pytestmark = pytest.mark.cluster
 
@@ -46,7 +46,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-OWN = {name: (name, {}) for name in stackfile.names() if stackfile.read(name).get("platform") == "kubernetes"}
+OWN = {name: (name, {}) for name in stack_file.names() if stack_file.read(name).get("platform") == "kubernetes"}
 ALL: dict[str, tuple[str, dict[str, Any]]] = {**OWN, **VARIANTS}
 
 
@@ -80,7 +80,7 @@ def deployed(request: pytest.FixtureRequest, cluster: ControlPlane, stacks: Stac
 
 
 def test_all_four_topologies_are_tried() -> None:
-    assert {stackfile.read(stack)["topology"] for stack in OWN} == {
+    assert {stack_file.read(stack)["topology"] for stack in OWN} == {
         "minimal",
         "enterprise",
         "high-throughput",

@@ -24,18 +24,18 @@ from redis.exceptions import NoPermissionError
 from redis.sentinel import Sentinel as SentinelClient
 
 from components import redis, sentinel
-from infra import access, stackfile
-from infra.topology import plan
 from local import binaries
-from runtime.config.redis import SENTINEL_PORT
 from tests import tls
+from topology import redis_acl, stack_file
+from topology.model import SENTINEL_PORT
+from topology.plan import plan
 
 NAMESPACE = "superset"
 PASSWORD, OPERATOR_PASSWORD = "client-password", "operator-password"
 CLIENT: dict[str, Any] = {"username": "broker", "password": PASSWORD}
 TLS = "--tls" in sys.argv[2:]
 TIER = {"redis": {"tls_secret": "redis-tls"}} if TLS else {}
-INSTANCE = plan("enterprise", stackfile.read("enterprise") | TIER).instance("redis-broker")
+INSTANCE = plan("enterprise", stack_file.read("enterprise") | TIER).instance("redis-broker")
 SERVER = tls.redis_server() if TLS else str(binaries.valkey_server())
 SERVERS = INSTANCE.replicas + 1
 
@@ -80,7 +80,7 @@ class Pod:
         files = sentinel.scripts(INSTANCE) if is_sentinel else redis.scripts(INSTANCE)
         for file, text in files.items():
             (self.config / file).write_text(self._here(text))
-        for file, write in ((redis.ACL, access.server_acl), (redis.SENTINEL_ACL, access.sentinel_acl)):
+        for file, write in ((redis.ACL, redis_acl.server_acl), (redis.SENTINEL_ACL, redis_acl.sentinel_acl)):
             text = write(INSTANCE, {"broker": PASSWORD}, OPERATOR_PASSWORD)
             (self.folder / file).write_text(tls.known_to(SERVER, text) if TLS else text)
         plain = {variable.name: variable.value for variable in redis.role_environment(INSTANCE) if variable.value}

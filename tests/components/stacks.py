@@ -6,9 +6,10 @@ import copy
 from functools import cache
 from typing import Any
 
-from infra import program, recording, stackfile
+from infra import program, recording
 from infra.recording import Recording
-from runtime.model import Topology
+from topology import stack_file
+from topology.model import Topology
 
 #: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway;
 #: spilled results; Redis over TLS; Redis servers that exist, in this project's and another's keeping, and one for everything.
@@ -89,7 +90,7 @@ STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant", *OTHERS)
 
 def config_of(stack: str) -> dict[str, Any]:
     """The keys of a stack: of its file, or of `OTHERS`."""
-    return copy.deepcopy(OTHERS[stack]) if stack in OTHERS else stackfile.read(stack)
+    return copy.deepcopy(OTHERS[stack]) if stack in OTHERS else stack_file.read(stack)
 
 
 @cache

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from components.configuration import ROLES, Role, relevant, relevant_to
-from infra import presets, stackfile
-from infra.problems import StackError
-from infra.topology import plan
-from runtime.commands import ROLE_ENV
 from runtime.config import render
-from runtime.live import LiveRouter
-from runtime.model import Topology
+from runtime.tenants.router import LiveRouter
+from topology import presets, stack_file
+from topology.commands import ROLE_ENV
+from topology.model import Topology
+from topology.plan import plan
+from topology.problems import StackError
 
 SECRETS = {
     "SUPERSET_SECRET_KEY": "k" * 64,
@@ -137,8 +137,8 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
     ids=str,
 )
 def test_who_restarts_for_a_changed_setting(change: dict[str, Any], roles: set[str]) -> None:
-    before = plan("test", stackfile.read("minimal"))
-    after = plan("test", {**stackfile.read("minimal"), **change})
+    before = plan("test", stack_file.read("minimal"))
+    after = plan("test", {**stack_file.read("minimal"), **change})
     assert {role for role in ROLES if relevant(before, role) != relevant(after, role)} == roles
 
 

@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from components import exporter
 from infra import recording
 from infra.recording import Recording
-from runtime import commands, metric_names
-from runtime.exporter import Look, QueueMetrics
+from runtime.observability.exporter import Look, QueueMetrics
 from tests.components.stacks import STACKS, config_of, recorded, topology_of
+from topology import commands, metric_names
 
 PROJECT = Path(__file__).resolve().parents[2]
 Manifest = dict[str, Any]
@@ -42,7 +42,7 @@ def test_one_pod_runs_it_with_the_brokers_password_and_no_other_secret(stack: st
     deployment = recorded(stack).of_kind("Deployment")["exporter"]["spec"]
     assert deployment["replicas"] == 1
     container = pod(recorded(stack))["spec"]["containers"][0]
-    assert container["command"] == commands.exporter() == ["python", "-m", "runtime.exporter"]
+    assert container["command"] == commands.exporter() == ["python", "-m", "runtime.observability.exporter"]
     broker, user = topology.instance(topology.database("broker").instance), topology.redis_users()["broker"]
     taken = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
     (secret,) = taken.values()

@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from components import redis
-from runtime.model import Topology
 from tests.components.stacks import STACKS, recorded, topology_of
+from topology.model import Topology
 
 Manifest = dict[str, Any]
 Objects = list[Manifest]
@@ -284,7 +284,7 @@ def superset_waits_for_its_metadata(objects: Objects, topology: Topology) -> Ite
             continue
         waits = [each["command"] for each in template["spec"].get("initContainers", [])]
         # The job that prepares it must not wait for itself.
-        if waits != ([] if manifest["kind"] == "Job" else [["python", "-m", "runtime.ready"]]):
+        if waits != ([] if manifest["kind"] == "Job" else [["python", "-m", "runtime.start.ready"]]):
             yield f"{where} first runs {waits}"
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from components import backup, postgres
-from infra import stackfile
-from infra.topology import plan
 from local import binaries
-from runtime.model import Postgres
+from topology import stack_file
+from topology.model import Postgres
+from topology.plan import plan
 
 
 class Server:
@@ -28,7 +28,7 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        planned = plan("minimal", stackfile.read("minimal")).postgres
+        planned = plan("minimal", stack_file.read("minimal")).postgres
         self.spec: Postgres = planned.model_copy(update={"port": port, "max_connections": 40})
         self.folder = folder
         scripts = folder / "scripts"

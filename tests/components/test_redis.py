@@ -21,10 +21,10 @@ from celery.contrib.testing.worker import start_worker
 from redis.exceptions import NoPermissionError
 
 from components import redis
-from infra import access, stackfile
-from infra.topology import plan
 from local import binaries
-from runtime.model import Persistence, RedisInstance, RedisRole
+from topology import redis_acl, stack_file
+from topology.model import Persistence, RedisInstance, RedisRole
+from topology.plan import plan
 
 OPERATOR = "operator-password"
 PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-password"}
@@ -34,7 +34,7 @@ def instance(**changes: Any) -> RedisInstance:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return plan("minimal", stackfile.read("minimal")).redis[0].model_copy(update={"port": port, **changes})
+    return plan("minimal", stack_file.read("minimal")).redis[0].model_copy(update={"port": port, **changes})
 
 
 @contextmanager
@@ -42,13 +42,13 @@ def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[by
     """A server with exactly what the pod mounts, at this machine's paths."""
     config = redis.server_config(wanted).replace(f"dir {redis.DATA}", f"dir {folder}").replace(redis.AUTH, str(folder))
     (folder / "redis.conf").write_text(config + "bind 127.0.0.1\n")
-    (folder / redis.ACL).write_text(access.server_acl(wanted, PASSWORDS, OPERATOR))
+    (folder / redis.ACL).write_text(redis_acl.server_acl(wanted, PASSWORDS, OPERATOR))
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([str(binaries.valkey_server()), str(folder / "redis.conf")], stdout=log, stderr=log)
     try:
         for _ in range(200):
             try:
-                if client(wanted, access.OPERATOR).ping():
+                if client(wanted, redis_acl.OPERATOR).ping():
                     break
             except redis_client.ConnectionError:
                 time.sleep(0.05)
@@ -61,14 +61,14 @@ def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[by
 
 
 def client(wanted: RedisInstance, username: str = "broker", **options: Any) -> Any:
-    password = {**PASSWORDS, access.OPERATOR: OPERATOR}[username]
+    password = {**PASSWORDS, redis_acl.OPERATOR: OPERATOR}[username]
     return redis_client.Redis(port=wanted.port, username=username, password=password, **options)
 
 
 def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_path: Path) -> None:
     wanted = instance()
     with server(wanted, tmp_path):
-        config = cast("dict[str, str]", client(wanted, access.OPERATOR).config_get("*"))
+        config = cast("dict[str, str]", client(wanted, redis_acl.OPERATOR).config_get("*"))
         assert config["maxmemory"] == str(wanted.maxmemory_bytes)
         assert config["maxmemory-policy"] == "volatile-lru"
         assert (config["appendonly"], config["appendfsync"]) == ("yes", "everysec")
@@ -119,7 +119,7 @@ ADMINISTRATION = (
 
 @pytest.mark.parametrize("stack", ["minimal", "enterprise"])
 def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None:
-    for number, each in enumerate(plan(stack, stackfile.read(stack)).redis):
+    for number, each in enumerate(plan(stack, stack_file.read(stack)).redis):
         wanted = each.model_copy(update={"port": instance().port, "replicas": 0, "sentinel": False})
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -128,7 +128,7 @@ def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None
                 for command in ADMINISTRATION:
                     with pytest.raises(NoPermissionError):
                         client(wanted, user.username).execute_command(*command.split())
-            assert client(wanted, access.OPERATOR).execute_command("DBSIZE") == 0
+            assert client(wanted, redis_acl.OPERATOR).execute_command("DBSIZE") == 0
             for name, password in (("default", ""), ("default", OPERATOR), ("nobody", OPERATOR)):
                 with pytest.raises(redis_client.AuthenticationError):
                     redis_client.Redis(port=wanted.port, username=name, password=password).ping()
@@ -213,8 +213,8 @@ def test_celery_needs_no_more_than_its_user_may(tmp_path: Path) -> None:
             gc.collect()
             assert cast(Any, app).control.inspect(timeout=5).ping()
             cast(Any, app).control.revoke("nothing")
-        assert client(wanted, access.OPERATOR).acl_log() == []
+        assert client(wanted, redis_acl.OPERATOR).acl_log() == []
         # The log does record what is refused.
         with pytest.raises(redis_client.ResponseError):
             client(wanted).execute_command("FLUSHALL")
-        assert len(client(wanted, access.OPERATOR).acl_log()) == 1
+        assert len(client(wanted, redis_acl.OPERATOR).acl_log()) == 1

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import stackfile
 from policies.rules import BY_ID
+from topology import stack_file
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = tuple(name for name in stackfile.names() if stackfile.read(name).get("platform") == "kubernetes")
+SHIPPED = tuple(name for name in stack_file.names() if stack_file.read(name).get("platform") == "kubernetes")
 #: What someone else's program adds to the stack: each line breaks a rule that looks at one resource, or at all of them.
 FOREIGN = """
 from pulumi_kubernetes.apps import v1 as apps
@@ -66,7 +66,7 @@ def project(folder: Path, stack: str, config: Mapping[str, Any], program: str | 
     (folder / "program").mkdir()
     text = program or (ROOT / "infra/__main__.py").read_text(encoding="utf-8")
     (folder / "program/__main__.py").write_text(text, encoding="utf-8")
-    keys = {f"{stackfile.PROJECT_NAME}:{key}": value for key, value in config.items()}
+    keys = {f"{stack_file.PROJECT_NAME}:{key}": value for key, value in config.items()}
     (folder / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump({"config": keys}), encoding="utf-8")
     (folder / "state").mkdir()
     return folder
@@ -101,7 +101,7 @@ def broken(output: str) -> set[str]:
 @pytest.mark.parametrize("stack", SHIPPED)
 def test_shipped_stack_passes(stack: str, tmp_path: Path) -> None:
     """The engine finds nothing in a shipped stack, with the real program and its unknown values."""
-    result = preview(project(tmp_path, stack, stackfile.read(stack)), stack)
+    result = preview(project(tmp_path, stack, stack_file.read(stack)), stack)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "superset-async@v1.0.0" in result.stdout
     assert broken(policies_section(result.stdout)) == set(), result.stdout
@@ -110,7 +110,7 @@ def test_shipped_stack_passes(stack: str, tmp_path: Path) -> None:
 def test_foreign_and_edited_resources_are_stopped(tmp_path: Path) -> None:
     """What another program adds to the stack, and what somebody edits in ours, is found in a preview."""
     stack = "enterprise"
-    result = preview(project(tmp_path, stack, stackfile.read(stack), FOREIGN), stack)
+    result = preview(project(tmp_path, stack, stack_file.read(stack), FOREIGN), stack)
     assert result.returncode != 0
     found = policies_section(result.stdout)
     assert found, result.stdout
@@ -136,7 +136,7 @@ def test_configuration_and_exceptions_reach_the_engine(tmp_path: Path) -> None:
         # Without quotes the engine takes it for a moment in time.
         {**excuse, "resource": "RandomPassword/superset-jwt", "expires": date(2020, 1, 31)},
     ]
-    folder = project(tmp_path, "minimal", {**stackfile.read("minimal"), "policy_exceptions": exceptions})
+    folder = project(tmp_path, "minimal", {**stack_file.read("minimal"), "policy_exceptions": exceptions})
     options = folder / "policy.json"
     options.write_text(json.dumps({"secrets-length": {"least": 33}}), encoding="utf-8")
     result = preview(folder, "minimal", "--policy-pack-config", str(options))

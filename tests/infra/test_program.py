@@ -12,9 +12,9 @@ import pulumi
 import pytest
 
 from infra import program, recording
-from infra.problems import StackError
 from infra.recording import Recording
 from tests.components.stacks import GIVEN_SECRETS, SECRET_KEYS, STACKS, config_of, recorded
+from topology.problems import StackError
 
 SECRET = "S3CRET"
 PROVIDER = "pulumi:providers:kubernetes"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.quantities import format_cpu, format_memory, parse_cpu, parse_memory
+from topology.quantities import format_cpu, format_memory, parse_cpu, parse_memory
 
 
 @given(st.integers(min_value=0, max_value=2**60))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.reference import TARGET, document
+from topology.reference import TARGET, document
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -17,11 +17,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra import recording, render, stackfile
-from infra.problems import StackError
+from infra import recording, render
 from tests.components.stacks import OTHERS, SECRET_KEYS, config_of, recorded
+from topology import stack_file
+from topology.problems import StackError
 
-STACKS = tuple(stack for stack in stackfile.names() if stack != "local")
+STACKS = tuple(stack for stack in stack_file.names() if stack != "local")
 
 
 def documents(files: list[Path]) -> list[dict[str, Any]]:
@@ -195,7 +196,7 @@ def encrypted_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stacks.mkdir()
     keyed = {f"superset-async:{key}": value for key, value in config.items()}
     (stacks / "Pulumi.prod.yaml").write_text(yaml.safe_dump({"config": keyed}))
-    monkeypatch.setenv(stackfile.STACKS_ENV, str(stacks))
+    monkeypatch.setenv(stack_file.STACKS_ENV, str(stacks))
     return stacks / "Pulumi.prod.yaml"
 
 

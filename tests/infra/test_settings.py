@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from infra import presets, stackfile
-from infra.problems import StackError
-from infra.settings import read
-from infra.topology import plan
+from topology import presets, stack_file
+from topology.plan import plan
+from topology.problems import StackError
+from topology.settings import read
 
 SHIPPED = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 
@@ -22,13 +22,13 @@ def problems_of(config: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("stack", SHIPPED)
 def test_every_shipped_stack_is_a_topology(stack: str) -> None:
-    topology = plan(stack, stackfile.read(stack))
+    topology = plan(stack, stack_file.read(stack))
     assert topology.stack == stack
     assert type(topology).model_validate_json(topology.model_dump_json()) == topology
 
 
 def test_the_shipped_stacks_are_those_of_the_folder() -> None:
-    assert set(stackfile.names()) == set(SHIPPED)
+    assert set(stack_file.names()) == set(SHIPPED)
 
 
 def test_five_mistakes_of_five_kinds_are_five_messages_in_one_run() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra import presets, stackfile
-from infra.problems import StackError
-from infra.topology import plan
-from runtime.model import Topology
+from topology import presets, stack_file
+from topology.model import Topology
+from topology.plan import plan
+from topology.problems import StackError
 
 GI = 2**30
 sizes = st.sampled_from(["64Mi", "256Mi", "384Mi", "512Mi", "1Gi", "2Gi", "4Gi", "6Gi", "8Gi", "20Gi"])
@@ -272,9 +272,9 @@ def test_the_property_was_tried_on_accepted_and_on_refused_stacks() -> None:
     assert tenants_accepted > 10
 
 
-@pytest.mark.parametrize("stack", stackfile.names())
+@pytest.mark.parametrize("stack", stack_file.names())
 def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
-    assert_invariants(plan(stack, stackfile.read(stack)))
+    assert_invariants(plan(stack, stack_file.read(stack)))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import yaml
 
 from local.state import StateFolder
 from local.supervision import leftovers
-from runtime.model import Topology
+from topology.model import Topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = str(Path(sys.executable).parent / "superset-async")

@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from local.sample import DASHBOARD_SLUG
+from runtime.superset.sample import DASHBOARD_SLUG
 from tests.local.conftest import RunningPlatform
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from client.superset_client import SupersetClient
 from local import first_queries
 from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
-from ops.client import SupersetClient
 from tests.local.conftest import RunningPlatform, write_stack
 
 pytestmark = pytest.mark.local

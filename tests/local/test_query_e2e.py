@@ -16,8 +16,8 @@ import psutil
 import pytest
 from redis import Redis
 
-from ops.client import SupersetClient
-from ops.errors import QueryFailedError, QueryTimedOutError
+from client.errors import QueryFailedError, QueryTimedOutError
+from client.superset_client import SupersetClient
 from tests.local.conftest import COMMAND, PROJECT, STATEMENT_TIMEOUT, RunningPlatform
 
 pytestmark = pytest.mark.local

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from client.errors import QueryFailedError
+from client.session import Session, json_object
+from client.superset_client import SupersetClient
 from local import postgres
 from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
-from ops.client import SupersetClient
-from ops.errors import QueryFailedError
-from ops.session import Session, json_object
 from tests.local.conftest import RunningPlatform
 
 pytestmark = pytest.mark.local

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from infra.topology import plan
 from local import platform, preflight
 from local.binaries import MissingProgramError, superset_python
 from local.first_queries import chart_payload
 from local.processes import MissingUriError, database_uris, processes, supervisor_config
-from local.sample import dashboard_layout
 from local.state import StateFolder, ensure_secrets, write_private
-from runtime.model import Topology
+from runtime.superset.sample import dashboard_layout
+from topology.model import Topology
+from topology.plan import plan
 
 
 def topology_of(**settings: Any) -> Topology:

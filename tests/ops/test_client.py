@@ -9,10 +9,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from ops import errors
-from ops.client import SupersetClient
-from ops.session import checked_url
-from ops.states import Backoff, QueryStatus
+from client import errors
+from client.session import checked_url
+from client.states import Backoff, QueryStatus
+from client.superset_client import SupersetClient
 from tests.ops.conftest import DROP, PASSWORD, USER, Answer, Playing, record, refusal, result
 
 QUICK = Backoff(first=0.005, factor=1.2, cap=0.02)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.stackfile import read
-from infra.topology import plan
+from client.errors import UsageError
 from local.state import StateFolder
 from ops.connection import Connection, LocalPlatform, Wanted, local_platform, queue_of, resolve
-from ops.errors import UsageError
+from topology.plan import plan
+from topology.stack_file import read
 
 
 def at_home(folder: Path) -> LocalPlatform:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ops.client import Column, Result
-from ops.output import Format, csv_lines, escaped, json_lines, table_lines, text, write_rows
+from client.output import Format, csv_lines, escaped, json_lines, table_lines, text, write_rows
+from client.superset_client import Column, Result
 
 plain = st.one_of(
     st.none(),

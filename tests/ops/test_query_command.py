@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from ops.errors import ExitCode
+from client.errors import ExitCode
 from ops.query import app, with_command
 from tests.ops.conftest import PASSWORD, USER, Answer, Playing, record, refusal, result
 

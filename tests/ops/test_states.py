@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.errors import QueryFailedError, QueryStoppedError, QueryTimedOutError, ended
-from ops.states import Backoff, QueryHandle, State, Timeline, clock_offset_ms, read_state, read_status, timeline
+from client.errors import QueryFailedError, QueryStoppedError, QueryTimedOutError, ended
+from client.states import Backoff, QueryHandle, State, Timeline, clock_offset_ms, read_state, read_status, timeline
 from tests.ops.conftest import record
 
 seconds = st.floats(0.001, 100)

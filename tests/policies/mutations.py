@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from infra import presets, stackfile
-from infra.problems import StackError
 from policies import check
 from policies.evaluation import evaluate
 from policies.graph import Graph, Resource, from_manifests
+from topology import presets, stack_file
+from topology.problems import StackError
 
 #: The pool that every shipped stack has.
 WORKER = "worker-default"
-SHIPPED = tuple(name for name in stackfile.names() if stackfile.read(name).get("platform") == "kubernetes")
+SHIPPED = tuple(name for name in stack_file.names() if stack_file.read(name).get("platform") == "kubernetes")
 
 
 class NotApplicableError(Exception):
@@ -779,7 +779,7 @@ def all_mutations() -> Iterator[Mutation]:
 @cache
 def shipped(stack: str) -> Graph:
     """What a shipped stack registers."""
-    return check.graph_of(stack, stackfile.read(stack))
+    return check.graph_of(stack, stack_file.read(stack))
 
 
 def mutated(stack: str, mutation: Mutation) -> Graph:
@@ -788,7 +788,7 @@ def mutated(stack: str, mutation: Mutation) -> Graph:
         editor = Editor(shipped(stack))
         mutation.edit(editor)
         return editor.graph()
-    config = stackfile.read(stack)
+    config = stack_file.read(stack)
     changed = presets.merge(config, mutation.settings or {})
     preset = presets.settings_of(config["topology"])
     if presets.merge(preset, changed) == presets.merge(preset, config):

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import stackfile
-from infra.problems import StackError
 from policies import check
 from policies.evaluation import EXCEPTIONS, Exemption, PolicyConfigError, evaluate, read_config
 from policies.graph import UNKNOWN
@@ -22,6 +20,8 @@ from policies.pack import plain, policies
 from policies.rules import ALL
 from tests.components.stacks import OTHERS, config_of
 from tests.policies import mutations
+from topology import stack_file as files
+from topology.problems import StackError
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = date(2026, 11, 23)
@@ -77,9 +77,9 @@ def test_no_exception_from_the_loss_of_data() -> None:
 
 
 def stack_file(folder: Path, name: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {f"{stackfile.PROJECT_NAME}:{key}": value for key, value in config.items()}
+    keys = {f"{files.PROJECT_NAME}:{key}": value for key, value in config.items()}
     (folder / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": keys}), encoding="utf-8")
-    monkeypatch.setenv(stackfile.STACKS_ENV, str(folder))
+    monkeypatch.setenv(files.STACKS_ENV, str(folder))
 
 
 def test_exceptions_of_a_stack_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_exceptions_of_a_stack_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "reason": "an old system",
         "owner": "ops",
     }
-    config = stackfile.read("minimal")
+    config = files.read("minimal")
     for number, day in enumerate((date(2999, 1, 31), "2999-01-31", "2999-01-31 00:00:00 +0000 UTC")):
         stack_file(tmp_path, f"s{number}", {**config, "policy_exceptions": [{**given, "expires": day}]}, monkeypatch)
         options = tmp_path / "policy.json"
@@ -134,14 +134,14 @@ def test_wrong_configuration_is_refused(config: dict[str, Any], message: str) ->
 def run(stack: str, *options: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     import os
 
-    environment = {**os.environ, "COLUMNS": "400", **({stackfile.STACKS_ENV: str(folder)} if folder else {})}
+    environment = {**os.environ, "COLUMNS": "400", **({files.STACKS_ENV: str(folder)} if folder else {})}
     command = [sys.executable, "-m", "policies.check", stack, *options]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_command_prints_a_table_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule, resource, problem and fix of what must not be deployed, and exit code 1; 0 where nothing stops."""
-    stack_file(tmp_path, "risky", {**stackfile.read("minimal"), "environment": "prod"}, monkeypatch)
+    stack_file(tmp_path, "risky", {**files.read("minimal"), "environment": "prod"}, monkeypatch)
     result = run("risky", folder=tmp_path)
     assert result.returncode == 1, result.stderr
     for text in ("platform-prod-minimal", "ConfigMap/superset-topology", "topology minimal in environment prod", "1 stop"):

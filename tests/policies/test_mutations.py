@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from infra import invariants, presets, stackfile
-from infra.settings import read
-from infra.topology import build
 from policies.evaluation import evaluate
 from policies.graph import UNKNOWN, Graph, Resource, at
 from policies.rules import BY_ID
 from tests.policies import document, mutations, planted
+from topology import invariants, presets, stack_file
+from topology.plan import build
+from topology.settings import read
 
 
 @pytest.mark.parametrize("stack", mutations.SHIPPED)
@@ -69,7 +69,7 @@ def test_every_invariant_is_broken_by_a_mutation() -> None:
     """The mutations of the settings reach every invariant that the settings' check knows."""
     broken: set[str] = set()
     for stack in mutations.SHIPPED:
-        config = stackfile.read(stack)
+        config = stack_file.read(stack)
         for mutation in mutations.all_mutations():
             if mutation.settings is not None:
                 reading = read(presets.merge(config, mutation.settings))

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from runtime.config import load_topology
+from runtime.environment.process_topology import load_topology
 
 
 class Bomb:

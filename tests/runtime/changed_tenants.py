@@ -12,10 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from runtime import live
-from runtime.config import load_topology, render, tasks
-from runtime.tenancy.recognition import Person
-from runtime.tenancy.router import Router
+from runtime.config import render, tasks
+from runtime.environment import process_topology
+from runtime.environment.process_topology import load_topology
+from runtime.tenants.recognition import Person
+from runtime.tenants.router import LiveRouter, Router
 
 
 class Known:
@@ -31,8 +32,8 @@ class Known:
 
 def main(file: Path, changed: Path, task: str) -> None:
     """Print, as JSON, which queues Celery had at its start."""
-    live.topology = live.Watched(file, every=0)
-    tasks.LiveRouter = lambda first: live.LiveRouter(first, lambda plan: Router(plan, cast(Any, Known()), lambda: False))
+    process_topology.current = process_topology.Watched(file, every=0)
+    tasks.LiveRouter = lambda first, _: LiveRouter(first, lambda plan: Router(plan, cast(Any, Known()), lambda: False))
     config = render(load_topology(os.environ), os.environ)["CELERY_CONFIG"]
     app = import_module("celery").Celery()
     app.config_from_object(config)

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from infra import access
 from local import binaries
-from runtime.model import Topology
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
+from topology import redis_acl
+from topology.model import Topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds after which the database ends a statement of the database that the stack declares, and of any other.
@@ -73,7 +73,7 @@ class Services:
             "SUPERSET_HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(PROJECT),
-            "SUPERSET_CONFIG_PATH": str(PROJECT / "runtime/superset_config.py"),
+            "SUPERSET_CONFIG_PATH": str(PROJECT / "runtime/start/superset_config.py"),
             "SUPERSET_ASYNC_TOPOLOGY": str(path),
             **environment(plan, role),
             "POSTGRES_PASSWORD": (self.folder / "postgres-password").read_text(),
@@ -89,7 +89,7 @@ class Services:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The multi-tenant topology on the services, its metadata database made by `runtime.init`, and what that printed."""
+    """The multi-tenant topology on the services, its metadata database made by `runtime.start.init`, and what that printed."""
 
     services: Services
     topology: Topology
@@ -101,7 +101,7 @@ class Prepared:
 
     def init(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """A run of the init job, with `changes` of its environment."""
-        command = [str(binaries.superset_python()), "-m", "runtime.init", *arguments]
+        command = [str(binaries.superset_python()), "-m", "runtime.start.init", *arguments]
         env = self.environment("init") | changes
         return subprocess.run(command, env=env, cwd=PROJECT, check=False, capture_output=True, text=True)
 
@@ -181,7 +181,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     shared = one_server()
     for port in (found.redis_port, found.redis_port + 1):
         users = folder / f"users-{port}.acl"
-        users.write_text(access.server_acl(shared, REDIS_PASSWORDS, OPERATOR_PASSWORD))
+        users.write_text(redis_acl.server_acl(shared, REDIS_PASSWORDS, OPERATOR_PASSWORD))
         settings = [f"port {port}", "bind 127.0.0.1", f"aclfile {users}", 'save ""', f"dir {folder}"]
         file = folder / f"valkey-{port}.conf"
         file.write_text("\n".join(settings))

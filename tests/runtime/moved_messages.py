@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from runtime.queues import Queues
+from runtime.broker.queues import Queues
 
 GONE, DEFAULT, DATABASE, PASSWORD = "tenant-a", "default", 10, "operator"
 

@@ -41,8 +41,10 @@ def known() -> dict[str, Any]:
 
 def started() -> dict[str, Any]:
     """What the real application has, made from this process's environment."""
-    config = import_module("runtime.config")
-    emitted = config.render(config.load_topology(os.environ), os.environ)
+    from runtime.config import render
+    from runtime.environment.process_topology import load_topology
+
+    emitted = render(load_topology(os.environ), os.environ)
     app = import_module("superset.app").create_app()
     with app.app_context():
         extensions = import_module("superset.extensions")

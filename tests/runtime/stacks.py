@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from infra import stackfile
-from infra.topology import plan
-from runtime.model import RedisInstance, RedisRole, Topology
+from topology import stack_file
+from topology.model import RedisInstance, RedisRole, Topology
+from topology.plan import plan
 
 STACKS = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 ODD_PASSWORD = "p@ss/w:rd%41 ü#?"
@@ -13,7 +13,7 @@ REDIS_PASSWORDS: dict[RedisRole, str] = {"broker": "r@d/s%:#b", "cache": "r@d/s%
 
 def topology(stack: str, **changes: object) -> Topology:
     """The topology of a stack file, with `changes` laid over its keys."""
-    return plan(stack, {**stackfile.read(stack), **changes})
+    return plan(stack, {**stack_file.read(stack), **changes})
 
 
 def one_server() -> RedisInstance:

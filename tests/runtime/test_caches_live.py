@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from runtime.model import Caching, Spill
 from tests.runtime.conftest import Prepared, run_script
+from topology.model import Caching, Spill
 
 pytestmark = pytest.mark.superset
 

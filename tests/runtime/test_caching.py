@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from runtime import coordination
-from runtime.caching import envelope, files, flights, followers, lifetimes, processes
-from runtime.caching.envelope import Envelope, RefusedError, opened, wrap
+from runtime.environment import coordination
+from runtime.results import envelope, followers, lifetimes, process_liveness, single_flight, spill_files
+from runtime.results.envelope import Envelope, RefusedError, opened, wrap
 from tests.runtime.conftest import OPERATOR_PASSWORD, Services, until
 
 SECRET = envelope.signing_secret("a-secret-key", "data_cache")
@@ -143,14 +143,14 @@ def test_a_tenants_lifetime_replaces_the_default_and_bounds_the_rest(
 
 
 def test_a_spilled_result_is_read_until_its_end_and_then_removed(tmp_path: Path) -> None:
-    folder = files.Folder(tmp_path / "results")
+    folder = spill_files.Folder(tmp_path / "results")
     ended, kept = folder.write("a", b"first", -10), folder.write("b", b"second", 60)
     (tmp_path / "results" / "notes.txt").write_text("not ours")
     abandoned = tmp_path / "results" / "x.part"
     abandoned.write_text("half")
     os.utime(abandoned, (0, 0))
     assert folder.read(kept) == b"second"
-    files.Folder(tmp_path / "results").clean()
+    spill_files.Folder(tmp_path / "results").clean()
     assert folder.read(ended) is None
     assert folder.read(kept) == b"second"
     assert {path.name for path in (tmp_path / "results").iterdir()} == {kept, "notes.txt"}
@@ -172,13 +172,13 @@ def redis(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_one_leads_and_each_who_waits_hears_the_outcome_once_it_ends(redis: Any) -> None:
-    lease = flights.take("chart", 60)
+    lease = single_flight.take("chart", 60)
     assert lease is not None
-    assert flights.take("chart", 60) is None
+    assert single_flight.take("chart", 60) is None
     heard: list[bytes | None] = []
 
     def wait() -> None:
-        while (outcome := flights.outcome("chart", 1.0)) is None:
+        while (outcome := single_flight.outcome("chart", 1.0)) is None:
             pass
         heard.append(outcome)
 
@@ -186,91 +186,91 @@ def test_one_leads_and_each_who_waits_hears_the_outcome_once_it_ends(redis: Any)
     for thread in threads:
         thread.start()
     until(lambda: int(redis.info("clients")["blocked_clients"]) == 50, 30, "all wait")
-    lease.end(flights.FAILED + b"division by zero")
+    lease.end(single_flight.FAILED + b"division by zero")
     for thread in threads:
         thread.join(10)
     assert heard == [b"failed:division by zero"] * 50
-    assert flights.outcome("chart", 1.0) == flights.AGAIN
-    assert 0 < redis.pttl(lease.outcome) <= flights.OUTCOME_SECONDS * 1000
+    assert single_flight.outcome("chart", 1.0) == single_flight.AGAIN
+    assert 0 < redis.pttl(lease.outcome) <= single_flight.OUTCOME_SECONDS * 1000
 
 
 def test_a_lease_is_renewed_while_its_holder_lives_and_never_anothers(redis: Any) -> None:
-    lease = flights.take("chart", 60)
+    lease = single_flight.take("chart", 60)
     assert lease is not None
     redis.pexpire(lease.key, 2000)
     until(lambda: redis.pttl(lease.key) > 3000, 10, "renewed")
     redis.set(lease.key, "somebody-else", px=2000)
     lease.renew()
-    lease.end(flights.DONE)
+    lease.end(single_flight.DONE)
     assert redis.get(lease.key) == b"somebody-else"
     assert redis.pttl(lease.key) <= 2000
 
 
 def test_a_lease_that_is_held_too_long_is_not_renewed(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flights, "LEASE_SECONDS", 1.5)
-    lease = flights.take("chart", 0.1)
+    monkeypatch.setattr(single_flight, "LEASE_SECONDS", 1.5)
+    lease = single_flight.take("chart", 0.1)
     assert lease is not None
     until(lambda: not redis.exists(lease.key), 10, "the lease ends")
-    assert flights.take("chart", 0.1) is not None
+    assert single_flight.take("chart", 0.1) is not None
 
 
 def test_who_sees_that_the_holder_was_killed_takes_over_and_wakes_the_others(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flights, "LEASE_SECONDS", 600.0)
+    monkeypatch.setattr(single_flight, "LEASE_SECONDS", 600.0)
     pid = os.fork()
     if pid == 0:
-        flights.take("chart", 600)
+        single_flight.take("chart", 600)
         time.sleep(600)
         os._exit(0)
     try:
         until(lambda: bool(redis.exists("flight:chart")), 30, "the child holds it")
-        held = flights.Lease("chart", redis.get("flight:chart").decode())
-        assert flights.outcome("chart", 0.1) is None
+        held = single_flight.Lease("chart", redis.get("flight:chart").decode())
+        assert single_flight.outcome("chart", 0.1) is None
     finally:
         os.kill(pid, signal.SIGKILL)
     try:
         # Nobody has waited for it, so it is still in the list of processes.
-        until(lambda: flights.outcome("chart", 0.1) == flights.AGAIN, 30, "its end is seen")
+        until(lambda: single_flight.outcome("chart", 0.1) == single_flight.AGAIN, 30, "its end is seen")
     finally:
         os.waitpid(pid, 0)
-    assert redis.lrange(held.outcome, 0, -1) == [flights.AGAIN]
-    assert flights.take("chart", 60) is not None
-    assert flights.outcome("chart", 0.1) is None
+    assert redis.lrange(held.outcome, 0, -1) == [single_flight.AGAIN]
+    assert single_flight.take("chart", 60) is not None
+    assert single_flight.outcome("chart", 0.1) is None
 
 
 def test_a_process_is_known_by_more_than_its_number() -> None:
-    own = processes.name()
+    own = process_liveness.name()
     place, _, process = own.rpartition(":")
     pid, _, start = process.partition(".")
-    assert not processes.has_ended(own)
-    assert processes.has_ended(f"{place}:{pid}.{int(start) - 1}"), "its number is another's by now"
+    assert not process_liveness.has_ended(own)
+    assert process_liveness.has_ended(f"{place}:{pid}.{int(start) - 1}"), "its number is another's by now"
     child = subprocess.Popen(["true"])
     child.wait()
-    assert processes.has_ended(f"{place}:{child.pid}.{start}")
+    assert process_liveness.has_ended(f"{place}:{child.pid}.{start}")
     # In another container, and what is no name at all.
     for unseen in (f"another:{child.pid}.{start}", "", "x", place, f"{place}:", f"{place}:{child.pid}", f"{place}:a.b"):
-        assert not processes.has_ended(unseen)
+        assert not process_liveness.has_ended(unseen)
 
 
 def test_what_is_left_undone_is_for_another(redis: Any) -> None:
-    lease = flights.take("chart", 60)
+    lease = single_flight.take("chart", 60)
     assert lease is not None
-    with pytest.raises(RuntimeError), flights.scope(probe=False, may_refresh=True) as scope:
+    with pytest.raises(RuntimeError), single_flight.scope(probe=False, may_refresh=True) as scope:
         scope.lease = lease
         raise RuntimeError
-    assert redis.lrange(lease.outcome, 0, -1) == [flights.AGAIN]
-    assert flights.current() is None
+    assert redis.lrange(lease.outcome, 0, -1) == [single_flight.AGAIN]
+    assert single_flight.current() is None
 
 
 def test_inside_a_computation_that_others_wait_for_nothing_waits(redis: Any) -> None:
-    with flights.scope(probe=False, may_refresh=True) as outer:
-        with flights.scope(probe=False, may_refresh=True) as inner:
+    with single_flight.scope(probe=False, may_refresh=True) as outer:
+        with single_flight.scope(probe=False, may_refresh=True) as inner:
             assert inner.nested is False
-        outer.lease = flights.take("chart", 60)
+        outer.lease = single_flight.take("chart", 60)
         with (
-            flights.scope(probe=False, may_refresh=True) as inner,
-            flights.scope(probe=False, may_refresh=True) as innermost,
+            single_flight.scope(probe=False, may_refresh=True) as inner,
+            single_flight.scope(probe=False, may_refresh=True) as innermost,
         ):
             assert inner.nested is innermost.nested is True
 

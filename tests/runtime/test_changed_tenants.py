@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
-from runtime import live
-from runtime.live import LiveRouter, Watched
-from runtime.model import Topology
-from runtime.tenancy.recognition import Person
-from runtime.tenancy.router import Router
+from runtime.environment.process_topology import Watched
+from runtime.tenants import router as routing
+from runtime.tenants.recognition import Person
+from runtime.tenants.router import LiveRouter, Router
 from tests.runtime.conftest import OPERATOR_PASSWORD, Services, run_script
 from tests.runtime.stacks import topology
+from topology.model import Topology
 
 TENANTS = {"tenant-a": {"users": ["alice"]}, "newcomer": {"users": ["nina"]}}
 SQL = "sql_lab.get_sql_results"
@@ -86,7 +86,7 @@ def test_the_file_is_looked_at_seldom(mounted: Mounted) -> None:
 def test_submissions_are_routed_by_the_tenants_that_there_are_now(
     mounted: Mounted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(live, "declared", lambda name: name)
+    monkeypatch.setattr(routing, "declared", lambda name: name)
     watched = Watched(mounted.path, every=0)
     route = LiveRouter(topology("multi-tenant"), router, watched)
 

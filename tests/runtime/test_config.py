@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.config import ConfigurationError, load_topology, render
+from runtime.config import render
 from runtime.config.objects import Crontab, ResultStore
-from runtime.config.redis import Database
-from runtime.model import Purpose, Topology
+from runtime.environment.process_topology import load_topology
+from runtime.environment.redis_databases import Database
+from runtime.environment.secrets import ConfigurationError
 from tests.runtime.stacks import ODD_PASSWORD, REDIS_PASSWORDS, STACKS, environment, topology
+from topology.model import Purpose, Topology
 
 TOPOLOGIES = {stack: topology(stack) for stack in STACKS}
 SENTINEL_STACKS = {"enterprise", "high-throughput", "multi-tenant"}
@@ -84,7 +86,7 @@ def test_every_purpose_is_on_its_own_database_with_its_lifetime(stack: str) -> N
     }
     for name, purpose in purposes.items():
         database = plan.database(purpose)
-        assert settings[name]["CACHE_TYPE"] == "runtime.caching.backend.Cache"
+        assert settings[name]["CACHE_TYPE"] == "runtime.superset.caches.Cache"
         assert settings[name]["CACHE_ARGS"] == [purpose]
         assert settings[name]["CACHE_KEY_PREFIX"] == database.prefix != ""
         assert settings[name]["CACHE_DEFAULT_TIMEOUT"] == database.default_ttl_seconds

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import redis as redis_client
 
-from infra import access
 from local import binaries
-from runtime import existing_redis
-from runtime.config import secrets
-from runtime.init import InitError, look_at_existing
-from runtime.model import Topology
+from runtime.broker import server_check
+from runtime.environment import secrets
+from runtime.start.init import InitError, look_at_existing
 from tests.runtime.conftest import free_ports, until
 from tests.runtime.stacks import environment, topology
+from topology import redis_acl
+from topology.model import Topology
 
 PASSWORD = "given p@ss/word"
-#: What lets a user do its work and administer nothing, as infra.access grants it; and without asking for CONFIG or INFO.
-ALLOWED = f"~* &* +@all {access.FORBIDDEN}"
+#: What lets a user do its work and administer nothing, as topology.redis_acl grants it; and without asking for CONFIG or INFO.
+ALLOWED = f"~* &* +@all {redis_acl.FORBIDDEN}"
 
 
 def existing(port: int, stack: str = "minimal", username: str = "default") -> Topology:
@@ -82,8 +82,8 @@ def given(plan: Topology, password: str = PASSWORD) -> dict[str, str]:
     return environment(plan, "init") | {user.password_env: password for user in plan.redis_users().values()}
 
 
-def check(plan: Topology, password: str = PASSWORD) -> list[existing_redis.Finding]:
-    return existing_redis.check(plan, secrets.read(plan, given(plan, password)))
+def check(plan: Topology, password: str = PASSWORD) -> list[server_check.Finding]:
+    return server_check.check(plan, secrets.read(plan, given(plan, password)))
 
 
 RIGHT = ("maxmemory 64mb", "maxmemory-policy volatile-lru", "appendonly yes")

@@ -24,17 +24,18 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import ConnectionError as NoBroker
 
-from infra import access
 from local import binaries
-from runtime import commands, exporter, metric_names
-from runtime.config import ConfigurationError, render
-from runtime.config import redis as redis_config
-from runtime.config.objects import client
-from runtime.coordination import field
-from runtime.exporter import Broker, Look, QueueMetrics
-from runtime.model import RedisInstance, Topology
-from runtime.tenancy.measures import increments
+from runtime.config import render
+from runtime.environment import redis_databases as redis_config
+from runtime.environment.counters import field
+from runtime.environment.redis_clients import client
+from runtime.environment.secrets import ConfigurationError
+from runtime.observability import exporter
+from runtime.observability.exporter import Broker, Look, QueueMetrics
+from runtime.observability.task_metrics import increments
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
+from topology import commands, metric_names, redis_acl
+from topology.model import RedisInstance, Topology
 
 REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
 
@@ -73,7 +74,7 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        (self.folder / "users.acl").write_text(access.server_acl(shared_instance(), REDIS_PASSWORDS, "operator-password"))
+        (self.folder / "users.acl").write_text(redis_acl.server_acl(shared_instance(), REDIS_PASSWORDS, "operator-password"))
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
@@ -284,7 +285,7 @@ def test_the_broker_is_found_through_sentinel(server: Server, plan: Topology) ->
     folder, port = server.folder / "sentinel", free_port()
     folder.mkdir()
     instance = topology("multi-tenant").instance("redis-broker")
-    (folder / "sentinel.acl").write_text(access.sentinel_acl(instance, REDIS_PASSWORDS, "operator-password"))
+    (folder / "sentinel.acl").write_text(redis_acl.sentinel_acl(instance, REDIS_PASSWORDS, "operator-password"))
     (folder / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\naclfile {folder}/sentinel.acl\n"
         f"sentinel monitor redis-broker 127.0.0.1 {server.port} 1\n"
@@ -465,9 +466,7 @@ def test_scrapes_of_one_moment_share_a_look() -> None:
 
 
 def test_it_needs_no_superset_and_says_what_it_lacks(plan: Topology, tmp_path: Path) -> None:
-    script = (
-        "import sys, runtime.exporter; print([m for m in ('superset', 'flask', 'celery', 'sqlalchemy') if m in sys.modules])"
-    )
+    script = "import sys, runtime.observability.exporter; print([m for m in ('superset', 'flask', 'celery', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run(
         [str(binaries.superset_python()), "-c", script], cwd=PROJECT, check=True, capture_output=True, text=True
     )

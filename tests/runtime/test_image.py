@@ -49,12 +49,17 @@ def test_the_stacks_image_is_built_from_what_the_image_carries_and_no_more(
     assert f"--tag {topology('local').images.superset} " in called
     assert "--build-arg BASE=mirror.example/python:3.11" in called
     files = {line for line in done.stdout.splitlines() if line.startswith("./")}
-    assert {"./requirements/superset.txt", "./runtime/superset_config.py", "./runtime/config/tasks.py"} <= files
-    assert {file.split("/")[1] for file in files} == {"requirements", "runtime"}
+    assert {
+        "./requirements/superset.txt",
+        "./runtime/start/superset_config.py",
+        "./topology/model.py",
+        "./runtime/config/tasks.py",
+    } <= files
+    assert {file.split("/")[1] for file in files} == {"requirements", "runtime", "topology"}
     assert not any("__pycache__" in file for file in files)
     # Everything that the recipe takes from the context is in it.
     sources = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE, re.MULTILINE)
-    assert sources == ["requirements/superset.txt", "runtime"]
+    assert sources == ["requirements/superset.txt", "topology", "runtime"]
     for source in sources:
         assert any(file.startswith(f"./{source}") for file in files)
 

@@ -1,4 +1,4 @@
-"""`runtime.init` on a real PostgreSQL and Redis: what it makes, that it can run again, and how it fails."""
+"""`runtime.start.init` on a real PostgreSQL and Redis: what it makes, that it can run again, and how it fails."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from local import binaries
-from runtime import commands
 from tests.runtime.conftest import (
     DECLARED_LIMIT,
     OPERATOR_PASSWORD,
@@ -23,6 +22,7 @@ from tests.runtime.conftest import (
     until,
 )
 from tests.runtime.stacks import REDIS_PASSWORDS
+from topology import commands
 
 pytestmark = pytest.mark.superset
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from runtime.queues import Queues, readdressed
+from runtime.broker.queues import Queues, readdressed
 from tests.runtime.conftest import OPERATOR_PASSWORD, Services, run_script
 
 PREFIX = "coordination:"

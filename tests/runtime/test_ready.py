@@ -1,4 +1,4 @@
-"""`runtime.ready` on a real PostgreSQL: it waits for the init job of its own image, and says for what."""
+"""`runtime.start.ready` on a real PostgreSQL: it waits for the init job of its own image, and says for what."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def start(prepared: Prepared, *arguments: str, **changes: str) -> subprocess.Pop
     """The process with what its container has: no secret but one password, and no Superset configuration."""
     whole = prepared.environment("web") | changes
     env = {key: whole[key] for key in ("PATH", "PYTHONPATH", "SUPERSET_ASYNC_TOPOLOGY", "POSTGRES_PASSWORD")}
-    command = [str(binaries.superset_python()), "-u", "-m", "runtime.ready", *arguments]
+    command = [str(binaries.superset_python()), "-u", "-m", "runtime.start.ready", *arguments]
     return subprocess.Popen(
         command, env=env, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     )

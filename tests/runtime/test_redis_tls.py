@@ -13,12 +13,12 @@ import pytest
 import redis as redis_client
 
 from components import redis
-from infra import access
 from local import binaries
-from runtime.model import RedisInstance, Topology
 from tests.runtime.conftest import PROJECT, Prepared, free_ports, run_script, until
 from tests.runtime.stacks import REDIS_PASSWORDS, topology
 from tests.tls import Authority, known_to, redis_server
+from topology import redis_acl
+from topology.model import RedisInstance, Topology
 
 pytestmark = pytest.mark.superset
 
@@ -64,7 +64,7 @@ class World:
                 "sentinel resolve-hostnames yes",
                 "sentinel announce-hostnames yes",
                 f"sentinel monitor {instance.name} localhost {port} 1",
-                f"sentinel auth-user {instance.name} {access.OPERATOR}",
+                f"sentinel auth-user {instance.name} {redis_acl.OPERATOR}",
                 f"sentinel auth-pass {instance.name} {OPERATOR}",
                 f"dir {redis.DATA}",
             ]
@@ -78,7 +78,7 @@ class World:
         config = config.replace(redis.AUTH, str(folder)).replace(redis.TLS, str(folder))
         # There is no replica here.
         config = config.replace("min-replicas-to-write 1", "min-replicas-to-write 0")
-        for file, write in ((redis.ACL, access.server_acl), (redis.SENTINEL_ACL, access.sentinel_acl)):
+        for file, write in ((redis.ACL, redis_acl.server_acl), (redis.SENTINEL_ACL, redis_acl.sentinel_acl)):
             (folder / file).write_text(known_to(self.program, write(instance, REDIS_PASSWORDS, OPERATOR)))
         path = folder / f"{name}.conf"
         path.write_text(config + "bind 127.0.0.1\n")
@@ -96,7 +96,7 @@ class World:
 
     def operator(self, name: str, instance: RedisInstance, **options: Any) -> Any:
         trusted: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(self.folder / instance.name / "ca.crt")}
-        login: dict[str, Any] = {"username": access.OPERATOR, "password": OPERATOR}
+        login: dict[str, Any] = {"username": redis_acl.OPERATOR, "password": OPERATOR}
         return redis_client.Redis(host="127.0.0.1", port=self.ports[name], **login, **(trusted | options))
 
 
@@ -195,7 +195,13 @@ def test_a_certificate_of_another_name_is_refused(prepared: Prepared, tmp_path: 
 def test_the_init_job_looks_at_a_server_that_exists_over_tls(world: World, prepared: Prepared) -> None:
     """One that is right is worked with; one that would lose tasks stops the job before it does anything."""
     (instance,) = planned(prepared, "minimal", world.folder).redis
-    where = {"host": "localhost", "port": world.ports["redis"], "username": access.OPERATOR, "tls": True, "ca_secret": "ca"}
+    where = {
+        "host": "localhost",
+        "port": world.ports["redis"],
+        "username": redis_acl.OPERATOR,
+        "tls": True,
+        "ca_secret": "ca",
+    }
     plan = topology("minimal", redis={"broker": {"existing": where}})
     (server,) = plan.redis
     assert server.tls
@@ -205,7 +211,7 @@ def test_the_init_job_looks_at_a_server_that_exists_over_tls(world: World, prepa
     env |= {user.password_env: OPERATOR for user in server.users}
 
     def init() -> subprocess.CompletedProcess[str]:
-        command = [str(binaries.superset_python()), "-m", "runtime.init", "--wait=5"]
+        command = [str(binaries.superset_python()), "-m", "runtime.start.init", "--wait=5"]
         return subprocess.run(command, env=env, cwd=PROJECT, check=False, capture_output=True, text=True)
 
     done = init()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from runtime.model import Tenant
-from runtime.statements import StatementTimeout, engine_params, mysql_command
+from runtime.superset.statement_timeout import StatementTimeout, engine_params, mysql_command
+from topology.model import Tenant
 
 LIMIT = StatementTimeout(default_seconds=530, most_seconds=540)
 

@@ -8,10 +8,10 @@ from typing import Any, get_args
 import pytest
 
 from runtime.config import render
-from runtime.model import Compression, Purpose, Topology
 from tests.runtime.conftest import Prepared, run_script
 from tests.runtime.names import unread_cache, unread_celery, unread_settings
 from tests.runtime.stacks import STACKS, environment, topology
+from topology.model import Compression, Purpose, Topology
 
 pytestmark = pytest.mark.superset
 
@@ -129,7 +129,10 @@ def test_what_superset_makes_of_it_is_the_topologys(
     if plan.celery.result_backend == "postgresql":
         assert started["result_backend"] == "celery.backends.database.DatabaseBackend"
     else:
-        assert started["result_backend"] == f"runtime.results.{'SentinelBackend' if sentinel else 'RedisBackend'}"
+        assert (
+            started["result_backend"]
+            == f"runtime.broker.result_backends.{'SentinelBackend' if sentinel else 'RedisBackend'}"
+        )
     connections = plan.web.connections
     assert started["pool"] == {
         "size": connections.size,

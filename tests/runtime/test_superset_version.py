@@ -8,11 +8,11 @@ from importlib import metadata
 import pytest
 
 from local import binaries
-from runtime import superset_version
+from runtime.environment import versions
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"),
+    ("installed", "expected"),
     [
         ("6.1.0", True),
         ("6.1.7", True),
@@ -23,17 +23,17 @@ from runtime import superset_version
         ("", False),
     ],
 )
-def test_patch_releases_of_the_tested_version_are_taken(version: str, expected: bool) -> None:
-    assert superset_version.tested(version) is expected
+def test_patch_releases_of_the_tested_version_are_taken(installed: str, expected: bool) -> None:
+    assert versions.tested("apache-superset", installed) is expected
 
 
 def test_another_version_is_refused_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {superset_version.DISTRIBUTION: "7.0.1"}
-    monkeypatch.setattr(metadata, "version", versions.__getitem__)
-    with pytest.raises(superset_version.UntestedSupersetError, match=r"runtime\.some_module .*6\.1\.x, and 7\.0\.1"):
-        superset_version.require("runtime.some_module")
+    installed = {"apache-superset": "7.0.1"}
+    monkeypatch.setattr(metadata, "version", installed.__getitem__)
+    with pytest.raises(versions.UntestedVersionError, match=r"runtime\.some_module .*6\.1\.x, and 7\.0\.1"):
+        versions.require("runtime.some_module")
 
 
 def test_the_locked_superset_is_a_tested_one() -> None:
-    program = "from runtime.superset_version import require; require('here')"
+    program = "from runtime.environment.versions import require; require('here')"
     subprocess.run([str(binaries.superset_python()), "-c", program], check=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runtime.executions import SCHEMA, TABLE
-from runtime.usage import NOBODY, Used, report, statement, windows
+from runtime.observability.usage import NOBODY, Used, report, statement, windows
+from runtime.queries.executions import SCHEMA, TABLE
 from tests.runtime.conftest import Services
 from tests.runtime.stacks import topology
 

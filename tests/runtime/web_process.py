@@ -89,7 +89,7 @@ def _tenant_of(app: Any, user: Any) -> dict[str, str]:
     database.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
     with app.test_request_context():
         import_module("flask").g.user = user
-        tenant = import_module("runtime.tenancy.identity").current_tenant_id()
+        tenant = import_module("runtime.tenants.identity").current_tenant_id()
         with database.get_raw_connection() as connection:
             cursor = connection.cursor()
             cursor.execute("SHOW statement_timeout")

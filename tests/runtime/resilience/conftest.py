@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from local import binaries
-from runtime import commands
-from runtime import coordination as module
+from runtime.environment import coordination as module
 from tests.runtime.conftest import PROJECT, Prepared, free_ports, renewed, until
+from topology import commands
 
 FINAL = ("success", "failed", "stopped", "timed_out")
 
@@ -163,7 +163,7 @@ def prepared(initialized: Prepared) -> Prepared:
 
 @pytest.fixture
 def coordination(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """`runtime.coordination` in this process, as in a worker of the stack."""
+    """`runtime.environment.coordination` in this process, as in a worker of the stack."""
     for name, value in prepared.environment("worker").items():
         if name not in ("PATH", "HOME", "PYTHONPATH", "LANG"):
             monkeypatch.setenv(name, value)

@@ -13,7 +13,7 @@ import uuid
 from importlib import import_module
 from typing import Any
 
-from runtime.statements import engine_params
+from runtime.superset.statement_timeout import engine_params
 
 PASSWORD = "for-this-test"
 

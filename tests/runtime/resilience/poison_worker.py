@@ -8,13 +8,13 @@ from typing import Any, cast
 from celery import Celery
 from redis import Redis
 
-from runtime.resilience import poison
+from runtime.broker import channels
 
 URL = os.environ["BROKER_URL"]
 app = Celery("poison", broker=URL)
 # What is put back must be executed again: that is how one message could stop a pool.
 app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1)
-poison.install()
+channels.install(lambda node: None)
 
 
 def good(number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from runtime.resilience.reading import may_write
+from runtime.superset.sql_parser import may_write
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.executions import Attempt, Outcome
-from runtime.resilience import transient, work
-from runtime.resilience.execution import Ignore, Refuse, Run, backoff, decide
+from runtime.queries import query_tasks, transient_errors
+from runtime.queries.deliveries import Ignore, Refuse, Run, backoff, decide
+from runtime.queries.executions import Attempt, Outcome
 
 OUTCOMES: list[Outcome | None] = [None, "success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
 
@@ -23,11 +23,11 @@ OUTCOMES: list[Outcome | None] = [None, "success", "failed", "stopped", "timed_o
         (Attempt(1, "retried", writes=False), False, Run(2)),
         (Attempt(1, None, writes=False), False, Run(2)),
         (Attempt(3, None, writes=False), False, Run(4)),
-        (Attempt(4, None, writes=False), False, Refuse(work.lost_too_often(4))),
-        (Attempt(1, None, writes=True), True, Refuse(work.LOST_WRITE)),
+        (Attempt(4, None, writes=False), False, Refuse(query_tasks.lost_too_often(4))),
+        (Attempt(1, None, writes=True), True, Refuse(query_tasks.LOST_WRITE)),
         # Whoever changed the database's registration in between: what one attempt took for a write stays one.
-        (Attempt(1, None, writes=True), False, Refuse(work.LOST_WRITE)),
-        (Attempt(1, None, writes=False), True, Refuse(work.LOST_WRITE)),
+        (Attempt(1, None, writes=True), False, Refuse(query_tasks.LOST_WRITE)),
+        (Attempt(1, None, writes=False), True, Refuse(query_tasks.LOST_WRITE)),
     ],
 )
 def test_what_is_done_with_a_delivery(last: Attempt | None, writes: bool, decision: Any) -> None:
@@ -85,18 +85,18 @@ def driver_error(module: str, name: str, *arguments: object) -> Exception:
     ],
 )
 def test_only_errors_that_pass_by_themselves_leave_a_read(error: Exception, passes: bool) -> None:
-    assert transient.is_transient(error) is passes
-    transient.met(error)
-    with transient.retrying(False):
-        transient.met(error)
-    with transient.retrying(True):
+    assert transient_errors.is_transient(error) is passes
+    transient_errors.met(error)
+    with transient_errors.retrying(False):
+        transient_errors.met(error)
+    with transient_errors.retrying(True):
         if passes:
-            with pytest.raises(transient.TryAgain) as left:
-                transient.met(error)
+            with pytest.raises(transient_errors.TryAgain) as left:
+                transient_errors.met(error)
             assert left.value.__cause__ is error
             assert not isinstance(left.value, Exception), "Superset would catch it"
         else:
-            transient.met(error)
+            transient_errors.met(error)
 
 
 CHART = "load_chart_data_into_cache"
@@ -125,7 +125,7 @@ JOB = {"job_id": "j", "channel_id": "c", "user_id": 3}
     ],
 )
 def test_what_a_message_asks_for(task: str, args: tuple[Any, ...], kwargs: dict[str, Any], found: Any) -> None:
-    asked = work.of(task, args, kwargs)
+    asked = query_tasks.of(task, args, kwargs)
     if found is None:
         assert asked is None
     else:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from runtime.resilience import work
+from runtime.queries import query_tasks
 from tests.runtime.conftest import Prepared, until
 from tests.runtime.resilience.conftest import Web, Worker
 
@@ -62,7 +62,7 @@ def test_a_killed_child(prepared: Prepared, web: Web, worker: Worker) -> None:
     begins(prepared, "killed write")
     os.kill(worker.busy_child("killed write"), signal.SIGKILL)
     refused = web.ended(written)
-    assert (refused["status"], refused["error_message"]) == ("failed", work.LOST_WRITE)
+    assert (refused["status"], refused["error_message"]) == ("failed", query_tasks.LOST_WRITE)
     assert web.ended(read)["status"] == "success"
     assert attempts(prepared, "sql", read) == ["1 lost", "2 success"]
     until(lambda: worker.said(f"sql {written}: its child is gone") == 1, 20, "the parent does not wait for the message")
@@ -85,7 +85,7 @@ def test_a_read_that_kills_its_worker_is_given_up(prepared: Prepared, web: Web, 
         until(lambda: worker.finds("poison read"), 30, "by a child")
         os.kill(worker.busy_child("poison read"), signal.SIGKILL)
     ended = web.ended(query)
-    assert (ended["status"], ended["error_message"]) == ("failed", work.lost_too_often(most))
+    assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.lost_too_often(most))
     assert attempts(prepared, "sql", query) == [f"{n} lost" for n in range(1, most + 1)]
 
 
@@ -98,7 +98,7 @@ def test_a_killed_worker(prepared: Prepared, web: Web, worker: Worker) -> None:
     assert web("restore") == 2
     worker.start()
     refused = web.ended(written)
-    assert (refused["status"], refused["error_message"]) == ("failed", work.LOST_WRITE)
+    assert (refused["status"], refused["error_message"]) == ("failed", query_tasks.LOST_WRITE)
     assert web.ended(read)["status"] == "success"
     assert attempts(prepared, "sql", read) == ["1 lost", "2 success"]
     assert attempts(prepared, "sql", written) == ["1 lost"]
@@ -133,13 +133,13 @@ def test_limits_tell_the_user(prepared: Prepared, web: Web, worker: Worker) -> N
     soft = web("chart", sql="SELECT slow(3) AS one", headers={"timelimit": [20, 2]})
     hard = web("chart", sql="SELECT slow(33) AS one /* hard chart */", headers={"timelimit": [4, 2]})
     query = web.submit("SELECT slow(33), 'hard query'", "library", headers={"timelimit": [5, 3]})
-    for job, message in ((soft, work.soft_limit(2)), (hard, work.hard_limit(4))):
+    for job, message in ((soft, query_tasks.soft_limit(2)), (hard, query_tasks.hard_limit(4))):
         events = web.events(job)
         assert [event["status"] for event in events] == ["error"]
         assert [error["message"] for error in events[0]["errors"]] == [message]
         until(lambda job=job: attempts(prepared, "chart", job["job_id"]) == ["1 timed_out"], 20, "it is recorded")
     ended = web.ended(query)
-    assert (ended["status"], ended["error_message"]) == ("failed", work.hard_limit(5))
+    assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.hard_limit(5))
     until(lambda: attempts(prepared, "sql", query) == ["1 timed_out"], 20, "it is recorded")
     until(lambda: executing(prepared, "hard") == 0, 15, "the database has ended both statements")
 
@@ -201,12 +201,12 @@ def test_children_share_no_connection_with_their_parent(prepared: Prepared, work
 
 
 def test_a_worker_says_what_it_holds(prepared: Prepared, web: Web, worker: Worker, coordination: Any) -> None:
-    from runtime.resilience import holdings
+    from runtime.broker import reserved_tasks
 
     query = web.submit("SELECT slow(8), 'held'", "library", task_id="held-task")
-    until(lambda: "held-task" in holdings.held(), 15, "it is published")
+    until(lambda: "held-task" in reserved_tasks.held(), 15, "it is published")
     assert web.ended(query)["status"] == "success"
-    until(lambda: "held-task" not in holdings.held(), 15, "it is withdrawn")
+    until(lambda: "held-task" not in reserved_tasks.held(), 15, "it is withdrawn")
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from runtime.resilience import delays, forks, holdings, requests
-from runtime.resilience.work import Work
+from runtime.broker import delayed_messages, fork_safety, reserved_tasks
+from runtime.queries import lost_children
+from runtime.queries.query_tasks import Work
 
 
 def test_a_child_is_not_forked_while_a_thread_has_a_lock() -> None:
@@ -22,7 +23,7 @@ def test_a_child_is_not_forked_while_a_thread_has_a_lock() -> None:
     inside = threading.Event()
 
     def connect() -> None:
-        with forks.undisturbed(), library:
+        with fork_safety.undisturbed(), library:
             inside.set()
             time.sleep(0.3)
 
@@ -33,39 +34,39 @@ def test_a_child_is_not_forked_while_a_thread_has_a_lock() -> None:
     if child == 0:
         free = library.acquire(timeout=1)
         # The child, too, may use threads of its own.
-        with forks.undisturbed():
+        with fork_safety.undisturbed():
             os._exit(0 if free else 1)
     _, status = os.waitpid(child, 0)
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 0
-    with forks.undisturbed():
+    with fork_safety.undisturbed():
         pass
 
 
 def publishes(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holdings, "held_here", list)
-    monkeypatch.setattr(holdings, "publish", seen)
-    monkeypatch.setattr(holdings, "withdraw", lambda _: None)
-    publisher = holdings.Publisher("w")
+    monkeypatch.setattr(reserved_tasks, "held_here", list)
+    monkeypatch.setattr(reserved_tasks, "publish", seen)
+    monkeypatch.setattr(reserved_tasks, "withdraw", lambda _: None)
+    publisher = reserved_tasks.Publisher("w")
     publisher._ended.set()
     publisher._run()
 
 
 def sends(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delays, "LOOK_SECONDS", 0)
-    sender = delays.Sender(None)
+    monkeypatch.setattr(delayed_messages, "LOOK_SECONDS", 0)
+    sender = delayed_messages.Sender(None)
 
     def once(app: Any) -> None:
         sender.end()
         seen(app)
 
-    monkeypatch.setattr(delays, "send_due", once)
+    monkeypatch.setattr(delayed_messages, "send_due", once)
     sender._run()
 
 
 def ends(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "TRIES", 1)
-    requests._try(cast(Work, SimpleNamespace(kind="sql", subject="1")), seen)
+    monkeypatch.setattr(lost_children, "TRIES", 1)
+    lost_children._try(cast(Work, SimpleNamespace(kind="sql", subject="1")), seen)
 
 
 @pytest.mark.parametrize("outcome", ["succeeds", "fails"])
@@ -77,9 +78,9 @@ def test_the_threads_that_talk_to_redis_and_postgresql_keep_forks_away(
     may_fork: list[bool] = []
 
     def ask() -> None:
-        may_fork.append(forks._lock.acquire(blocking=False))
+        may_fork.append(fork_safety._lock.acquire(blocking=False))
         if may_fork[-1]:
-            forks._lock.release()
+            fork_safety._lock.release()
 
     def seen(*_: object) -> None:
         # As the thread that forks, which is another one.
@@ -96,7 +97,7 @@ def test_the_threads_that_talk_to_redis_and_postgresql_keep_forks_away(
             thread.join()
 
     handler = Handler()
-    logger = logging.getLogger("runtime.resilience")
+    logger = logging.getLogger("runtime")
     monkeypatch.setattr(logger, "level", logging.INFO)
     logger.addHandler(handler)
     try:

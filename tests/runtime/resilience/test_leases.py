@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from runtime.resilience import delays, holdings, leases
-from runtime.resilience.leases import Held, Owner, Renewal, Taken
+from runtime.broker import delayed_messages, reserved_tasks
+from runtime.broker.task_messages import TaskMessage
+from runtime.queries import leases
+from runtime.queries.leases import Held, Owner, Renewal, Taken
 from tests.runtime.conftest import until
 
 pytestmark = pytest.mark.superset
@@ -104,7 +106,7 @@ class App:
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.refuses = True
 
-    def send(self, message: delays.Message) -> None:
+    def send(self, message: TaskMessage) -> None:
         if self.refuses:
             self.refuses = False
             raise ConnectionError("the broker is away")
@@ -114,40 +116,39 @@ class App:
 def test_a_delayed_message_is_sent_once_when_it_is_due(
     subject: str, coordination: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delays, "_json", lambda: __import__("json"))
-    monkeypatch.setattr(delays, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(delayed_messages, "SEND_SECONDS", 0.2)
     # A worker of this folder's tests sends what is due in the real ones.
-    monkeypatch.setattr(delays, "DELAYED", f"{delays.DELAYED}:{subject}")
+    monkeypatch.setattr(delayed_messages, "DELAYED", f"{delayed_messages.DELAYED}:{subject}")
     app = App()
-    monkeypatch.setattr(delays.Message, "send", lambda message, to: to.send(message))
-    message, other = (delays.Message("t", f"{subject}-{n}", [1], {"é": None}, "q", 2, 1, {}) for n in (1, 2))
-    delays.send_later(message, 0.3)
-    delays.send_later(other, 0.3)
-    assert delays.waiting() == {message.task_id, other.task_id}
-    assert (delays.send_due(app), app.sent) == (0, [])
+    monkeypatch.setattr(TaskMessage, "send", lambda message, to: to.send(message))
+    message, other = (TaskMessage("t", f"{subject}-{n}", [1], {"é": None}, "q", 2, 1, {}) for n in (1, 2))
+    delayed_messages.send_later(message, 0.3)
+    delayed_messages.send_later(other, 0.3)
+    assert delayed_messages.waiting() == {message.task_id, other.task_id}
+    assert (delayed_messages.send_due(app), app.sent) == (0, [])
     time.sleep(0.4)
     with pytest.raises(ConnectionError):
-        delays.send_due(app)
+        delayed_messages.send_due(app)
     # The one that was refused waits, and the other did not wait for it.
     assert app.sent == [(other.task_id, {"é": None})]
-    assert delays.waiting() == {message.task_id}
-    until(lambda: bool(delays.send_due(app)), 5, "it is due again")
+    assert delayed_messages.waiting() == {message.task_id}
+    until(lambda: bool(delayed_messages.send_due(app)), 5, "it is due again")
     assert app.sent[1:] == [(message.task_id, {"é": None})]
-    assert delays.waiting() == set()
-    assert delays.send_due(app) == 0
+    assert delayed_messages.waiting() == set()
+    assert delayed_messages.send_due(app) == 0
     # One that comes twice to the same delay is one.
-    delays.send_later(message, 60)
-    delays.send_later(message, 90)
-    assert delays.waiting() == {message.task_id}
+    delayed_messages.send_later(message, 60)
+    delayed_messages.send_later(message, 90)
+    assert delayed_messages.waiting() == {message.task_id}
 
 
 def test_what_workers_hold_is_what_they_last_said(subject: str, coordination: Any) -> None:
-    holdings.publish("a@h", frozenset({f"{subject}-1", f"{subject}-2"}), time.time())
-    holdings.publish("b@h", frozenset({f"{subject}-3"}), time.time())
-    assert {f"{subject}-{n}" for n in (1, 2, 3)} <= holdings.held()
-    holdings.publish("a@h", frozenset({f"{subject}-2"}), time.time())
-    assert f"{subject}-1" not in holdings.held()
-    holdings.withdraw("b@h")
-    assert f"{subject}-3" not in holdings.held()
-    assert {holding.worker for holding in holdings.holdings()} >= {"a@h"}
-    holdings.withdraw("a@h")
+    reserved_tasks.publish("a@h", frozenset({f"{subject}-1", f"{subject}-2"}), time.time())
+    reserved_tasks.publish("b@h", frozenset({f"{subject}-3"}), time.time())
+    assert {f"{subject}-{n}" for n in (1, 2, 3)} <= reserved_tasks.held()
+    reserved_tasks.publish("a@h", frozenset({f"{subject}-2"}), time.time())
+    assert f"{subject}-1" not in reserved_tasks.held()
+    reserved_tasks.withdraw("b@h")
+    assert f"{subject}-3" not in reserved_tasks.held()
+    assert {holding.worker for holding in reserved_tasks.holdings()} >= {"a@h"}
+    reserved_tasks.withdraw("a@h")

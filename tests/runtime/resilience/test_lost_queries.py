@@ -16,12 +16,12 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
-from infra import access
 from local import binaries
-from runtime.model import RedisInstance, Topology
-from runtime.resilience import reaper
+from runtime.queries import reaper
 from tests.runtime.conftest import OPERATOR_PASSWORD, PROJECT, Prepared, free_ports, until
 from tests.runtime.stacks import REDIS_PASSWORDS
+from topology import redis_acl
+from topology.model import RedisInstance, Topology
 
 pytestmark = pytest.mark.superset
 
@@ -48,7 +48,7 @@ class BrokerServer:
             'save ""',
             "maxmemory-policy noeviction",
         ]
-        (self.folder / "users.acl").write_text(access.server_acl(self.instance, REDIS_PASSWORDS, OPERATOR_PASSWORD))
+        (self.folder / "users.acl").write_text(redis_acl.server_acl(self.instance, REDIS_PASSWORDS, OPERATOR_PASSWORD))
         (self.folder / "valkey.conf").write_text("\n".join(lines))
         with (self.folder / "log").open("ab") as log:
             command = [str(binaries.valkey_server()), str(self.folder / "valkey.conf")]

@@ -13,11 +13,11 @@ from typing import Any, cast
 
 from redis import Redis
 
-from runtime import commands, metric_names
-from runtime.config.redis import located
+from runtime.environment.redis_databases import located
 from tests.runtime.conftest import PROJECT
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
 from tests.runtime.test_exporter import Server, free_port, until
+from topology import commands, metric_names
 
 Message = dict[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.resilience import holdings
-from runtime.resilience.jobs import Job
-from runtime.resilience.reaper import OpenQuery, Pace, Seen, Suspects, lost, pace
+from runtime.broker import reserved_tasks
+from runtime.queries.chart_jobs import Job
+from runtime.queries.reaper import OpenQuery, Pace, Seen, Suspects, lost, pace
 from tests.runtime.stacks import STACKS, topology
 
 PACE = Pace(every=10, apart=10, quiet=25, unsent=30, synchronous=600)
@@ -78,7 +78,7 @@ def test_the_pace_keeps_the_stacks_bound() -> None:
             plan = topology(stack, resilience={"final_state": bound})
             chosen = pace(plan)
             # Holdings of a killed worker expire; the next look sees it, and one of those after that acts.
-            assert holdings.TTL_SECONDS + chosen.every + max(chosen.apart, chosen.every) <= bound
+            assert reserved_tasks.TTL_SECONDS + chosen.every + max(chosen.apart, chosen.every) <= bound
             assert chosen.unsent + 2 * chosen.every <= bound
             assert 0 < chosen.every <= 10
             assert chosen.synchronous > plan.statement_timeout_seconds

@@ -7,7 +7,7 @@ import logging
 import pytest
 from kombu import Connection, Queue
 
-from runtime.resilience import requests
+from runtime.broker import requests
 from tests.runtime.conftest import OPERATOR_PASSWORD, Services
 
 QUEUE = Queue("comes-next", routing_key="comes-next")

@@ -12,7 +12,9 @@ import time
 from importlib import import_module
 from typing import Any
 
-from runtime.resilience import delays, jobs, reaper, submission
+from runtime.broker import delayed_messages
+from runtime.environment import process_topology
+from runtime.queries import chart_jobs, reaper
 from tests.runtime.web_process import PASSWORD, Browser
 
 
@@ -81,14 +83,14 @@ class Process:
 
     def registered(self) -> list[str]:
         """Ids of the chart jobs that have not ended."""
-        return [job.job_id for job in jobs.registered()]
+        return [job.job_id for job in chart_jobs.registered()]
 
     def bounds(self, max_queued: int, max_in_flight_per_user: int) -> None:
         """Change what may wait."""
-        plan = submission._topology()
+        plan = process_topology.started()
         bounds = {"max_queued": max_queued, "max_in_flight_per_user": max_in_flight_per_user}
         changed = plan.model_copy(update={"resilience": plan.resilience.model_copy(update=bounds)})
-        submission._topology = lambda: changed
+        process_topology.started = lambda: changed
 
     def look(self, *after: float) -> None:
         """Have the reaper look once after each of so many seconds, by its own clock."""
@@ -103,11 +105,11 @@ class Process:
 
     def send_due(self) -> int:
         """Send what is delayed until now, as a worker's parent process does: how many that was."""
-        return delays.send_due(import_module("superset.extensions").celery_app)
+        return delayed_messages.send_due(import_module("superset.extensions").celery_app)
 
     def prune(self, days: int) -> None:
         """Delete what is older, as beat's job does."""
-        tasks = import_module("runtime.maintenance")
+        tasks = import_module("runtime.start.maintenance")
         with self._app.app_context():
             tasks.prune_executions(days)
 

@@ -6,14 +6,19 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from kombu import Connection
 
-from runtime.config import load_topology, secrets, tasks
-from runtime.tenancy import fair_channel, measures
+from runtime.broker import channels
+from runtime.config import tasks
+from runtime.environment import secrets
+from runtime.environment.process_topology import load_topology
+from runtime.observability import task_metrics
+from runtime.tenants import fairness
 
 topology = load_topology(os.environ)
 app = Celery("fair")
@@ -30,8 +35,8 @@ app.config_from_object(
         "task_ignore_result": True,
     }
 )
-fair_channel.install(topology)
-measures.install("worker")
+channels.install(partial(fairness.order_of, topology))
+task_metrics.install("worker")
 
 
 def hold(self: Any, seconds: float) -> None:

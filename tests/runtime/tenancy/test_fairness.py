@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local import binaries
-from runtime import commands
-from runtime.model import Priority, Share
-from runtime.tenancy.fairness import Turns, shares_of
+from runtime.tenants.fairness import Turns, shares_of
 from tests.runtime.conftest import PROJECT, Services, until
 from tests.runtime.stacks import topology
+from topology import commands
+from topology.model import Priority, Share
 
 QUEUES = ("a", "b", "c", "d")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")

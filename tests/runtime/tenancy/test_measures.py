@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.tenancy.measures import increments, outcome
+from runtime.observability.task_metrics import increments, outcome
 
 
 class SoftTimeLimitExceeded(Exception):

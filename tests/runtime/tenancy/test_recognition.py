@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.model import GuestClaim, Tenant
-from runtime.tenancy.recognition import NOBODY, Person, Recognition
+from runtime.tenants.recognition import NOBODY, Person, Recognition
+from topology.model import GuestClaim, Tenant
 
 
 def tenant(

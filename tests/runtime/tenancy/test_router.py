@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runtime.tenancy.recognition import Person
-from runtime.tenancy.router import Router
+from runtime.tenants.recognition import Person
+from runtime.tenants.router import Router
 from tests.runtime.stacks import topology
 
 SQL = "sql_lab.get_sql_results"

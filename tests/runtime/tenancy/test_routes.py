@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from runtime.config import ConfigurationError, render
-from runtime.model import Topology
-from runtime.tenancy import routes
+from runtime.config import render
+from runtime.environment.secrets import ConfigurationError
+from runtime.tenants import routes
 from tests.runtime.stacks import STACKS, environment, topology
+from topology.model import Topology
 
 
 def changed(plan: Topology, **fields: Any) -> Topology:

@@ -1,0 +1,1 @@
+"""The client of Superset's asynchronous HTTP API."""

@@ -1,0 +1,206 @@
+"""A worker's channel to the broker: kombu's Redis channel, strict with what is no message, and fair between queues.
+
+The one place that replaces kombu's channel (`Transport.Channel` and `SentinelTransport.Channel` of `kombu.transport.redis`;
+read and tested with kombu 5.6).
+
+Strict: as shipped, what is no message of Celery's ends the worker with an "unrecoverable error"; and one whose envelope is right
+and whose content is not is put back as the worker dies, and ends the next worker, so that a single message stops a whole pool.
+Here it is dropped and counted.
+
+Fair, in a worker of several queues with shares: as shipped a channel asks all of its queues in turns, whatever the worker has
+taken of each. Here it asks those that a `QueueOrder` allows. A question (BRPOP) stays with the server for up to a second, with
+the queues of its beginning: one that was left out because it was at its bound, and is below it a moment later, would be heard
+only at the next question, so that a tenant of short queries could run no more than its bound each second. So the end of a task
+ends such a question at once, by a message to a list of the worker's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, cast
+
+from celery import signals
+from celery.worker import state
+from kombu.transport import redis as transport
+
+from runtime.environment import counters
+from topology import metric_names
+
+logger = logging.getLogger(__name__)
+
+#: What reading something else than a message raises. Errors of the connection are none of these.
+MALFORMED = (TypeError, ValueError, LookupError, AttributeError)
+#: Beginning of the list that ends a question. The broker's user may touch keys of kombu's bindings, which this is named like.
+WAKE_PREFIX = "_kombu.binding.wake."
+#: A worker that dies between the message and its question leaves the list behind for so long.
+WAKE_SECONDS = 60
+
+
+class QueueOrder(Protocol):
+    """In what order one worker asks its queues, and which it leaves out."""
+
+    def update(self, queues: Iterable[str]) -> None:
+        """These are the worker's queues now."""
+        ...
+
+    def eligible(self, in_flight: Mapping[str, int]) -> list[str]:
+        """The queues that may be asked while the worker has `in_flight` messages of each, in the order of asking."""
+        ...
+
+    def rotate(self, served: str) -> str:
+        """A message came from `served`."""
+        ...
+
+
+#: The order of the worker of this node name, made anew for each channel; None for a worker that asks all of its queues.
+OrderOf = Callable[[str], Callable[[], QueueOrder] | None]
+
+
+def install(order_of: OrderOf) -> None:
+    """Have this process, if it becomes a Celery worker, read its queues through these channels."""
+
+    def use(sender: str, **_: Any) -> None:
+        order = order_of(sender)
+        transport.Transport.Channel = worker_channel(transport.Channel, order)
+        transport.SentinelTransport.Channel = worker_channel(transport.SentinelChannel, order)
+
+    signals.celeryd_init.connect(use, weak=False, dispatch_uid=__name__)
+    # Celery drops these by itself.
+    signals.task_unknown.connect(_unknown, weak=False)
+    signals.task_rejected.connect(_rejected, weak=False)
+
+
+def _unknown(name: str = "", **_: Any) -> None:
+    logger.warning("a message for task %r, which there is not, was dropped", name)
+    counters.count(metric_names.POISON, where="unknown_task")
+
+
+def _rejected(**_: Any) -> None:
+    counters.count(metric_names.POISON, where="message")
+
+
+def check(headers: Any) -> None:
+    """Raise ValueError for limits that the pool cannot keep: it reads them when a child is free, out of reach of a guard."""
+    limits: object = cast("dict[str, object]", headers).get("timelimit") if isinstance(headers, dict) else None
+    if limits is None:
+        return
+    both = cast("list[object]", limits if isinstance(limits, list | tuple) else [])
+    if len(both) != 2 or not all(limit is None or (type(limit) in (int, float)) for limit in both):
+        raise ValueError(f"timelimit is {limits!r}")
+
+
+def worker_channel(base: Any, order: Callable[[], QueueOrder] | None) -> Any:
+    """The channel class `base` of kombu's Redis transport in which a malformed message is dropped, fair where there is an
+    `order`.
+    """
+
+    class StrictChannel(base):
+        def _brpop_read(self, **options: Any) -> Any:
+            try:
+                return base._brpop_read(self, **options)
+            except MALFORMED as error:
+                # It has left its list, and nobody else will see it.
+                return _dropped(error)
+
+        def basic_consume(self, queue: str, *args: Any, callback: Callable[[Any], Any], **kwargs: Any) -> Any:
+            def received(message: Any) -> Any:
+                try:
+                    check(message.headers)
+                    return callback(message)
+                except MALFORMED as error:
+                    if not message.acknowledged:
+                        message.reject()
+                    return _dropped(error)
+
+            return base.basic_consume(self, queue, *args, callback=received, **kwargs)
+
+    return StrictChannel if order is None else _fair(StrictChannel, order)
+
+
+def _dropped(error: Exception) -> bool:
+    # Not the message itself: it may be anyone's query.
+    logger.error("what is no message was dropped from a queue: %s: %s", type(error).__name__, error, exc_info=True)
+    counters.count(metric_names.POISON, where="queue")
+    return True
+
+
+def in_flight() -> Counter[str]:
+    """How many messages of each queue this worker has taken and not finished. Only a worker's parent process knows."""
+    # After its broker was away a worker has forgotten what is reserved, and still executes what is active.
+    return Counter(
+        str(request.delivery_info["routing_key"]) for request in {*state.reserved_requests, *state.active_requests}
+    )
+
+
+class Cycle:
+    """kombu's cycle of queues, by a `QueueOrder`; `wake` is asked too while a queue is left out."""
+
+    def __init__(self, order: QueueOrder, wake: str) -> None:
+        self._order = order
+        self._wake = wake
+        self._asked: frozenset[str] = frozenset()
+
+    def update(self, it: Iterable[str]) -> None:
+        """The queues of the channel have changed."""
+        self._order.update(it)
+
+    def consume(self, n: int) -> list[str]:
+        """The keys of the next question: at most `n` queues, none where all are at their bound."""
+        queues = self._order.eligible(in_flight())
+        self._asked = frozenset(queues)
+        return [*queues, self._wake] if queues and len(queues) < n else queues
+
+    def rotate(self, last_used: str) -> str:
+        """A message came from `last_used`."""
+        return self._order.rotate(last_used)
+
+    def misses(self) -> bool:
+        """Whether the last question leaves out a queue that may be asked by now."""
+        return not self._asked.issuperset(self._order.eligible(in_flight()))
+
+
+def _nothing(message: object) -> None:
+    """What a message to the worker's own list says: it has ended the question already."""
+
+
+def _fair(base: Any, order: Callable[[], QueueOrder]) -> Any:
+    class QoS(base.QoS):
+        def ack(self, delivery_tag: str) -> None:
+            base.QoS.ack(self, delivery_tag)
+            self.channel.wake()
+
+        def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+            base.QoS.reject(self, delivery_tag, requeue)
+            self.channel.wake()
+
+    class FairChannel(base):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._wake = f"{WAKE_PREFIX}{uuid.uuid4()}"
+            self._woken = False
+            base.__init__(self, *args, **kwargs)
+            self.QoS = QoS
+            self._queue_cycle = Cycle(order(), self._wake)
+            self.connection._callbacks[self._wake] = _nothing
+
+        def _brpop_start(self, timeout: float | None = None) -> None:
+            self._woken = False
+            base._brpop_start(self, timeout)
+
+        def wake(self) -> None:
+            """End the question that the server holds, where it misses a queue."""
+            if not self._in_poll or self._woken or not self._queue_cycle.misses():
+                return
+            self._woken = True
+            try:
+                with self.conn_or_acquire() as client, client.pipeline() as pipe:
+                    pipe.lpush(self._wake, "{}")
+                    pipe.expire(self._wake, WAKE_SECONDS)
+                    pipe.execute()
+            except self.connection_errors:
+                # The question ends by itself within a second, or has ended with the connection.
+                logger.warning("a question to the broker was not ended early", exc_info=True)
+
+    return FairChannel

@@ -1,0 +1,106 @@
+"""The metadata database: where it is, and short transactions in it that disturb no session of Superset's.
+
+A worker's child uses the pool of its Superset before and after a task, when no session holds a connection. Its parent process
+opens a connection each time and closes it: a pooled one would be inherited by the next child that is forked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from runtime.environment import process_topology, secrets
+from runtime.environment.secrets import Secrets
+from topology.model import Topology
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+#: Nothing here waits longer for a row that another transaction has locked.
+LOCK_SECONDS = 5
+
+
+def uri(topology: Topology, secrets: Secrets) -> str:
+    """SQLAlchemy URL of the metadata database, its password quoted."""
+    return libpq(topology, secrets.postgres_password).replace("postgresql:", "postgresql+psycopg2:", 1)
+
+
+def libpq(topology: Topology, password: str) -> str:
+    """URL of the metadata database as PostgreSQL's own clients take it, the password quoted."""
+    server = topology.postgres
+    user = f"{quote(server.user, safe='')}:{quote(password, safe='')}"
+    return f"postgresql://{user}@{server.host}:{server.port}/{server.database}"
+
+
+def connect_args(application_name: str) -> dict[str, object]:
+    """libpq's parameters: named in pg_stat_activity, and a dead server is noticed within about half a minute."""
+    return {
+        "application_name": application_name,
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+
+
+@contextmanager
+def transaction() -> Generator[Connection]:
+    """A connection of SQLAlchemy's, committed at the end of the block. Raises SQLAlchemy's errors."""
+    with _engine(os.getpid()).begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+        yield connection
+
+
+@contextmanager
+def connection() -> Generator[Connection]:
+    """A connection of SQLAlchemy's for the length of the block, in which nothing is committed. Raises SQLAlchemy's errors."""
+    with _engine(os.getpid()).connect() as opened:
+        yield opened
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error`, of a transaction, says that the database cannot be used now and may be in a moment."""
+    from sqlalchemy import exc
+
+    return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError) or bool(
+        getattr(error, "connection_invalidated", False)
+    )
+
+
+#: Gives the pooled engine of this process's Superset, once `use_pool_of` was called.
+_pooled: list[Callable[[], Engine]] = []
+
+
+def use_pool_of(engine: Callable[[], Engine]) -> None:
+    """Have transactions of this process, and of those forked from it, use the engine that `engine` returns."""
+    _pooled[:] = [engine]
+    _engine.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _engine(pid: int) -> Engine:
+    if pid != _parent[0]:
+        return _pooled[0]()
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    topology = process_topology.started()
+    return create_engine(
+        uri(topology, secrets.read(topology, os.environ)),
+        poolclass=NullPool,
+        connect_args=connect_args(f"superset-{process_topology.role(os.environ)}"),
+    )
+
+
+#: The process id of a worker's parent, once this is one; 0 before.
+_parent = [0]
+
+
+def is_parent() -> None:
+    """Say that this process forks children: its connections are not kept."""
+    _parent[0] = os.getpid()
+    _engine.cache_clear()

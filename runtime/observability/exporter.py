@@ -1,0 +1,346 @@
+"""`python -m runtime.observability.exporter`: one small process that tells Prometheus how many messages each declared queue holds.
+
+It reads the broker as Celery's Redis transport keeps it: a list for each priority of a queue with what waits, and for all
+queues together a hash and a sorted set with what was delivered and is not acknowledged. When the broker cannot be read the
+metrics of queues are absent: no scaler and no alert can take a broken broker for an idle one. What each metric means is in
+docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from types import FrameType
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from redis import RedisError
+
+from runtime.broker.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
+from runtime.environment import process_topology
+from runtime.environment import redis_databases as redis_config
+from runtime.environment.coordination import REAPED_AT
+from runtime.environment.counters import COUNTERS
+from runtime.environment.process_topology import load_topology
+from runtime.environment.redis_clients import client
+from runtime.environment.secrets import ConfigurationError
+from topology import metric_names
+from topology.model import Topology
+
+#: Names of the counters, and of those of a histogram, and of labels that Prometheus takes.
+COUNTER, LABEL = re.compile("([a-z][a-z0-9_]*)_(total|bucket|sum|count)"), re.compile("[a-z][a-z0-9_]*")
+#: Scrapes within so many seconds of each other share a look at the broker.
+FRESH_SECONDS = 5.0
+#: Prometheus gives a scrape ten seconds. A look that needs longer for the messages in flight goes on at the next one.
+MOST_SECONDS = 4.0
+#: Beyond so many messages in flight they are not told apart: the memory of this process is bounded.
+MOST_IN_FLIGHT = 50_000
+#: Tags of one reply, and whole messages of one reply: their bodies hold SQL.
+TAGS, MESSAGES = 1000, 100
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the broker held: messages by queue, and seconds since the delivery of the oldest one in flight (0 for none).
+
+    The latter two are None where there were too many to tell them apart in time.
+    """
+
+    waiting: Mapping[str, int]
+    in_flight: Mapping[str, int] | None
+    oldest_seconds: Mapping[str, float] | None
+
+
+class Broker:
+    """Reads the queues in a Redis database; remembers of each message in flight its queue, so that it reads it once."""
+
+    def __init__(self, connection: Any, prefix: str, queues: Sequence[str] | Callable[[], Sequence[str]]) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._queues_now = queues if callable(queues) else lambda: queues
+        self._queues = self._queues_now()
+        self._queue_of: dict[bytes, str] = {}
+
+    def look(self) -> Look:
+        """What is in the queues now; RedisError where the broker cannot be read."""
+        self._queues = self._queues_now()
+        waiting = self._waiting()
+        delivered = self._delivered(time.monotonic() + MOST_SECONDS)
+        if delivered is None:
+            return Look(waiting, None, None)
+        now = time.time()
+        counts = dict.fromkeys(self._queues, 0)
+        oldest = dict.fromkeys(self._queues, 0.0)
+        for tag, at in delivered.items():
+            queue = self._queue_of.get(tag)
+            if queue in counts:
+                counts[queue] += 1
+                # The clock is a worker's, and may be ahead of this one.
+                oldest[queue] = max(oldest[queue], now - at)
+        return Look(waiting, counts, oldest)
+
+    def _waiting(self) -> dict[str, int]:
+        lists = [(queue, f"{self._prefix}{queue}{suffix}") for queue in self._queues for suffix in PRIORITY_SUFFIXES]
+        pipeline = self._connection.pipeline(transaction=False)
+        for _, key in lists:
+            pipeline.llen(key)
+        waiting = dict.fromkeys(self._queues, 0)
+        for (queue, _), length in zip(lists, pipeline.execute(), strict=True):
+            waiting[queue] += length
+        return waiting
+
+    def _delivered(self, deadline: float) -> dict[bytes, float] | None:
+        """Time of delivery of every tag in flight, with `_queue_of` filled for each that is still there; None: too many."""
+        delivered: dict[bytes, float] = {}
+        if self._connection.zcard(f"{self._prefix}{DELIVERED_AT}") > MOST_IN_FLIGHT:
+            return None
+        for tag, at in self._connection.zscan_iter(f"{self._prefix}{DELIVERED_AT}", count=TAGS):
+            delivered[tag] = at
+        self._queue_of = {tag: queue for tag, queue in self._queue_of.items() if tag in delivered}
+        unknown = [tag for tag in delivered if tag not in self._queue_of]
+        for first in range(0, len(unknown), MESSAGES):
+            tags = unknown[first : first + MESSAGES]
+            for tag, message in zip(tags, self._connection.hmget(f"{self._prefix}{UNACKNOWLEDGED}", tags), strict=True):
+                # None: acknowledged in the meantime.
+                if message is not None:
+                    self._queue_of[tag] = queue_of(message)
+            if time.monotonic() > deadline and first + MESSAGES < len(unknown):
+                return None
+        return delivered
+
+
+def queue_of(message: bytes) -> str:
+    """The queue of a message in flight: its routing key, since each queue is bound by its own name. Empty for no message."""
+    try:
+        _, _, routing_key = json.loads(message)
+    except (ValueError, TypeError):
+        return ""
+    return str(routing_key)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the stack's processes count together, by metric and labels, and when the reaper last worked (None: not yet)."""
+
+    counters: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
+    reaped_at: float | None
+
+
+def read_shared(connection: Any, prefix: str) -> Shared:
+    """The counters of the coordination database; RedisError where it cannot be read. What is no counter is left out."""
+    counters: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    for field, value in connection.hgetall(f"{prefix}{COUNTERS}").items():
+        with suppress(ValueError, TypeError):
+            name, labels = json.loads(field)
+            if COUNTER.fullmatch(name) and all(LABEL.fullmatch(label) for label in labels):
+                sample = ({key: str(text) for key, text in labels.items()}, float(value))
+                # ValueError for a bucket whose bound is no number.
+                _bound(sample)
+                counters.setdefault(name, []).append(sample)
+    reaped_at = connection.get(f"{prefix}{REAPED_AT}")
+    return Shared(counters, float(reaped_at) if reaped_at else None)
+
+
+class SharedMetrics(Collector):
+    """What processes of the stack count in Redis, the bound of each queue, and the reaper's sign of life."""
+
+    def __init__(self, read: Callable[[], Shared], topology: Callable[[], Topology]) -> None:
+        self._read = read
+        self._topology = topology
+
+    def collect(self) -> Iterator[Metric]:
+        """Bounds always; the rest where Redis can be read."""
+        plan = self._topology()
+        bounds = dict.fromkeys(plan.celery.queues, plan.resilience.max_queued)
+        yield _by_queue(metric_names.BOUND, "Messages in the queue beyond which a submission is refused", bounds)
+        try:
+            shared = self._read()
+        except (RedisError, OSError, ValueError):
+            return
+        families: dict[str, Metric] = {}
+        for name in sorted(shared.counters):
+            base, _, part = name.rpartition("_")
+            kind = "counter" if part == "total" else "histogram"
+            made = Metric(base, "Counted by the stack's processes; see docs/metrics.md", kind)
+            family = families.setdefault(base, made)
+            for labels, value in sorted(shared.counters[name], key=_bound):
+                family.add_sample(name, dict(labels), value)
+        yield from families.values()
+        if shared.reaped_at is not None:
+            yield GaugeMetricFamily(metric_names.REAPED_AT, "When the reaper last looked, in Unix time", shared.reaped_at)
+
+
+def _bound(sample: tuple[Mapping[str, str], float]) -> tuple[list[tuple[str, str]], float]:
+    """Sorts the buckets of a histogram by their bounds, those of each other label together."""
+    labels = sample[0]
+    return sorted((name, text) for name, text in labels.items() if name != "le"), float(labels.get("le", "inf"))
+
+
+class QueueMetrics(Collector):
+    """The metrics, made when they are asked for, from a look at the broker that is at most `FRESH_SECONDS` old."""
+
+    def __init__(self, look: Callable[[], Look], say: Callable[[str], None]) -> None:
+        self._look = look
+        self._say = say
+        self._lock = threading.Lock()
+        self._until = float("-inf")
+        self._last: Look | None = None
+        self._seconds = 0.0
+        self._errors = 0
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Every metric; those of queues only where the broker was read."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._refresh()
+            last, seconds, errors = self._last, self._seconds, self._errors
+        yield GaugeMetricFamily(
+            metric_names.UP, "1 if the last look at the broker succeeded, else 0", float(last is not None)
+        )
+        yield CounterMetricFamily(metric_names.ERRORS, "Looks at the broker that failed", errors)
+        yield GaugeMetricFamily(metric_names.LOOK_SECONDS, "Seconds that the last look at the broker took", seconds)
+        if last is None:
+            return
+        yield _by_queue(metric_names.DEPTH, "Messages waiting in the queue, of all priorities", last.waiting)
+        if last.in_flight is None or last.oldest_seconds is None:
+            return
+        yield _by_queue(metric_names.IN_FLIGHT, "Messages delivered to a worker and not acknowledged", last.in_flight)
+        both = {queue: count + last.in_flight[queue] for queue, count in last.waiting.items()}
+        yield _by_queue(metric_names.MESSAGES, "Messages waiting or in flight", both)
+        yield _by_queue(
+            metric_names.OLDEST_IN_FLIGHT,
+            "Seconds since the message in flight for longest was delivered; 0 where none is",
+            last.oldest_seconds,
+        )
+
+    def _refresh(self) -> None:
+        begun = time.monotonic()
+        before = self._last
+        try:
+            self._last = self._look()
+        except (RedisError, OSError) as error:
+            self._last = None
+            self._errors += 1
+            if before is not None or self._errors == 1:
+                self._say(f"the broker cannot be read: {error}")
+        else:
+            if before is None:
+                self._say(f"reads the broker: {', '.join(self._last.waiting)}")
+        self._seconds = time.monotonic() - begun
+        self._until = time.monotonic() + FRESH_SECONDS
+
+
+def _by_queue(name: str, documentation: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, documentation, labels=[metric_names.QUEUE_LABEL])
+    for queue, value in values.items():
+        family.add_metric([queue], value)
+    return family
+
+
+class _Server(ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServer:
+    """A server of `/metrics`, and of `/health`, which says only that this process answers; OSError for a taken port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            """Answer a scrape or a probe."""
+            match self.path.partition("?")[0]:
+                case "/metrics":
+                    encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                    self._answer(200, content_type, encode(registry))
+                case "/health":
+                    self._answer(200, "text/plain", b"ok\n")
+                case _:
+                    self._answer(404, "text/plain", b"there are /metrics and /health\n")
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: a scrape every few seconds is no news."""
+
+    host = topology.exporter.host if topology.platform == "local" else "0.0.0.0"  # noqa: S104 - a pod's own address
+    return _Server((host, topology.exporter.port), Handler)
+
+
+def _password(topology: Topology, env: Mapping[str, str]) -> str:
+    user = topology.redis_users()[topology.database("broker").role]
+    password = env.get(user.password_env)
+    if not password:
+        raise ConfigurationError(
+            f"stack {topology.stack!r}: {user.password_env} is not set. Give the exporter the broker's password as an "
+            "environment variable"
+        )
+    return password
+
+
+def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequence[str]] | None = None) -> Broker:
+    """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there.
+
+    `queues` says which there are when they are looked at; None: those of `topology`.
+    """
+    database = redis_config.located(topology, "broker", _password(topology, env))
+    return Broker(client(database), database.prefix, queues or topology.celery.queues)
+
+
+def shared(topology: Topology, env: Mapping[str, str], now: Callable[[], Topology] | None = None) -> SharedMetrics:
+    """The counters of `topology`'s processes; ConfigurationError where the broker's password is not there.
+
+    `now` says what the topology is when they are looked at; None: as it is here.
+    """
+    database = redis_config.located(topology, "coordination", _password(topology, env))
+    connection = client(database)
+    return SharedMetrics(lambda: read_shared(connection, database.prefix), now or (lambda: topology))
+
+
+def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM; ConfigurationError for a topology or environment that does not do, OSError for a taken port."""
+    topology = load_topology(env)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    # Queues of new tenants are told of without a restart.
+    registry.register(QueueMetrics(broker(topology, env, lambda: process_topology.current().celery.queues).look, say))
+    registry.register(shared(topology, env, process_topology.current))
+    # The first process of a container gets only the signals that it handles.
+    signal.signal(signal.SIGTERM, _stop)
+    with server(topology, registry) as serving:
+        say(f"serves /metrics on port {topology.exporter.port}")
+        serving.serve_forever()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _say(line: str) -> None:
+    print(f"exporter: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(os.environ, _say)
+    except (ConfigurationError, OSError) as problem:
+        sys.exit(f"exporter: {problem}")

@@ -1,0 +1,375 @@
+"""Every execution of a query in a worker: fenced, leased, recorded, and ended in words that its user reads.
+
+As shipped (Superset 6.1, Celery 5.6) a message that is delivered again is executed again, whatever it does; a stopped query
+that still waits runs; a chart that reaches its soft limit tells its browser nothing; and a connection error fails a query that
+would succeed a moment later. `runtime.superset.execution` puts `Delivery` around Superset's tasks.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from celery.exceptions import Ignore as IgnoredError
+from celery.exceptions import Reject as RejectedError
+
+from runtime.broker import delayed_messages
+from runtime.broker.task_messages import TaskMessage, own_headers
+from runtime.environment import counters, metadata_database, process_topology
+from runtime.queries import chart_jobs, executions, final_states, leases, outbox, query_tasks, transient_errors
+from runtime.queries.executions import Attempt, Execution, Outcome
+from runtime.queries.interfaces import OPEN_STATES, Identified, superset
+from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
+from topology import metric_names
+from topology.model import Resilience
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+logger = logging.getLogger(__name__)
+
+#: A delivery whose subject still runs elsewhere comes again after this: by then it has ended, or its lease has.
+RUNNING_SECONDS = 20.0
+#: A delivery that the metadata database was away for comes again after this.
+AWAY_SECONDS = 5.0
+#: Before an attempt without a lease is given up for lost, its process has this long to take a lease anew: longer than
+#: between two renewals that fail.
+SILENCE_SECONDS = 3.0
+#: How long a delivery tries to be put off, while Redis is away, before it is left to the broker.
+PUT_OFF_SECONDS = 60.0
+#: A query's row may become visible after its message.
+ROW_SECONDS = 5.0
+#: First and factor of the back-off of retries, in seconds.
+BACKOFF_FIRST, BACKOFF_FACTOR = 2.0, 2.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Execute it, as this attempt."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """It has ended: there is nothing to do."""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Do not execute it again; `message` is what its user reads."""
+
+    message: str
+
+
+def decide(final: bool, last: Attempt | None, writes: bool, max_retries: int) -> Run | Ignore | Refuse:
+    """What to do with a delivery whose subject nobody executes: `last` is the attempt before it."""
+    if final:
+        return Ignore()
+    if last is None:
+        return Run(1)
+    if last.outcome != "retried":
+        # An attempt that nobody ended, and nobody executes: its process is gone.
+        if writes or last.writes:
+            return Refuse(query_tasks.LOST_WRITE)
+        if last.number > max_retries:
+            return Refuse(query_tasks.lost_too_often(last.number))
+    return Run(last.number + 1)
+
+
+def backoff(attempt: int, most: float, chance: float) -> float:
+    """Seconds until the attempt after `attempt`: exponential, at most `most`, and half of it by `chance` (0 to 1).
+
+    Half is kept, since three retries drawn from zero on are often over before a database has restarted.
+    """
+    return min(most, BACKOFF_FIRST * BACKOFF_FACTOR ** (attempt - 1)) * (0.5 + chance / 2)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the metadata database knows of the subject: whose it is, and the attempt before this one."""
+
+    query: Identified
+    last: Attempt | None
+
+    def final(self, kind: executions.Kind) -> bool:
+        """Whether it has ended: a query by its row, a chart by its last attempt."""
+        if kind == "sql":
+            return self.query.status not in OPEN_STATES
+        return self.last is not None and self.last.outcome not in (None, "retried")
+
+
+class Delivery:
+    """One delivery of one message, in the process that executes it."""
+
+    def __init__(self, task: Any, asked: query_tasks.Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._task = task
+        self._work = asked
+        self._began = time.monotonic()
+        request = task.request
+        delivered = cast("dict[str, Any]", request.delivery_info or {})
+        self._queue = str(delivered.get("routing_key") or "")
+        self._owner = leases.Owner(str(request.hostname), os.getpid(), str(request.id))
+        hard, soft = request.timelimit or (None, None)
+        self._soft_limit = float(soft or task.soft_time_limit or 0)
+        # Superset takes the guest's token out of a chart's arguments.
+        arguments = copy.deepcopy(args) if asked.kind == "chart" else args
+        headers = own_headers(cast("dict[str, Any]", vars(request)))
+
+        self._tenant = headers.get(TENANT_HEADER) or tenant_of_queue(self._queue)
+        self._message = TaskMessage(task.name, str(request.id), list(arguments), kwargs, self._queue, hard, soft, headers)
+
+    def handle(self, run: Callable[[], Any]) -> Any:
+        """Execute it with `run`, or find that it is not to be; the task's value."""
+        taken = self._take()
+        if isinstance(taken, leases.Held):
+            self._put_off(RUNNING_SECONDS, "running")
+        with leases.held(self._work.kind, self._work.subject, self._owner):
+            seen = self._known_or_put_off(self._look)
+            if not seen.final(self._work.kind) and _unended(seen.last) and not self._predecessor_is_gone(taken):
+                self._put_off(RUNNING_SECONDS, "running")
+            decision = decide(seen.final(self._work.kind), seen.last, seen.query.writes, _bounds().max_retries)
+            if isinstance(decision, Run):
+                return self._run(run, seen, decision.attempt)
+            if isinstance(decision, Refuse):
+                self._refuse(decision.message)
+            elif _unended(seen.last):
+                self._known_or_put_off(lambda: self._record(final_states.outcome(seen.query.status, seen.query.error)))
+            logger.info("%s %s is not executed: %s", self._work.kind, self._work.subject, decision)
+            counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason="ended")
+            raise _ignored()
+
+    def _take(self) -> leases.Taken | leases.Held | None:
+        """The lease, once it is clear whether the one who has it lives; None while Redis is away."""
+        kind, subject = self._work.kind, self._work.subject
+        try:
+            found = leases.take(kind, subject, self._owner)
+            while isinstance(found, leases.Held):
+                if (found.owner.worker, found.owner.pid) == (self._owner.worker, self._owner.pid):
+                    # This very process, which has ended what it did before.
+                    leases.release(kind, subject, found.owner)
+                else:
+                    time.sleep(0.5)
+                again = leases.take(kind, subject, self._owner)
+                if isinstance(again, leases.Held) and (again.owner != found.owner or again.seconds > found.seconds):
+                    return again
+                found = again
+        except Exception as error:
+            logger.warning("no lease for %s %s: %s", kind, subject, error)
+            return None
+        return found
+
+    def _predecessor_is_gone(self, taken: leases.Taken | None) -> bool:
+        """Whether nobody executes the attempt that has no end: said by its parent, or by its silence."""
+        if taken is not None and taken.previous_gone:
+            return True
+        kind, subject = self._work.kind, self._work.subject
+        deadline = time.monotonic() + PUT_OFF_SECONDS
+        while True:
+            try:
+                # Whoever lives takes a lease anew as soon as there is none; ours would keep it from that.
+                leases.release(kind, subject, self._owner)
+                time.sleep(SILENCE_SECONDS)
+                return isinstance(leases.take(kind, subject, self._owner), leases.Taken)
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise _rejected("Redis is away") from None
+                time.sleep(1)
+
+    def _look(self) -> Seen:
+        asked = self._work
+        deadline = time.monotonic() + ROW_SECONDS
+        while True:
+            with metadata_database.transaction() as connection:
+                last = executions.last(connection, asked.kind, asked.subject)
+                if asked.kind == "chart":
+                    return Seen(_identify_chart(connection, asked), last)
+                seen = Seen(_identify_query(connection, asked), last)
+            if seen.query.status is not None or time.monotonic() > deadline:
+                return seen
+            time.sleep(0.5)
+
+    def _run(self, run: Callable[[], Any], seen: Seen, attempt: int) -> Any:
+        asked = self._work
+        execution = Execution(
+            kind=asked.kind,
+            subject=asked.subject,
+            task_id=self._owner.task_id,
+            tenant=self._tenant,
+            queue=self._queue,
+            username=seen.query.username,
+            database_name=seen.query.database_name,
+            writes=seen.query.writes,
+            worker=self._owner.worker,
+            submitted_at=seen.query.submitted_at,
+        )
+        if not self._known_or_put_off(lambda: _begin(execution, attempt)):
+            self._put_off(RUNNING_SECONDS, "running")
+        counters.count(metric_names.ATTEMPTS, kind=asked.kind, attempt=str(attempt))
+        final_states.told.set(False)
+        final_states.limit.set(self._soft_limit)
+        try:
+            with transient_errors.retrying(not seen.query.writes and attempt <= _bounds().max_retries):
+                value = run()
+        except transient_errors.TryAgain as again:
+            self._retry(attempt, again.__cause__ or again)
+        except Exception as error:
+            self._failed(error)
+            raise
+        self._ended()
+        return value
+
+    def _retry(self, attempt: int, error: BaseException) -> NoReturn:
+        """The database could not be reached, or was lost: come again after the back-off, unless it was stopped meanwhile."""
+        seconds = backoff(attempt, _bounds().retry_backoff_seconds, random.random())  # noqa: S311
+        logger.warning(
+            "%s %s, attempt %d: %s; again in %.1f s", self._work.kind, self._work.subject, attempt, error, seconds
+        )
+
+        self._send_later(seconds)
+        try:
+            self._put_back()
+        except Exception:
+            logger.warning("the retry of %s %s was not recorded", self._work.kind, self._work.subject, exc_info=True)
+        raise _ignored()
+
+    def _put_back(self) -> None:
+        outcome: Outcome = "retried"
+        with metadata_database.transaction() as connection:
+            if self._work.kind == "sql" and not superset().fence.put_back(connection, int(self._work.subject)):
+                outcome = "stopped"
+            executions.end(connection, self._work.kind, self._work.subject, outcome)
+
+    def _ended(self) -> None:
+        """Superset has returned: a chart's browser is told, a query's row says how it ended."""
+        if self._work.kind == "chart":
+            self._known_or_put_off(lambda: self._record("success"))
+            return
+        self._known_or_put_off(self._end_query)
+
+    def _end_query(self) -> None:
+        asked = self._work
+        with metadata_database.transaction() as connection:
+            status, error = superset().ending.state(connection, int(asked.subject))
+            if final_states.TIMED_OUT in error:
+                # Superset has words for it only while the database works.
+                states = (*OPEN_STATES, "failed")
+                superset().ending.query(
+                    connection, int(asked.subject), query_tasks.soft_limit(self._soft_limit), states=states
+                )
+            elif status in OPEN_STATES:
+                superset().ending.query(connection, int(asked.subject), query_tasks.LOST_READ)
+            executions.end(connection, asked.kind, asked.subject, final_states.outcome(status, error))
+
+    def _failed(self, error: Exception) -> None:
+        """An exception has left Superset's code: charts do so after their event, if they have sent one; queries never should."""
+        said = f"{type(error).__name__}: {error}"
+        message = query_tasks.soft_limit(self._soft_limit) if final_states.TIMED_OUT in said else query_tasks.broken(said)
+        outcome = final_states.outcome("failed", said)
+        if self._work.kind == "chart":
+            if not final_states.told.get():
+                try:
+                    superset().ending.chart(self._work.job, message)
+                except Exception as refused:
+                    # With the result in its cache the next delivery has little to do.
+                    logger.warning("the browser of chart %s was not told: %s", self._work.subject, refused)
+                    outcome = "retried"
+                    self._send_later(AWAY_SECONDS)
+            self._known_or_put_off(lambda: self._record(outcome))
+            return
+
+        def end() -> None:
+            with metadata_database.transaction() as connection:
+                superset().ending.query(connection, int(self._work.subject), message)
+                executions.end(connection, self._work.kind, self._work.subject, outcome)
+
+        self._known_or_put_off(end)
+
+    def _refuse(self, message: str) -> None:
+        def end() -> None:
+            with metadata_database.transaction() as connection:
+                if self._work.kind == "sql":
+                    superset().ending.query(connection, int(self._work.subject), message)
+                executions.end(connection, self._work.kind, self._work.subject, "lost")
+
+        if self._work.kind == "chart":
+            superset().ending.chart(self._work.job, message)
+        self._known_or_put_off(end)
+
+    def _record(self, outcome: Outcome) -> None:
+        with metadata_database.transaction() as connection:
+            executions.end(connection, self._work.kind, self._work.subject, outcome)
+
+    def _known_or_put_off(self, ask: Callable[[], Any]) -> Any:
+        """What the metadata database answers; where it is away, this delivery comes again, and finds what was done."""
+        try:
+            return ask()
+        except Exception as error:
+            if not metadata_database.is_away(error):
+                raise
+            logger.warning("the metadata database is away (%s): %s comes again", error, self._work.subject)
+            self._put_off(AWAY_SECONDS, "database_away")
+
+    def _put_off(self, seconds: float, reason: str) -> NoReturn:
+        self._send_later(seconds)
+        counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason=reason)
+        raise _ignored()
+
+    def _send_later(self, seconds: float) -> None:
+        """Have this message sent again; while Redis is away for longer, it stays the broker's, as not acknowledged."""
+        deadline = time.monotonic() + PUT_OFF_SECONDS
+        while True:
+            try:
+                return delayed_messages.send_later(self._message, seconds)
+            except Exception as error:
+                if time.monotonic() > deadline:
+                    raise _rejected(f"Redis is away: {error}") from error
+                time.sleep(1)
+
+
+def _begin(execution: Execution, attempt: int) -> bool:
+    with metadata_database.transaction() as connection:
+        if execution.kind == "sql":
+            outbox.drop(connection, int(execution.subject))
+        return executions.begin(connection, execution, attempt)
+
+
+def _unended(last: Attempt | None) -> bool:
+    return last is not None and last.outcome is None
+
+
+def _bounds() -> Resilience:
+    return process_topology.started().resilience
+
+
+def _identify_query(connection: Connection, asked: query_tasks.Work) -> Identified:
+    found = superset().identification.query(connection, int(asked.subject), asked.sql)
+    if found:
+        return replace(found, username=asked.username)
+    return Identified(None, "", asked.username, "", writes=True, submitted_at=None)
+
+
+def _identify_chart(connection: Connection, asked: query_tasks.Work) -> Identified:
+    found = superset().identification.chart(connection, asked.source, asked.user_id)
+    try:
+        job = chart_jobs.find(asked.subject)
+    except Exception:
+        # Redis is away; the row then does not say how long the chart waited.
+        job = None
+    return replace(found, username=asked.username or found.username, submitted_at=job.submitted_at if job else None)
+
+
+def _ignored() -> Exception:
+    """Celery's way to end a task without a result: acknowledged, and its state left as it is."""
+    return IgnoredError()
+
+
+def _rejected(reason: str) -> Exception:
+    """Celery's way to give a message back."""
+    return RejectedError(reason, requeue=True)

@@ -1,0 +1,119 @@
+"""The table of executions: one row for each time that a worker began a query, the same for SQL Lab and charts.
+
+It is the fence (a second delivery finds the first one's row), and what usage and cost are reported from. Rows live in the
+metadata database, so they survive Redis; beat prunes them with Superset's own old queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+TABLE = "superset_async_executions"
+
+#: sql: a query of SQL Lab, `subject` is its id. chart: a chart's asynchronous job, `subject` is the job's id.
+Kind = Literal["sql", "chart"]
+#: None (NULL) while it runs. `lost`: its worker or message was gone, and it was not finished. `retried`: another attempt follows.
+Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
+
+#: Times are UTC. `tenant` is empty for queries of no tenant. `attempt` counts from 1. `writes` is what the fence decided by:
+#: true where the statement may change data.
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS {TABLE} (
+    kind text NOT NULL,
+    subject text NOT NULL,
+    attempt integer NOT NULL,
+    task_id text NOT NULL,
+    tenant text NOT NULL DEFAULT '',
+    queue text NOT NULL,
+    username text NOT NULL DEFAULT '',
+    database_name text NOT NULL DEFAULT '',
+    writes boolean NOT NULL DEFAULT false,
+    worker text NOT NULL,
+    submitted_at timestamptz,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    outcome text,
+    PRIMARY KEY (kind, subject, attempt)
+);
+CREATE INDEX IF NOT EXISTS {TABLE}_started_at ON {TABLE} (started_at);
+CREATE INDEX IF NOT EXISTS {TABLE}_running ON {TABLE} (kind, subject) WHERE ended_at IS NULL;
+"""
+
+#: An attempt that has no end, when a newer one (or its end from outside) is written.
+_OPEN = "kind = %s AND subject = %s AND ended_at IS NULL"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What is executed, and for whom. `submitted_at`: seconds since the epoch, None where it is not known."""
+
+    kind: Kind
+    subject: str
+    task_id: str
+    tenant: str
+    queue: str
+    username: str
+    database_name: str
+    writes: bool
+    worker: str
+    submitted_at: float | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last attempt to execute a subject. `outcome` is None while it has not ended."""
+
+    number: int
+    outcome: Outcome | None
+    writes: bool
+
+
+def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
+    """The last attempt, None where there was none. `connection` is SQLAlchemy's, to the metadata database, here and below."""
+    row = connection.exec_driver_sql(
+        f"SELECT attempt, outcome, writes FROM {TABLE} WHERE kind = %s AND subject = %s ORDER BY attempt DESC LIMIT 1",
+        (kind, subject),
+    ).fetchone()
+    return Attempt(*row) if row else None
+
+
+def begin(connection: Any, execution: Execution, attempt: int) -> bool:
+    """Write that `attempt` runs; what ran before it is `lost`. False where this attempt was written by another."""
+    connection.exec_driver_sql(
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN}", (execution.kind, execution.subject)
+    )
+    done = connection.exec_driver_sql(
+        f"INSERT INTO {TABLE} (kind, subject, attempt, task_id, tenant, queue, username, database_name, writes, worker, "
+        "submitted_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s)) ON CONFLICT DO NOTHING",
+        (
+            execution.kind,
+            execution.subject,
+            attempt,
+            execution.task_id,
+            execution.tenant,
+            execution.queue,
+            execution.username,
+            execution.database_name,
+            execution.writes,
+            execution.worker,
+            execution.submitted_at,
+        ),
+    )
+    return bool(done.rowcount)
+
+
+def end(connection: Any, kind: Kind, subject: str, outcome: Outcome) -> bool:
+    """Write how the attempt that runs ended; False where none runs."""
+    done = connection.exec_driver_sql(
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}", (outcome, kind, subject)
+    )
+    return bool(done.rowcount)
+
+
+def prune(connection: Any, days: int) -> int:
+    """Delete the rows that began more than `days` ago and have ended; how many."""
+    done = connection.exec_driver_sql(
+        f"DELETE FROM {TABLE} WHERE started_at < now() - make_interval(days => %s) AND ended_at IS NOT NULL", (days,)
+    )
+    return int(done.rowcount)

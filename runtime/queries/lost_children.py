@@ -1,0 +1,98 @@
+"""What a worker's parent process does when a child is gone: the query's end does not wait for the reaper.
+
+As shipped (Celery 5.6, Superset 6.1) neither the hard limit nor a lost child says anything to Superset: the query stays
+`running`, and the browser of a chart waits, for ever. Imported only by Celery.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from runtime.broker import fork_safety
+from runtime.broker.requests import WatchedRequest
+from runtime.environment import metadata_database
+from runtime.queries import executions, final_states, leases, query_tasks
+from runtime.queries.executions import Outcome
+from runtime.queries.interfaces import superset
+
+logger = logging.getLogger(__name__)
+
+#: How often, and how far apart, the parent tries to write an end. After that it is the reaper's.
+TRIES, TRY_SECONDS = 5, 3.0
+
+
+class LostChildRequest(WatchedRequest):
+    """A request of Superset's query tasks: the one that Celery's setting `task_annotations` names."""
+
+    def at_hard_limit(self, seconds: float) -> None:
+        """The query ends with its child."""
+        _bury(self)
+        _later(self, lambda asked: _end(asked, query_tasks.hard_limit(seconds), "timed_out"))
+
+    def child_lost(self, *, comes_again: bool) -> None:
+        """The query ends, or whoever takes its message finds it free."""
+        # Before the message goes back: whoever takes it must not wait for the lease of a dead process.
+        _bury(self)
+        _later(self, _end_write if comes_again else lambda asked: _end(asked, query_tasks.LOST_READ, "lost"))
+
+
+def _bury(request: Any) -> None:
+    asked = query_tasks.of(request.task.name, request.args, request.kwargs)
+    if asked is None or not request.worker_pid:
+        return
+    try:
+        leases.bury(asked.kind, asked.subject, str(request.hostname), int(request.worker_pid))
+    except Exception as error:
+        logger.warning("lease of %s %s is left to expire: %s", asked.kind, asked.subject, error)
+
+
+def _end_write(asked: query_tasks.Work) -> None:
+    """End what is not to be executed again now, instead of when its message is delivered again."""
+    if asked.kind == "sql":
+        with metadata_database.transaction() as connection:
+            final_states.refuse_write(connection, int(asked.subject))
+
+
+def _end(asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
+    """End what nobody will finish."""
+    with metadata_database.transaction() as connection:
+        last = executions.last(connection, asked.kind, asked.subject)
+        if last is not None and last.writes and outcome == "lost":
+            message = query_tasks.LOST_WRITE
+        if asked.kind == "sql":
+            superset().ending.query(connection, int(asked.subject), message)
+        elif last is None or last.outcome is None:
+            superset().ending.chart(asked.job, message)
+        executions.end(connection, asked.kind, asked.subject, outcome)
+
+
+@lru_cache(maxsize=1)
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="endings")
+
+
+def _later(request: Any, end: Callable[[query_tasks.Work], None]) -> None:
+    """Have `end` called outside of the event loop, which must not wait for a database."""
+    asked = query_tasks.of(request.task.name, request.args, request.kwargs)
+    if asked is not None:
+        _thread().submit(_try, asked, end)
+
+
+def _try(asked: query_tasks.Work, end: Callable[[query_tasks.Work], None]) -> None:
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(TRY_SECONDS)
+        # The child is gone, and the next one is about to be forked.
+        with fork_safety.undisturbed():
+            try:
+                end(asked)
+            except Exception as error:
+                logger.warning("the end of %s %s was not written: %s", asked.kind, asked.subject, error)
+            else:
+                logger.info("%s %s: its child is gone, and its end is written where it has one", asked.kind, asked.subject)
+                return

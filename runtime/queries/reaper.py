@@ -1,0 +1,306 @@
+"""What ends every query and chart that nobody will end any more, so that its user learns it: a thread of Celery beat.
+
+A worker that is killed, a message that the broker lost, a broker that came back with messages which no worker remembers: as
+shipped (Superset 6.1, Celery 5.6) each leaves something waiting for ever, or for the visibility timeout. A look compares what
+should be going on (open rows of the query table, registered chart jobs, delivered messages) with who says that it is (leases,
+workers' holdings, the queues). What is lost in two looks is put back into its queue, or ended with a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.broker import delayed_messages, queues, reserved_tasks
+from runtime.broker.messages import Messages
+from runtime.environment import coordination, counters, metadata_database, process_topology, redis_databases, secrets
+from runtime.environment.redis_clients import client
+from runtime.queries import chart_jobs, executions, final_states, leases, outbox
+from runtime.queries.interfaces import OpenQuery, superset
+from runtime.queries.query_tasks import SQL_TASK
+from topology import metric_names
+from topology.model import Topology
+
+logger = logging.getLogger(__name__)
+
+#: Key of the advisory lock that the one reaper at work holds.
+LOCK = 0x5355_5054
+
+WORKER_LOST = (
+    "The worker that ran this query is gone: it was killed, or lost its connection to the broker for good. What the query did "
+    "in the database is cancelled where the database can. If it only reads, run it again; if it writes, look first at what it "
+    "has written."
+)
+MESSAGE_LOST = (
+    "This query was lost before a worker began it: the broker does not have it any more. Nothing was executed. Run it again."
+)
+NOT_SENT = (
+    "This query was not handed to a worker: the request that submitted it ended before it could. Nothing was executed. Run it "
+    "again."
+)
+REQUEST_LOST = (
+    "The web process that ran this query is gone, or gave up waiting for it. If the query only reads, run it again, "
+    "asynchronously where it takes long; if it writes, look first at what it has written."
+)
+JOB_LOST = (
+    "This chart's query was lost: its worker was killed, or the broker does not have it any more. Load the chart again."
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: between looks (`every`); for which something must look lost (`apart`); for which nothing is ended after Redis
+    was away (`quiet`); after which a submission must have reached the broker (`unsent`), and a synchronous query that runs
+    must have ended (`synchronous`)."""
+
+    every: float
+    apart: float
+    quiet: float
+    unsent: float
+    synchronous: float
+
+
+def pace(topology: Topology) -> Pace:
+    """As slow as the stack's bound allows: what is lost shows when its holdings have expired, and then for `apart`."""
+    bound = topology.resilience.final_state_seconds
+    every = min(10.0, (bound - reserved_tasks.TTL_SECONDS) / 2)
+    limits = (topology.statement_timeout_seconds, topology.web.request_timeout_seconds)
+    longest = max(*limits, *(database.statement_timeout_seconds for database in topology.databases))
+    return Pace(
+        every=every,
+        apart=every,
+        quiet=reserved_tasks.TTL_SECONDS + reserved_tasks.PUBLISH_SECONDS,
+        unsent=bound / 2,
+        synchronous=longest + bound,
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look saw. `delivered`: task id by delivery tag. `alive`: ids of the tasks that a living process has.
+    `elsewhere`: ids of those that wait in a queue, or for their time."""
+
+    queries: tuple[OpenQuery, ...]
+    jobs: tuple[chart_jobs.Job, ...]
+    delivered: Mapping[str, str]
+    alive: frozenset[str]
+    elsewhere: frozenset[str]
+    now: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What nobody has: messages by their delivery tags, queries by their ids, chart jobs by theirs."""
+
+    messages: frozenset[str]
+    queries: frozenset[int]
+    jobs: frozenset[str]
+
+
+def lost(seen: Seen, pace: Pace) -> Lost:
+    """What a look found lost, for now."""
+    known = seen.alive | seen.elsewhere | set(seen.delivered.values())
+
+    def is_lost(query: OpenQuery) -> bool:
+        if query.task_id is None:
+            # Written down, and not executed at once: its request died, or lost its database, before it was sent.
+            return query.seconds > (pace.synchronous if query.running else pace.unsent)
+        return query.task_id not in known and (query.running or query.seconds > pace.unsent)
+
+    return Lost(
+        messages=frozenset(tag for tag, task in seen.delivered.items() if task not in seen.alive),
+        queries=frozenset(query.id for query in seen.queries if is_lost(query)),
+        jobs=frozenset(
+            job.job_id for job in seen.jobs if job.task_id not in known and seen.now - job.submitted_at > pace.unsent
+        ),
+    )
+
+
+class Suspects:
+    """Since when each thing has looked lost without a break."""
+
+    def __init__(self) -> None:
+        self._since: dict[Hashable, float] = {}
+
+    def due(self, found: Iterable[Hashable], now: float, apart: float) -> list[Any]:
+        """Those of `found` that have looked lost for `apart` seconds; what is not in `found` looks lost no more."""
+        self._since = {thing: self._since.get(thing, now) for thing in found}
+        return [thing for thing, since in self._since.items() if now - since >= apart]
+
+    def forget(self, thing: Hashable) -> None:
+        """What was done about it: it has to look lost anew."""
+        self._since.pop(thing, None)
+
+
+class Reaper:
+    """Looks and acts. `clock` is monotonic; everything else that it sees is real.
+
+    `look` needs Superset's application context, and raises what Redis or the database raises.
+    """
+
+    def __init__(self, messages: Messages, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+        self._messages = messages
+        self._pace = pace
+        self._clock = clock
+        self._suspects = Suspects()
+        self._connection: int | None = None
+        self._quiet_until = 0.0
+
+    def look(self) -> None:
+        """See what is lost, and end or restore what was lost for long enough."""
+        try:
+            self._notice_absence()
+            seen = self._see()
+        except Exception:
+            self._connection = None
+            raise
+        found = lost(seen, self._pace)
+        now = self._clock()
+        things = [("message", it) for it in found.messages]
+        things += [("query", str(it)) for it in found.queries] + [("job", it) for it in found.jobs]
+        due = self._suspects.due(things, now, self._pace.apart)
+        if now >= self._quiet_until:
+            subjects: dict[tuple[str, str], Any] = {("message", tag): task for tag, task in seen.delivered.items()}
+            subjects |= {("query", str(query.id)): query for query in seen.queries}
+            subjects |= {("job", job.job_id): job for job in seen.jobs}
+            for kind, name in due:
+                try:
+                    self._act(kind, name, subjects[kind, name])
+                except Exception:
+                    # Redis may be full, which keeps it from one thing and not from the next. It is due at the next look.
+                    logger.warning("%s %s is lost, and could not be ended yet", kind, name, exc_info=True)
+                else:
+                    self._suspects.forget((kind, name))
+        coordination.client().set(coordination.key(coordination.REAPED_AT), time.time())
+
+    def _notice_absence(self) -> None:
+        """A connection that is not the last look's means that Redis, or the way to it, was away: leases may have expired and
+        holdings may be missing until every worker has published again."""
+        connection = int(coordination.client().client_id())
+        if connection != self._connection:
+            self._quiet_until = self._clock() + self._pace.quiet
+        self._connection = connection
+
+    def _see(self) -> Seen:
+        # In the order in which tasks move: what moves during a look is seen where it comes to.
+        queries, registered = _open_queries(), tuple(chart_jobs.registered())
+        wanted = {it.task_id for it in queries if it.task_id} | {job.task_id for job in registered}
+        alive = _leased(wanted)
+        elsewhere = self._messages.waiting() if wanted - alive else set[str]()
+        elsewhere |= delayed_messages.waiting()
+        delivered = self._messages.delivered()
+        alive |= reserved_tasks.held() | _leased(wanted | set(delivered.values()))
+        return Seen(queries, registered, delivered, frozenset(alive), frozenset(elsewhere), time.time())
+
+    def _act(self, kind: str, name: str, subject: Any) -> None:
+        match kind:
+            case "message":
+                self._restore(name, subject)
+            case "query":
+                self._end_query(subject)
+            case _:
+                self._end_job(subject)
+
+    def _restore(self, tag: str, task: str) -> None:
+        where = self._messages.restore(tag)
+        if where:
+            logger.warning("no worker has the message of task %s any more: it is back in queue %s", task, where)
+            counters.count(metric_names.REAPED, what="message")
+            if task.startswith(SQL_TASK) and (subject := task.removeprefix(SQL_TASK)).isdecimal():
+                # It would be refused at its next delivery, which may be behind hours of work.
+                with metadata_database.transaction() as connection:
+                    final_states.refuse_write(connection, int(subject))
+        elif where is not None:
+            logger.warning("removed what was delivered as %s and is no message of a queue", tag)
+            counters.count(metric_names.POISON, where="unacked")
+
+    def _end_query(self, lost_query: OpenQuery) -> None:
+        if lost_query.task_id and not lost_query.running and self._sent_again(lost_query.id):
+            return
+        message = _message(lost_query)
+        with metadata_database.transaction() as connection:
+            ended = superset().ending.query(connection, lost_query.id, message)
+            executions.end(connection, "sql", str(lost_query.id), "lost")
+        if ended:
+            logger.warning("query %s was lost, and is failed: %s", lost_query.id, message)
+            counters.count(metric_names.REAPED, what="query")
+            if lost_query.running:
+                superset().ending.cancel(lost_query.id)
+
+    def _sent_again(self, query_id: int) -> bool:
+        """Send the copy of a message that the broker lost before a worker had it, if that was not done yet."""
+        with metadata_database.transaction() as connection:
+            message = outbox.again(connection, query_id)
+            if message is None:
+                return False
+            delayed_messages.send_later(message, 0)
+        logger.warning("query %s was lost before a worker began it, and is sent again", query_id)
+        counters.count(metric_names.REAPED, what="copy")
+        return True
+
+    def _end_job(self, job: chart_jobs.Job) -> None:
+        superset().ending.chart(job.metadata, JOB_LOST)
+        # The event has ended its registration where Redis took both; this is for those that it did not.
+        chart_jobs.remove(job.metadata)
+        with metadata_database.transaction() as connection:
+            executions.end(connection, "chart", job.job_id, "lost")
+        logger.warning("chart job %s was lost, and its browser is told", job.job_id)
+        counters.count(metric_names.REAPED, what="job")
+
+
+def _message(query: OpenQuery) -> str:
+    if query.running:
+        return REQUEST_LOST if query.task_id is None else WORKER_LOST
+    return NOT_SENT if query.task_id is None else MESSAGE_LOST
+
+
+def _open_queries() -> tuple[OpenQuery, ...]:
+    with metadata_database.transaction() as connection:
+        return tuple(superset().identification.open_queries(connection))
+
+
+def _leased(tasks: Iterable[str]) -> set[str]:
+    """Those of `tasks` that some process executes."""
+    sql = [task.removeprefix(SQL_TASK) for task in tasks if task.startswith(SQL_TASK)]
+    charts = [task for task in tasks if task and not task.startswith(SQL_TASK)]
+    return {f"{SQL_TASK}{subject}" for subject in leases.holders("sql", sql)} | set(leases.holders("chart", charts))
+
+
+@contextmanager
+def alone() -> Generator[bool]:
+    """Whether this is the only reaper at work, for the length of the block."""
+    with metadata_database.connection() as connection:
+        mine = bool(connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (LOCK,)).scalar())
+        try:
+            yield mine
+        finally:
+            if mine:
+                connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (LOCK,))
+
+
+def of_environment(env: Mapping[str, str]) -> tuple[Reaper, Pace]:
+    """The reaper of the topology that the environment names; ConfigurationError where it names none."""
+    topology = process_topology.load_topology(env)
+    database = redis_databases.database(topology, secrets.read(topology, env), "broker")
+    chosen = pace(topology)
+    # What waits in the queue of a tenant that was removed is not lost: it moves to the default queue.
+    names = queues.Everything(queues.of(topology, env), env)
+    return Reaper(Messages(client(database), database.prefix, names), chosen), chosen
+
+
+def run(context: Callable[[], AbstractContextManager[object]], reaper: Reaper, every: float) -> None:
+    """Look for ever, each time in Superset's application context. Whatever goes wrong with one look is logged, and the next one
+    is as before.
+    """
+    while True:
+        try:
+            with context(), alone() as mine:
+                if mine:
+                    reaper.look()
+        except Exception:
+            logger.exception("this look for lost queries failed; the next one is in %s s", every)
+        time.sleep(every)

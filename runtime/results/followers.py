@@ -1,0 +1,87 @@
+"""Asynchronous charts that are the same: one job, the leader, is sent; the others follow it and end when it ends.
+
+A follower has no task and holds no worker. Whoever tells that the leader has ended, its worker or who found it lost, tells
+its followers too, because they are found by the leader's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from runtime.environment import coordination, counters
+
+FOLLOWED = "superset_async_chart_followers_total"
+#: A leader that never ends is forgotten after this long, with its followers: as long as its browser's events are kept.
+KEPT_SECONDS = 24 * 3600
+
+#: KEYS: who leads. ARGV: my job, myself as a follower, how long others may join, prefixes of followers and of what a job
+#: leads, how long both are kept. Returns the leader, or nothing where that is me now.
+_JOIN = """
+local leader = redis.call('GET', KEYS[1])
+if leader then
+  redis.call('RPUSH', ARGV[4] .. leader, ARGV[2])
+  redis.call('EXPIRE', ARGV[4] .. leader, ARGV[6])
+  return leader
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+redis.call('SET', ARGV[5] .. ARGV[1], KEYS[1], 'EX', ARGV[6])
+return false
+"""
+#: KEYS: what the job leads, its followers. ARGV: the job. From here on nobody joins it. Returns its followers.
+_CLOSE = """
+local leads = redis.call('GET', KEYS[1])
+if leads and redis.call('GET', leads) == ARGV[1] then redis.call('DEL', leads) end
+return redis.call('LRANGE', KEYS[2], 0, -1)
+"""
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A job that waits for another's end: its metadata, and where its own result is then fetched."""
+
+    metadata: Mapping[str, Any]
+    result_url: str
+
+
+def join(identity: str, follower: Follower, seconds: int) -> str | None:
+    """The id of the job that already computes `identity`, which `follower` now follows; None where it leads itself.
+
+    Others may join it for `seconds`: a leader that died unnoticed must not gather followers for ever.
+    """
+    job_id = str(follower.metadata["job_id"])
+    leader = coordination.client().eval(
+        _JOIN,
+        1,
+        coordination.key("chart", identity),
+        job_id,
+        json.dumps([follower.metadata, follower.result_url]),
+        seconds,
+        coordination.key("followers", ""),
+        coordination.key("leads", ""),
+        KEPT_SECONDS,
+    )
+    if leader is None:
+        return None
+    counters.count(FOLLOWED)
+    return cast(bytes, leader).decode()
+
+
+def close(job_id: str) -> list[Follower]:
+    """The followers of a job that has ended; it gets no more. They are there until `forget`, should telling them fail."""
+    keys = coordination.key("leads", job_id), coordination.key("followers", job_id)
+    found = cast("list[bytes]", coordination.client().eval(_CLOSE, 2, *keys, job_id))
+    return [Follower(*json.loads(item)) for item in found]
+
+
+def forget(job_id: str) -> None:
+    """All followers of the job have been told."""
+    coordination.client().delete(coordination.key("leads", job_id), coordination.key("followers", job_id))
+
+
+def digest(value: object) -> str:
+    """A name for plain data, the same in every process."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()

@@ -1,0 +1,27 @@
+"""What Superset loads through SUPERSET_CONFIG_PATH: the settings of this process's topology, under their own names."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from runtime.config import render
+from runtime.config.objects import realise
+from runtime.environment.process_topology import role, started
+from runtime.observability import heartbeat, task_metrics
+from runtime.superset import implementation, reaper_thread, worker_process
+from runtime.superset.directory import SupersetDirectory
+from runtime.tenants import fairness, identity
+
+_topology = started()
+globals().update(realise(render(_topology, os.environ)))
+identity.look_up_in(SupersetDirectory())
+implementation.install()
+heartbeat.install(os.environ)
+task_metrics.install(role(os.environ))
+if role(os.environ) == "worker":
+    from runtime.broker import channels
+
+    channels.install(partial(fairness.order_of, _topology))
+worker_process.install(os.environ)
+reaper_thread.install(os.environ)

@@ -1,0 +1,53 @@
+"""What this project adds to Superset's Flask application, once its own views are there; and the application of the web tier.
+
+Names `superset.app.create_app` and the modules that Superset imports on a first request (read and tested with 6.1.0).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from runtime.superset import login_rate
+from topology.commands import ROLE_ENV
+
+
+def extend(app: Any) -> None:
+    """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
+    # Not above: these lean on Superset, and the configuration names this function where there is none.
+    from runtime.superset import charts, submission, usage_api
+
+    login_rate.limit(app)
+    charts.install()
+    if os.environ.get(ROLE_ENV) == "web":
+        submission.install(app)
+        usage_api.install(app)
+
+
+def create() -> Any:
+    """Superset's application."""
+    from superset.app import create_app
+
+    return create_app()
+
+
+def warm(app: Any) -> None:
+    """Import, configure and connect once; leaves no connection open, since a fork must not inherit one."""
+    with app.app_context():
+        # Imported by Superset on a first request (SQL Lab, chart data, asynchronous charts) rather than at start.
+        import superset.commands.chart.data.get_data_command
+        import superset.commands.sql_lab.execute
+        import superset.sql.parse
+        import superset.sql_lab
+        import superset.sqllab.execution_context_convertor
+        import superset.tasks.async_queries  # noqa: F401
+        from sqlalchemy.orm import configure_mappers
+        from superset.db_engine_specs import load_engine_specs
+        from superset.extensions import db
+
+        configure_mappers()
+        load_engine_specs()
+        # The login page takes the same way through templates, translations and sessions as any other.
+        app.test_client().get("/login/")
+        db.session.remove()
+        db.engine.dispose()

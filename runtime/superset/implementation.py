@@ -1,0 +1,190 @@
+"""The four interfaces of `runtime.queries.interfaces` on Superset 6.1: its table of SQL Lab's queries, and its asynchronous charts.
+
+Superset 7 moves both onto its Global Task Framework, with task rows and cancellation of their own. Its implementation goes
+beside this module, as `task_framework`, and `install` takes the one that fits the installed version; `docs/decisions` says hook
+by hook what changes.
+
+Leans on the columns of the tables query, dbs, tables and ab_user, on `superset.sql_lab.cancel_query`, and on
+`superset.async_events` (read and tested with 6.1.0).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from runtime.environment import metadata_database, versions
+from runtime.queries import final_states, interfaces, query_tasks
+from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
+from runtime.superset.sql_parser import may_write
+from runtime.superset.statement_timeout import is_read_only
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+logger = logging.getLogger(__name__)
+
+#: Key in a query's `extra`: the id of the task that was, or is about to be, sent for it. Synchronous queries have none.
+TASK_KEY = "superset_async_task"
+#: SQL that is true for a row of the query table that has not ended.
+OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
+#: For the reaper, and for the bounds of a user, which ask the query table; its own indexes do not help.
+INDEX = f"CREATE INDEX IF NOT EXISTS superset_async_open_queries ON query (user_id) WHERE {OPEN}"
+
+
+def install() -> None:
+    """Have this process ask its Superset; UntestedVersionError for one of another version."""
+    versions.require(__name__)
+    metadata_database.use_pool_of(_pooled_engine)
+    interfaces.use(interfaces.Superset(Identification(), Fence(), Ending()))
+
+
+def _pooled_engine() -> Engine:
+    from superset.extensions import db
+    from superset.tasks.celery_app import flask_app
+
+    with flask_app.app_context():
+        return db.engine
+
+
+class Identification:
+    """Whose a query or a chart is."""
+
+    def query(self, connection: Connection, query_id: int, sql: str) -> Identified | None:
+        """By its row, and that of its database."""
+        row = connection.exec_driver_sql(
+            "SELECT q.status, COALESCE(q.error_message, ''), d.database_name, d.sqlalchemy_uri, d.extra, q.select_as_cta, "
+            "q.start_time FROM query q JOIN dbs d ON d.id = q.database_id WHERE q.id = %s",
+            (query_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        status, error, name, uri, extra, creates, submitted = row
+        engine = str(uri).partition(":")[0].partition("+")[0]
+        return Identified(
+            status=str(status),
+            error=str(error),
+            username="",
+            database_name=str(name),
+            writes=bool(creates) or may_write(sql, engine, read_only_session=is_read_only(str(uri), extra)),
+            submitted_at=float(submitted) / 1000 if submitted else None,
+        )
+
+    def chart(self, connection: Connection, dataset_id: int | None, user_id: int | None) -> Identified:
+        """By its dataset's database, and its user's name."""
+        row = connection.exec_driver_sql(
+            "SELECT (SELECT d.database_name FROM tables t JOIN dbs d ON d.id = t.database_id WHERE t.id = %s), "
+            "(SELECT username FROM ab_user WHERE id = %s)",
+            (dataset_id, user_id),
+        ).fetchone()
+        name, username = row if row else (None, None)
+        return Identified(None, "", str(username or ""), str(name or ""), writes=False, submitted_at=None)
+
+    def open_queries(self, connection: Connection) -> Iterable[OpenQuery]:
+        """All open rows."""
+        # Of the extra's JSON only what is asked for: it may hold anything, and a lot of it.
+        rows = connection.exec_driver_sql(
+            "SELECT id, status <> 'pending', substring(extra_json from %s), "
+            f"extract(epoch from now()) - COALESCE(start_running_time, start_time, 0) / 1000 FROM query WHERE {OPEN}",
+            (f'"{TASK_KEY}": "([^"]+)"',),
+        )
+        return [OpenQuery(row[0], bool(row[1]), row[2], float(row[3])) for row in rows]
+
+
+class Fence:
+    """The steps between open states."""
+
+    def put_back(self, connection: Connection, query_id: int) -> bool:
+        """From `running` to `pending`."""
+        done = connection.exec_driver_sql(
+            "UPDATE query SET status = 'pending', start_running_time = NULL, changed_on = timezone('utc', now()) "
+            "WHERE id = %s AND status = 'running'",
+            (query_id,),
+        )
+        return bool(done.rowcount)
+
+
+class Ending:
+    """What nobody else writes: a query's row and a chart's event, from outside."""
+
+    def query(
+        self,
+        connection: Connection,
+        query_id: int,
+        message: str,
+        error_type: ErrorType = "ASYNC_WORKERS_ERROR",
+        states: Sequence[str] = OPEN_STATES,
+    ) -> bool:
+        """Superset's pages show the state `failed` only (not `timed_out`) with its message, and poll by `changed_on`."""
+        done = connection.exec_driver_sql(
+            "UPDATE query SET status = 'failed', error_message = %s, end_time = %s, tmp_table_name = NULL, "
+            "changed_on = timezone('utc', now()), extra_json = "
+            "(COALESCE(NULLIF(extra_json, ''), '{}')::jsonb || jsonb_build_object('errors', %s::jsonb))::text "
+            "WHERE id = %s AND status = ANY(%s)",
+            (message, time.time() * 1000, json.dumps([error(message, error_type)]), query_id, list(states)),
+        )
+        return bool(done.rowcount)
+
+    def state(self, connection: Connection, query_id: int) -> tuple[str | None, str]:
+        """By its row."""
+        row = connection.exec_driver_sql(
+            "SELECT status, COALESCE(error_message, '') FROM query WHERE id = %s", (query_id,)
+        ).fetchone()
+        return (str(row[0]), str(row[1])) if row else (None, "")
+
+    def chart(self, job: Mapping[str, Any], message: str, error_type: ErrorType = "ASYNC_WORKERS_ERROR") -> None:
+        """By an event in its channel."""
+        from superset.extensions import async_query_manager
+
+        shown = {key: value for key, value in job.items() if key != "guest_token"}
+        async_query_manager.update_job(shown, async_query_manager.STATUS_ERROR, errors=[error(message, error_type)])
+
+    def cancel(self, query_id: int) -> None:
+        """As Superset does when its user stops it."""
+        _canceller().put(query_id)
+
+
+def error(message: str, error_type: ErrorType) -> dict[str, Any]:
+    """One error, as Superset's pages expect it."""
+    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+
+    return asdict(SupersetError(message=message, error_type=SupersetErrorType[error_type], level=ErrorLevel.ERROR))
+
+
+def reworded(errors: Sequence[Any]) -> list[Any]:
+    """The errors of a chart's event, with what a user reads in place of what Superset makes of the soft limit."""
+    soft_limit = query_tasks.soft_limit(final_states.limit.get())
+    return [error(soft_limit, "ASYNC_WORKERS_ERROR") if final_states.TIMED_OUT in str(each) else each for each in errors]
+
+
+@cache
+def _canceller() -> queue.SimpleQueue[int]:
+    """The ids for this process's thread that cancels statements in analytic databases."""
+    ids: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=_cancel, args=(ids.get,), name="canceller", daemon=True).start()
+    return ids
+
+
+def _cancel(following: Callable[[], int]) -> None:
+    from superset.extensions import db
+    from superset.models.sql_lab import Query
+    from superset.sql_lab import cancel_query
+    from superset.tasks.celery_app import flask_app
+
+    while True:
+        query_id = following()
+        with flask_app.app_context():
+            try:
+                done = cancel_query(db.session.query(Query).filter_by(id=query_id).one())
+                logger.info("query %s was %s in its database", query_id, "cancelled" if done else "not to be cancelled")
+            except Exception:
+                logger.warning("query %s could not be cancelled in its database", query_id, exc_info=True)
+            finally:
+                db.session.remove()

@@ -1,0 +1,227 @@
+"""What Superset itself keeps in its metadata database: its schema, roles, administrator and registered databases.
+
+Leans on Superset's migrations, its security manager, `superset.models.core.Database` and
+`superset.commands.database.sync_permissions` (read and tested with 6.1.0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any, cast
+
+from runtime.environment import steps
+from runtime.environment.steps import InitError
+from runtime.superset import application
+from runtime.superset.statement_timeout import engine_params
+from topology.model import AnalyticDatabase, Topology
+
+Report = Callable[[str], None]
+
+
+@contextmanager
+def superset_app() -> Generator[Any]:
+    """Superset's Flask application, started once, with its context pushed."""
+    app = application.create()
+    # Alembic tells every index that it makes; a failure comes as an exception that names its migration.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with app.app_context():
+        yield app
+
+
+def migrate(app: Any, report: Report) -> bool:
+    """Bring the metadata schema to this Superset's version; False where it was there already."""
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from flask_migrate import upgrade
+    from superset.extensions import APP_DIR, db
+
+    config = Config()
+    config.set_main_option("script_location", "superset:migrations")
+    scripts = ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
+    session = db.session
+    context = MigrationContext.configure(session.connection())
+    current = context.get_current_revision()
+    # Alembic has a connection of its own, and waits for whatever this one has locked.
+    session.rollback()
+    if current == head:
+        return False
+    if current not in {None, *(revision.revision for revision in scripts.walk_revisions())}:
+        raise InitError(
+            f"the metadata database is at revision {current}, which this Superset (at {head}) does not know: a newer one made "
+            "it. Run that version's image, or restore a backup from before it"
+        )
+    report(f"migrating the metadata database from {current or 'nothing'} to {head}")
+    upgrade(directory=f"{APP_DIR}/migrations")
+    # What Superset does at its start, but only on a schema that is up to date.
+    app.sync_config_to_db()
+    return True
+
+
+def sync_roles(app: Any, report: Report) -> bool:
+    """Superset's permissions and built-in roles; False where this Superset with these features has done it before."""
+    from superset.extensions import db, feature_flag_manager, security_manager
+
+    digest = _digest(
+        {
+            "versions": {name: metadata.version(name) for name in ("apache-superset", "flask-appbuilder")},
+            "features": feature_flag_manager.get_feature_flags(),
+            "public": app.config["PUBLIC_ROLE_LIKE"],
+            "security_manager": f"{security_manager.__class__.__module__}.{security_manager.__class__.__qualname__}",
+        }
+    )
+    if _done("roles") == digest and all(security_manager.find_role(role) for role in ("Admin", "Alpha", "Gamma", "sql_lab")):
+        return False
+    report("writing permissions and roles")
+    session = db.session()
+    # Some thousand small commits: only the last one needs to wait for the disk, which then has all before it too, and none
+    # needs to read again what it has just written.
+    session.execute("SET synchronous_commit TO off")
+    session.expire_on_commit = False
+    app.appbuilder.add_permissions(update_perms=True)
+    security_manager.sync_role_definitions()
+    session.execute("SET synchronous_commit TO DEFAULT")
+    session.commit()
+    session.expire_on_commit = True
+    session.expire_all()
+    record("roles", digest)
+    return True
+
+
+def ensure_admin(app: Any, username: str, password: str, report: Report) -> bool:
+    """Make the administrator if there is none of that name; the password of one that exists is never touched."""
+    del app
+    from superset.extensions import security_manager
+
+    if security_manager.find_user(username=username):
+        return False
+    report(f"creating administrator {username!r}")
+    role = security_manager.find_role("Admin")
+    if not security_manager.add_user(username, "Admin", "User", f"{username}@localhost", role, password=password):
+        raise InitError(f"administrator {username!r} could not be created; Superset's log above says why")
+    return True
+
+
+def register_databases(app: Any, topology: Topology, env: Mapping[str, str], report: Report) -> dict[str, int]:
+    """Register or update every declared analytic database; the id of each by name.
+
+    One that cannot be reached yet is a warning, since it may start later than Superset.
+    """
+    del app
+    from superset.extensions import db
+    from superset.models.core import Database
+
+    session = db.session
+    ids: dict[str, int] = {}
+    for declared in topology.databases:
+        wanted = {**_columns(declared), **_uri_columns(Database, _uri_of(declared, env))}
+        database = session.query(Database).filter_by(database_name=declared.name).one_or_none()
+        if database is None:
+            report(f"registering database {declared.name!r}")
+            database = Database(database_name=declared.name, **wanted)
+            session.add(database)
+        elif changed := {key: value for key, value in wanted.items() if getattr(database, key) != value}:
+            report(f"updating database {declared.name!r}: {', '.join(sorted(changed))}")
+            for key, value in changed.items():
+                setattr(database, key, value)
+        session.commit()
+        ids[declared.name] = cast(int, database.id)
+        _sync_schemas(database, topology.admin_username, report)
+    return ids
+
+
+def _sync_schemas(database: Any, username: str, report: Report) -> None:
+    """Permissions on the database's catalog and schemas, once it can be reached; until then only on all of it at once."""
+    from superset.commands.database.sync_permissions import SyncPermissionsCommand
+    from superset.extensions import db
+
+    step, digest = f"schemas of {database.database_name}", _digest(database.sqlalchemy_uri)
+    if _done(step) == digest:
+        return
+    try:
+        SyncPermissionsCommand(database.id, username, db_connection=database).run()
+        db.session.commit()
+    except Exception as error:
+        db.session.rollback()
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        report(f"warning: database {database.database_name!r} is registered, but could not be read yet: {reason}")
+    else:
+        record(step, digest)
+
+
+def _columns(declared: AnalyticDatabase) -> dict[str, object]:
+    return {
+        "allow_run_async": True,
+        "allow_dml": declared.allow_dml,
+        "allow_ctas": False,
+        "allow_cvas": False,
+        "expose_in_sqllab": True,
+        # None: the stack's lifetimes of chart data and of query results hold, which are two.
+        "cache_timeout": None,
+        "extra": json.dumps(
+            {
+                "engine_params": engine_params(declared.statement_timeout_seconds, read_only=not declared.allow_dml),
+                "metadata_params": {},
+                "metadata_cache_timeout": {},
+                "schemas_allowed_for_file_upload": [],
+            },
+            sort_keys=True,
+        ),
+    }
+
+
+def _uri_columns(model: Any, uri: str) -> dict[str, object]:
+    """The columns in which Superset keeps a URI: with the password masked, and the password by itself, encrypted."""
+    from sqlalchemy.engine import make_url
+
+    scratch = model()
+    scratch.set_sqlalchemy_uri(uri)
+    given = make_url(uri).password
+    if given is not None and make_url(str(make_url(uri))).password != given:
+        raise InitError(
+            "the password of a database's URI contains a '%' followed by two hexadecimal digits, which Superset 6.1 reads "
+            "as another character. Give the role another password"
+        )
+    return {"sqlalchemy_uri": scratch.sqlalchemy_uri, "password": scratch.password}
+
+
+def _uri_of(declared: AnalyticDatabase, env: Mapping[str, str]) -> str:
+    uri = declared.uri or env.get(declared.uri_env or "")
+    if not uri:
+        raise InitError(f"database {declared.name!r}: {declared.uri_env} is not set. Store its URI as the stack's secret")
+    return uri
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _done(step: str) -> str | None:
+    from superset.extensions import db
+
+    found = steps.done(db.session.connection(), step)
+    db.session.commit()
+    return found
+
+
+def record(step: str, digest: str) -> None:
+    """Write down that the init job has done `step`."""
+    from superset.extensions import db
+
+    steps.record(db.session.connection(), step, digest)
+    db.session.commit()
+
+
+def make_tables(*statements: str) -> None:
+    """Execute these statements of SQL in the metadata database."""
+    from superset.extensions import db
+
+    for statement in statements:
+        db.session.connection().exec_driver_sql(statement)
+    db.session.commit()

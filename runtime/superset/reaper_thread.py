@@ -1,0 +1,29 @@
+"""Where the reaper runs: a thread of Celery beat, in Superset's application context."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from celery import signals
+
+from runtime.queries import reaper
+from topology.commands import ROLE_ENV
+
+
+def install(env: Mapping[str, str]) -> bool:
+    """Have this process, if it is beat, run the reaper from its start on; whether it is."""
+    if env.get(ROLE_ENV) != "beat":
+        return False
+
+    def start(**_: Any) -> None:
+        from superset.tasks.celery_app import flask_app
+
+        found, pace = reaper.of_environment(os.environ)
+        arguments = (flask_app.app_context, found, pace.every)
+        threading.Thread(target=reaper.run, args=arguments, name="reaper", daemon=True).start()
+
+    signals.beat_init.connect(start, weak=False)
+    return True

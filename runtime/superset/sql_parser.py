@@ -1,0 +1,25 @@
+"""Superset's parser of SQL, asked whether a statement may change data.
+
+Leans on `superset.sql.parse.SQLScript` and the statement that it parsed (`_parsed`, of sqlglot; read and tested with 6.1.0).
+"""
+
+from __future__ import annotations
+
+from runtime.queries.write_detection import expression_may_write
+
+
+def may_write(sql: str, engine: str, *, read_only_session: bool) -> bool:
+    """Whether `sql`, for Superset's `engine`, may change data; true for what cannot be parsed.
+
+    What a function does, a parser cannot see: in a session that the database keeps read-only no function of a query writes,
+    in any other one a function that is not SQL's own may.
+    """
+    from superset.sql.parse import SQLScript
+
+    try:
+        script = SQLScript(sql, engine=engine)
+        return script.has_mutation() or any(
+            expression_may_write(statement._parsed, read_only_session=read_only_session) for statement in script.statements
+        )
+    except Exception:
+        return True

@@ -1,0 +1,163 @@
+"""Every connection to an analytic database gets a statement timeout: the database itself ends what takes too long.
+
+A task's soft limit cannot interrupt a driver that waits for its server, and the hard limit kills the process and leaves the
+statement running; a timeout in the database ends both, with an error that reaches the user.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, cast
+
+from runtime.queries import transient_errors
+from runtime.queries.final_states import ENDED_BY_DATABASE
+from topology.model import Tenant
+
+#: Execution option of a database's engine (Superset: engine_params) that says this database's own limit, in seconds.
+OPTION = "statement_timeout_seconds"
+#: Execution option that says that sessions only read. Superset refuses the statements that it knows to write where a database
+#: does not allow them, and lets pass CALL, EXECUTE, COPY, SELECT … INTO, EXPLAIN (ANALYZE) and functions: PostgreSQL does not.
+READ_ONLY = "read_only"
+#: How often a PostgreSQL server (14 and newer) looks, while it executes a statement, whether its client is still there.
+CLIENT_CHECK = "5s"
+
+#: Superset stops a query by ending its session, and writes `stopped` only after that. A task whose session was ended waits
+#: this long before it reads the state, else it would often write `failed` over it.
+STOP_SECONDS = 1.0
+
+
+def engine_params(seconds: int, *, read_only: bool = False) -> dict[str, object]:
+    """`engine_params` of a registered database that has a limit of its own, and sessions that only read."""
+    return {"execution_options": {OPTION: seconds, **({READ_ONLY: True} if read_only else {})}}
+
+
+def is_read_only(uri: str, extra: str | None) -> bool:
+    """Whether the sessions of a registered database are kept read-only, from its columns `sqlalchemy_uri` and `extra`."""
+    if uri.partition(":")[0] not in ("postgresql", "postgresql+psycopg2"):
+        return False
+    try:
+        return _read_only(cast("dict[str, Any]", json.loads(extra or "{}").get("engine_params") or {}))
+    except (ValueError, AttributeError):
+        return False
+
+
+def _read_only(params: dict[str, Any]) -> bool:
+    return cast("dict[str, Any]", params.get("execution_options") or {}).get(READ_ONLY) is True
+
+
+@dataclass(frozen=True)
+class StatementTimeout:
+    """Superset's DB_CONNECTION_MUTATOR. `default_seconds` for a database without a limit, `most_seconds` for any.
+
+    `working_for` says which tenant's work this process does: its limits are in the place of both.
+    """
+
+    default_seconds: int
+    most_seconds: int
+    working_for: Callable[[], Tenant | None] = field(default=lambda: None, repr=False)
+
+    def __call__(self, uri: Any, params: dict[str, Any], *_: object) -> tuple[Any, dict[str, Any]]:
+        """The connection's URL and engine parameters, with the limit in them where the engine has one."""
+        tenant = self.working_for()
+        seconds = self.seconds(params, tenant)
+        connect_args: dict[str, Any] = dict(params.get("connect_args") or {})
+        if uri.get_backend_name() == "postgresql" and uri.get_driver_name() == "psycopg2":
+            connection = _postgres_connection(seconds, self._strictest(tenant), _read_only(params))
+            connect_args.setdefault("connection_factory", connection)
+        elif uri.get_backend_name() in ("mysql", "mariadb") and "init_command" not in connect_args:
+            connect_args["init_command"] = mysql_command(seconds)
+        return uri, {**params, "connect_args": connect_args}
+
+    def seconds(self, params: dict[str, Any], tenant: Tenant | None = None) -> int:
+        """The limit of a database whose engine has `params`, for `tenant`.
+
+        The database's own where it is one and a task can wait that long; a tenant's that differs from the stack's is never
+        exceeded.
+        """
+        default = tenant.statement_timeout_seconds if tenant else self.default_seconds
+        most = tenant.soft_time_limit_seconds if tenant else self.most_seconds
+        if default != self.default_seconds:
+            most = min(most, default)
+        own = cast("dict[str, Any]", params.get("execution_options") or {}).get(OPTION)
+        return own if isinstance(own, int) and 0 < own <= most else min(default, most)
+
+    def _strictest(self, tenant: Tenant | None) -> int:
+        """Beyond so many seconds the server's own setting does not stand."""
+        if tenant is None:
+            return self.most_seconds
+        own = tenant.statement_timeout_seconds
+        return min(tenant.soft_time_limit_seconds, own if own != self.default_seconds else tenant.soft_time_limit_seconds)
+
+
+def mysql_command(seconds: int) -> str:
+    """The statement that limits a session of MySQL (milliseconds, SELECT only) or of MariaDB (seconds, all statements).
+
+    One text serves both: each server executes the comment that is meant for it.
+    """
+    return f"SET /*!50708 SESSION max_execution_time={seconds * 1000} */ /*M!100101 SESSION max_statement_time={seconds} */"
+
+
+def ended_message(limit: str) -> str:
+    """What a user reads when the database ended a statement after `limit`, as PostgreSQL writes it ("530s")."""
+    return (
+        f"{ENDED_BY_DATABASE} after {limit}, its limit (statement timeout). Read less at once: filter, "
+        "aggregate, or query an indexed column. An administrator can raise the database's statement_timeout in the stack."
+    )
+
+
+@lru_cache(maxsize=1024)
+def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> type[Any]:
+    """A psycopg2 connection class whose sessions have the limit, end with their client, and only read where that is said.
+
+    The server's own setting (of the role, the database or the connection's options) stays where it is stricter than
+    `most_seconds`. It is set after connecting, not as a start-up option, because PgBouncer refuses those.
+    """
+    import psycopg2
+    from psycopg2 import extensions
+
+    class Cursor(extensions.cursor):  # pyright: ignore[reportUntypedBaseClass]
+        def execute(self, *args: Any, **kwargs: Any) -> None:
+            try:
+                extensions.cursor.execute(self, *args, **kwargs)
+            except psycopg2.errors.QueryCanceled as error:
+                # The same class is raised when a user stops the query.
+                if "statement timeout" not in str(error):
+                    raise
+                raise psycopg2.errors.QueryCanceled(ended_message(self.connection.limit)) from error
+            except psycopg2.OperationalError as error:
+                if self.connection.closed:
+                    time.sleep(STOP_SECONDS)
+                    transient_errors.met(error)
+                raise
+
+    class Connection(extensions.connection):  # pyright: ignore[reportUntypedBaseClass]
+        limit = f"{seconds}s"
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            extensions.connection.__init__(self, *args, **kwargs)
+            try:
+                self._set(CLIENT_CHECK)
+            except psycopg2.errors.InvalidParameterValue:
+                # A server whose operating system cannot look.
+                self.rollback()
+                self._set("0")
+            self.cursor_factory = Cursor
+
+        def _set(self, client_check: str) -> None:
+            with self.cursor() as cursor:
+                cursor.execute(
+                    "SELECT name, set_config(name, CASE name "
+                    "WHEN 'statement_timeout' THEN CASE WHEN setting::bigint BETWEEN 1 AND %s THEN setting ELSE %s END "
+                    "WHEN 'client_connection_check_interval' THEN %s ELSE %s END, false) FROM pg_settings WHERE name IN "
+                    "('statement_timeout', 'client_connection_check_interval', 'default_transaction_read_only') "
+                    "AND (name <> 'default_transaction_read_only' OR %s)",
+                    (most_seconds * 1000, str(seconds * 1000), client_check, "on", read_only),
+                )
+                self.limit = dict(cursor.fetchall())["statement_timeout"]
+            self.commit()
+
+    return Connection

@@ -1,0 +1,252 @@
+"""Where queries are sent to workers: bounded, registered, and never left `pending` by a broker that took nothing.
+
+As shipped (Superset 6.1) queues have no end, a query that the broker refused stays `pending` (the request's transaction is
+rolled back over the `failed` that Superset writes), a pending one cannot be stopped, and the caller gets a 500. Here a
+submission is refused with 429 beyond the stack's bounds and with 503 where the broker does not take it, both in the shape of
+Superset's errors; and each task's id says whose it is, so that the reaper can tell where its message is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets as random
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from runtime.broker.task_messages import TaskMessage, own_headers
+from runtime.environment import versions
+from runtime.queries import admission, chart_jobs, outbox
+from runtime.queries.admission import ERROR_TYPE, Refusal
+from runtime.queries.query_tasks import SQL_TASK
+from runtime.superset.implementation import OPEN, TASK_KEY
+
+logger = logging.getLogger(__name__)
+
+#: Key in the `extra` of a query that was refused: why.
+REFUSED_KEY = "superset_async_refused"
+
+
+def routed(task: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskMessage:
+    """The message that Celery will send for this task: it asks the stack's router the same way."""
+    route = task.app.amqp.router.route({}, task.name, args, dict(kwargs))
+    headers = cast("dict[str, Any]", route.get("headers") or {})
+    hard, soft = headers.get("timelimit") or (None, None)
+    queue = str(route["queue"].name)
+    return TaskMessage(task.name, task_id, list(args), dict(kwargs), queue, hard, soft, own_headers(headers))
+
+
+class ChartSubmission:
+    """A chart's job, whose id is its task's: registered, then sent."""
+
+    def __init__(self, task: Any, arguments: Sequence[Any]) -> None:
+        # A guest's token goes with the message, and nowhere else.
+        self._metadata = {key: value for key, value in cast("dict[str, Any]", arguments[0]).items() if key != "guest_token"}
+        self._task, self._arguments = task, arguments
+        self._job_id = str(self._metadata["job_id"])
+        self.name = f"job {self._job_id}"
+        self.queue = routed(task, self._job_id, arguments, {}).queue
+        self.user = chart_jobs.user_of(self._metadata)
+
+    def in_flight(self) -> int:
+        """The user's charts, and queries of SQL Lab."""
+        return _in_flight(self.user, self._metadata.get("user_id"))
+
+    def record(self) -> None:
+        """The registry is in Redis, as the broker is: it is written with the sending."""
+
+    def send(self) -> None:
+        """Register the job, and send its task."""
+        chart_jobs.add(chart_jobs.Job(self._metadata, self._job_id, self.queue, self.user, time.time()))
+        self._task.apply_async(self._arguments, task_id=self._job_id)
+
+    def withdraw(self) -> None:
+        """Forget the job."""
+        with suppress(Exception):
+            chart_jobs.remove(self._metadata)
+
+
+class SqlSubmission:
+    """A query of SQL Lab, whose row says its task's id."""
+
+    def __init__(self, task: Any, query: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._task, self._query, self._args, self._kwargs = task, query, args, kwargs
+        self._task_id = f"{SQL_TASK}{query.id}"
+        self._message = routed(task, self._task_id, args, kwargs)
+        self.name = f"query {query.id}"
+        self.queue = self._message.queue
+        self.user = f"user:{query.user_id}"
+
+    def in_flight(self) -> int:
+        """The user's charts, and the other queries of SQL Lab."""
+        return _in_flight(self.user, self._query.user_id) - 1
+
+    def record(self) -> None:
+        """The task's id and a copy of its message, committed: the worker must read what was decided here."""
+        from superset.extensions import db
+
+        self._query.set_extra_json_key(TASK_KEY, self._task_id)
+        outbox.keep(db.session.connection(), self._query.id, self._message)
+        db.session.commit()
+
+    def send(self) -> Any:
+        """Send the task."""
+        return self._task.apply_async(self._args, self._kwargs, task_id=self._task_id)
+
+    def withdraw(self) -> None:
+        """Nothing: its row is ended by who is refused."""
+
+
+def _in_flight(user: str, user_id: int | None) -> int:
+    from superset.extensions import db
+
+    charts = chart_jobs.in_flight(user)
+    if user_id is None:
+        return charts
+    count = db.session.connection().exec_driver_sql(f"SELECT count(*) FROM query WHERE user_id = %s AND {OPEN}", (user_id,))
+    return charts + int(count.scalar())
+
+
+class ChartTask:
+    """A task that computes a chart, as Superset's manager of asynchronous charts calls it."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def delay(self, *args: Any) -> None:
+        """Send it under its job's id; a Refusal ends the request where it cannot be."""
+        try:
+            admission.submit(ChartSubmission(self._task, args))
+        except Refusal as refusal:
+            raise _superset_error(refusal) from refusal
+
+
+class SqlTask:
+    """The task of one query of SQL Lab, as Superset's executor calls it."""
+
+    def __init__(self, task: Any, query: Any) -> None:
+        self._task, self._query = task, query
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it under the query's id, or raise a Refusal."""
+        return admission.submit(SqlSubmission(self._task, self._query, args, kwargs))
+
+
+def _superset_error(refusal: Refusal) -> Exception:
+    """Superset's exception for a refusal, which its pages of errors know; the answer itself is `_answer`'s."""
+    from flask import g
+    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+    from superset.exceptions import SupersetErrorException
+
+    g.superset_async_refusal = refusal
+    error = SupersetError(message=refusal.message, error_type=SupersetErrorType[ERROR_TYPE], level=ErrorLevel.ERROR)
+    return SupersetErrorException(error, status=refusal.status)
+
+
+def install(app: Any) -> None:
+    """Have this web process submit queries as this module says; UntestedVersionError for a Superset of another version."""
+    versions.require(__name__)
+    _install_executor()
+    _install_stop()
+    app.after_request(_answer)
+
+
+def _answer(response: Any) -> Any:
+    """Superset's views turn an exception into one of several shapes and statuses; a refusal has one."""
+    from flask import g
+
+    refusal = cast("Refusal | None", g.pop("superset_async_refusal", None))
+    if refusal is not None and response.status_code >= 400:
+        response.set_data(json.dumps({"errors": refusal.errors()}))
+        response.mimetype = "application/json"
+        response.status_code = refusal.status
+        response.headers["Retry-After"] = str(refusal.retry_after_seconds)
+    return response
+
+
+def _install_executor() -> None:
+    from superset.commands.sql_lab.execute import ExecuteSqlCommand
+    from superset.daos.query import QueryDAO
+    from superset.extensions import db
+    from superset.sqllab import api
+    from superset.sqllab.sql_json_executer import ASynchronousSqlJsonExecutor
+
+    class Executor(ASynchronousSqlJsonExecutor):
+        """Sends as shipped; where that is refused, the query has ended."""
+
+        def execute(self, execution_context: Any, rendered_query: str, log_params: dict[str, Any] | None) -> Any:
+            query = execution_context.query
+            self._get_sql_results_task = SqlTask(self._get_sql_results_task, query)
+            try:
+                return ASynchronousSqlJsonExecutor.execute(self, execution_context, rendered_query, log_params)
+            except Exception as error:
+                if not isinstance(error.__cause__, Refusal):
+                    raise
+                _end_refused(query.id, error.__cause__)
+                raise _superset_error(error.__cause__) from error.__cause__
+
+    class Command(ExecuteSqlCommand):
+        """As shipped, and a refused query may be sent again: browsers do so with the same client id, which is unique."""
+
+        def _try_get_existing_query(self) -> Any:
+            query = ExecuteSqlCommand._try_get_existing_query(self)
+            if query is None or REFUSED_KEY not in query.extra:
+                return query
+            query.client_id = random.token_hex(5)
+            db.session.flush()
+            return None
+
+    class Dao(QueryDAO):
+        """Does not write back a query's extra without need: in it the worker has put, meanwhile, how to cancel the statement."""
+
+        @staticmethod
+        def save_metadata(query: Any, payload: dict[str, Any]) -> None:
+            if payload.get("columns"):
+                QueryDAO.save_metadata(query, payload)
+
+    api.QueryDAO = Dao
+    api.ASynchronousSqlJsonExecutor = Executor
+    api.ExecuteSqlCommand = Command
+
+
+def _end_refused(query_id: int, refusal: Refusal) -> None:
+    from superset.extensions import db
+    from superset.models.sql_lab import Query
+    from superset.utils.dates import now_as_float
+
+    # Superset writes `failed` too, but its transaction is rolled back with the exception.
+    session = db.session
+    session.rollback()
+    query = session.query(Query).filter_by(id=query_id).one()
+    query.status, query.error_message = "failed", refusal.message
+    query.end_time = now_as_float()
+    query.set_extra_json_key("errors", refusal.errors())
+    query.set_extra_json_key(REFUSED_KEY, refusal.reason)
+    session.commit()
+
+
+def _install_stop() -> None:
+    from superset.daos.query import QueryDAO
+
+    shipped = QueryDAO.stop_query
+
+    def stop_query(client_id: str) -> None:
+        if not _stop_pending(client_id):
+            shipped(client_id)
+
+    QueryDAO.stop_query = staticmethod(stop_query)
+
+
+def _stop_pending(client_id: str) -> bool:
+    """Write `stopped` over `pending`, so that the worker that takes its message leaves it; whether that was so."""
+    from superset.extensions import db
+    from superset.models.sql_lab import Query
+    from superset.utils.dates import now_as_float
+
+    stopped = {"status": "stopped", "end_time": now_as_float()}
+    pending = db.session.query(Query).filter_by(client_id=client_id, status="pending")
+    rows = pending.update(stopped, synchronize_session=False)
+    db.session.commit()
+    return rows == 1

@@ -1,0 +1,74 @@
+"""What a Celery worker does beside its tasks, through Celery's own signals: say what it holds, send what is due, fork cleanly.
+
+Leans on `superset.tasks.celery_app.flask_app` and `superset.extensions.db` (read and tested with 6.1.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import signals
+
+from runtime.broker import delayed_messages, reserved_tasks
+from runtime.environment import coordination, metadata_database
+from topology.commands import ROLE_ENV
+
+_threads: list[reserved_tasks.Publisher | delayed_messages.Sender] = []
+
+
+def install(env: Mapping[str, str]) -> bool:
+    """Connect the handlers, where this process is to become a Celery worker; whether it is."""
+    if env.get(ROLE_ENV) != "worker":
+        return False
+    signals.worker_ready.connect(started, weak=False)
+    signals.worker_before_create_process.connect(about_to_fork, weak=False)
+    signals.worker_process_init.connect(forked, weak=False)
+    signals.worker_shutdown.connect(stopped, weak=False)
+    return True
+
+
+def started(sender: Any, **_: Any) -> None:
+    """The parent consumes messages (`sender` is its consumer)."""
+    metadata_database.is_parent()
+    _import_what_threads_need()
+    _threads.extend((reserved_tasks.Publisher(sender.hostname), delayed_messages.Sender(sender.app)))
+    for thread in _threads:
+        thread.start()
+
+
+def _import_what_threads_need() -> None:
+    """Import now what threads of the parent would import later: a child that is forked in the middle of an import waits for it
+    for ever.
+    """
+    import superset.errors
+    import superset.extensions  # noqa: F401
+
+    import runtime.queries.lost_children  # noqa: F401
+
+
+def about_to_fork(**_: Any) -> None:
+    """The parent is about to fork a child: it keeps no connection to the metadata database that the child would share.
+
+    As shipped (6.1) only the child disposes of the pool, which ends the parent's sessions under it.
+    """
+    from superset.extensions import db
+    from superset.tasks.celery_app import flask_app
+
+    with flask_app.app_context():
+        db.engine.dispose()
+
+
+def forked(**_: Any) -> None:
+    """This is a new child: connections to Redis are its own, and transient errors of databases reach its tasks' wrapper."""
+    from runtime.superset import connections
+
+    coordination.reset()
+    _threads.clear()
+    connections.install()
+
+
+def stopped(**_: Any) -> None:
+    """The parent has stopped, with all its tasks."""
+    for thread in _threads:
+        thread.end()

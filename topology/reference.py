@@ -1,0 +1,172 @@
+"""`python -m topology.reference`: the configuration reference, docs/configuration.md, written from the settings themselves."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from topology import presets
+from topology.settings import Settings
+
+TARGET = Path(__file__).resolve().parent.parent / "docs/configuration.md"
+
+_HEADER = """# Configuration
+
+Written from `topology/settings.py` and `topology/presets.py` by `make docs`; a test fails when it is not up to date.
+
+A stack file is `stacks/Pulumi.<stack>.yaml`. Each key below is written as `superset-async:<section>`, and the rest of its path
+as YAML under it:
+
+```yaml
+config:
+  superset-async:topology: enterprise
+  superset-async:web:
+    min_replicas: 4
+    resources:
+      memory_limit: 3Gi
+```
+
+Only `topology` must be given: it names the preset whose values stand in the table, and the file changes any of them. An unknown
+key, a wrong value and a broken rule are all reported at once, before anything is created or started. Memory is written as
+`512Mi` or `2Gi`, CPU as `500m` or `1.5`, times in seconds.
+
+Three keys are secrets and never stand in the file in clear; with the engine, set them by `pulumi config set --secret --path`:
+
+| key | is |
+|---|---|
+| `superset-async:database_uris.<name>` | SQLAlchemy URI, password included, of the analytic database `<name>` that has no `uri` |
+| `superset-async:postgres_password` | password of `postgres.user` on a server of `kind: existing` |
+| `superset-async:redis_passwords.broker`, `.cache` | password on the `existing` server without `password_secret` |
+
+On the local platform the URI of an analytic database comes from the environment instead: `DATABASE_URI_<NAME>`, upper case, `-`
+as `_`.
+
+## A Redis or Valkey server that exists
+
+```yaml
+config:
+  superset-async:topology: enterprise
+  superset-async:redis:
+    broker:
+      existing: {host: broker.example.com, port: 6380, username: superset, tls: true}
+      replicas: 0
+      sentinel: false
+    cache:
+      existing: {host: cache.example.com, tls: true, ca_secret: cache-authority, password_secret: cache-login}
+      replicas: 0
+      sentinel: false
+  superset-async:redis_passwords:
+    broker: {secure: …}   # pulumi config set --secret --path superset-async:redis_passwords.broker
+```
+
+Nothing is made for such a server; web, workers, beat, exporter and KEDA use it as one ACL user. With `redis.cache: null` the
+caches share the broker's server and its user. Secrets that are named here are looked for in the stack's namespace; after a
+change in one, restart the pods (`kubectl rollout restart deployment`). Before anything is migrated the init job looks at the
+server itself, and stops with every problem that it finds:
+
+- `maxmemory-policy` of the broker is `noeviction` or `volatile-*`, and `volatile-*` where the caches share it;
+- the broker has an append-only file or snapshots (a managed service may not say: then that is a warning);
+- every numbered database that the stack uses can be selected: the usual 16 are enough, a Redis Cluster has only one;
+- the user may do what Celery and the caches do, tried on keys of their own names that are removed again.
+
+A server in the same namespace needs a NetworkPolicy of its own that lets these pods in.
+
+## Redis over TLS
+
+`redis.tls_secret` names a Secret in the stack's namespace with `tls.crt`, `tls.key` and `ca.crt`, such as cert-manager makes of a
+Certificate. The servers and Sentinels that this project runs then listen on TLS alone, replication included, and every client
+verifies certificate and name. The names that the certificate must have are the stack's output `redis_certificate_names`:
+
+```yaml
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: redis, namespace: superset}
+spec:
+  secretName: redis-tls
+  dnsNames: [redis, redis.superset.svc, "*.redis-nodes.superset.svc"]   # redis_certificate_names
+  issuerRef: {name: internal-ca, kind: ClusterIssuer}
+```
+
+A renewed certificate is taken within the minute or two that the kubelet needs to write it to the pods: servers read it again,
+Sentinels restart one container. A new authority must be in `ca.crt` beside the old one until all certificates are of the new one;
+clients read it when they connect.
+
+## Keys
+
+A `·` stands for the value of the column before it. `<name>` is a name of your own.
+
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    lines = ["| key | is | " + " | ".join(presets.NAMES) + " |", "|---" * (2 + len(presets.NAMES)) + "|"]
+    values = [presets.settings_of(typing.cast(Any, name)) for name in presets.NAMES]
+    for path, field in _leaves(Settings):
+        cells = [_show(_value(preset, path)) for preset in values]
+        shown = [cell if index == 0 or cell != cells[index - 1] else "·" for index, cell in enumerate(cells)]
+        lines.append(f"| `{'.'.join(path)}` | {_describe(field)} | {' | '.join(shown)} |")
+    return _HEADER + "\n".join(lines) + "\n"
+
+
+def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    for key, field in model.model_fields.items():
+        section, is_map = _section(field.annotation)
+        here = (*path, key)
+        if section is None:
+            yield here, field
+            continue
+        if field.description and not is_map and type(None) in typing.get_args(field.annotation):
+            yield here, field
+        yield from _leaves(section, (*here, "<name>") if is_map else here)
+
+
+def _section(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    if typing.get_origin(annotation) is dict:
+        return _section(typing.get_args(annotation)[1])[0], True
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return next((found for option in typing.get_args(annotation) if (found := _section(option))[0]), (None, False))
+    return None, False
+
+
+def _value(preset: dict[str, Any], path: tuple[str, ...]) -> object:
+    node: Any = preset
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            return _ABSENT
+        node = typing.cast(dict[str, Any], node)[key]
+    return _ABSENT if isinstance(node, dict) and node else typing.cast(object, node)
+
+
+_ABSENT = object()
+
+
+def _show(value: object) -> str:
+    if value is _ABSENT:
+        return "–"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, typing.cast("list[object]", value)))
+    return "none" if value == {} else str(value)
+
+
+def _describe(field: FieldInfo) -> str:
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
+    text = field.description or "as in `workers`, for this pool"
+    missing = [str(choice) for choice in choices if str(choice) not in text]
+    return f"{text} ({', '.join(missing)})" if missing else text
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document(), encoding="utf-8")
