@@ -76,6 +76,7 @@ chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real
 lint: $(VENV)/.dev ## format, lint and types
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/lint-imports --no-logo
 	@$(VENV)/bin/pyright
 
 format: $(VENV)/.dev ## write the format

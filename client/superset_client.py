@@ -410,7 +410,8 @@ class SupersetClient:
     # Usage
 
     def usage(self, by: str, hours: float) -> dict[str, Any]:
-        """What queries of the last `hours` cost, as `runtime.observability.usage.report` has it; for who may read Superset's action log.
+        """What queries of the last `hours` cost, as `usage.report` of `runtime.observability` has it; for who may
+        read Superset's action log.
 
         UnknownNameError where the server is a Superset without this project's web tier.
         """

@@ -21,8 +21,8 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
     """The part of a topology that a process of `role` reads: when it is unchanged, nothing needs to restart.
 
     Left out is what is in the pod's own template (commands, resources, images), concerns other servers (sizes, replicas), or
-    is read anew from the file when it changes (`runtime.environment.process_topology`: tenants, queues): a new tenant restarts nobody else. Beat
-    and the init job alone follow changed queues by starting again: they see to what waits in those that are gone.
+    is read anew from the file when it changes (`process_topology.current`: tenants, queues): a new tenant restarts nobody else.
+    Beat and the init job alone follow changed queues by starting again: they see to what waits in those that are gone.
     """
     whole = topology.model_dump(mode="json")
     kept = {

@@ -1,4 +1,4 @@
-"""`python -m runtime.observability.exporter`: one small process that tells Prometheus how many messages each declared queue holds.
+"""`python -m runtime.observability.exporter`: a small process that tells Prometheus how many messages each queue holds.
 
 It reads the broker as Celery's Redis transport keeps it: a list for each priority of a queue with what waits, and for all
 queues together a hash and a sorted set with what was delivered and is not acknowledged. When the broker cannot be read the

@@ -1,4 +1,4 @@
-"""The four interfaces of `runtime.queries.interfaces` on Superset 6.1: its table of SQL Lab's queries, and its asynchronous charts.
+"""The four interfaces of `runtime.queries.interfaces` on Superset 6.1: SQL Lab's table of queries, and asynchronous charts.
 
 Superset 7 moves both onto its Global Task Framework, with task rows and cancellation of their own. Its implementation goes
 beside this module, as `task_framework`, and `install` takes the one that fits the installed version; `docs/decisions` says hook

@@ -33,7 +33,7 @@ class UsageApi(BaseApi):
     @protect()
     @safe
     def usage(self) -> Any:
-        """Answer with `runtime.observability.usage.report`, or with 400 and what is wrong with the parameters `by` and `hours`."""
+        """Answer with `usage.report`, or with 400 and what is wrong with the parameters `by` and `hours`."""
         asked = request.args
         by = asked.get("by", "tenant")
         try:

@@ -466,7 +466,8 @@ def test_scrapes_of_one_moment_share_a_look() -> None:
 
 
 def test_it_needs_no_superset_and_says_what_it_lacks(plan: Topology, tmp_path: Path) -> None:
-    script = "import sys, runtime.observability.exporter; print([m for m in ('superset', 'flask', 'celery', 'sqlalchemy') if m in sys.modules])"
+    others = ("superset", "flask", "celery", "sqlalchemy")
+    script = f"import sys, runtime.observability.exporter; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run(
         [str(binaries.superset_python()), "-c", script], cwd=PROJECT, check=True, capture_output=True, text=True
     )
