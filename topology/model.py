@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from topology.frozen import Frozen
 
 Platform = Literal["local", "kubernetes"]
 TopologyName = Literal["minimal", "enterprise", "high-throughput", "multi-tenant"]
@@ -55,12 +55,6 @@ RedisRole = Literal["broker", "cache"]
 #: Port of every Sentinel; their host is the instance's name with this suffix, and they have the instance's users.
 SENTINEL_PORT = 26379
 SENTINEL_SUFFIX = "-sentinel"
-
-
-class Frozen(BaseModel):
-    """Base of every part: immutable, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Resources(Frozen):
