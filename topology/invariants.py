@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from topology import tenant_invariants
 from topology.connection_budget import connections_needed
 from topology.model import BROKER_PURPOSES, Topology
+from topology.platforms import platform_of
 from topology.problems import Problem, did_you_mean
 from topology.quantities import format_memory
-from topology.settings import RedisSettings, ResourceSettings, Settings
-from topology.tenant_invariants import GRACE_MARGIN_SECONDS, Rule
+from topology.rule import Rule
+from topology.settings import ResourceSettings, Settings
+from topology.tenant_invariants import GRACE_MARGIN_SECONDS
 
 #: Resident memory of a Superset worker's child that has run nothing yet: 214 to 233 MB measured on Superset 6.1.
 CHILD_AT_REST_BYTES = 233_000_000
@@ -24,7 +26,7 @@ CHILD_AT_REST_BYTES = 233_000_000
 
 def check(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Every invariant that `topology`, built from `settings`, breaks."""
-    for rule in RULES:
+    for rule in (*RULES, *platform_of(settings.platform).rules):
         yield from rule(settings, topology)
 
 
@@ -169,7 +171,7 @@ def connections_fit(settings: Settings, topology: Topology) -> Iterator[Problem]
 
 def redis_memory_fits(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """maxmemory ≤ 75 % of the container's limit (the AOF rewrite forks); volume ≥ 2 × maxmemory."""
-    for key, redis in _redis_sections(settings):
+    for key, redis in settings.redis.servers().items():
         if redis.existing:
             continue
         most = redis.resources.memory_limit * 3 // 4
@@ -205,7 +207,7 @@ def requests_and_ranges_hold(settings: Settings, topology: Topology) -> Iterator
         ("web", settings.web.resources),
         ("workers", settings.workers.resources),
         ("postgres", settings.postgres.resources),
-        *((key, redis.resources) for key, redis in _redis_sections(settings) if not redis.existing),
+        *((key, redis.resources) for key, redis in settings.redis.servers().items() if not redis.existing),
         *((f"pools.{name}", pool.resources) for name, pool in settings.pools.items() if pool.resources),
     ]
     for key, resources in (*sections, ("beat", settings.beat_resources)):
@@ -297,8 +299,6 @@ def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Pro
     """A server that runs elsewhere says where and how large; one that this project runs does not."""
     postgres = settings.postgres
     if postgres.kind == "existing":
-        if settings.platform == "local":
-            yield Problem("postgres.kind", "existing", "is not for platform local", "Leave it out", also=("platform",))
         if postgres.host is None:
             yield Problem("postgres.host", "null", "must name the existing server", "Give its host name")
         if postgres.max_connections is None:
@@ -324,13 +324,11 @@ def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Pro
 
 def existing_redis_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """A server that runs elsewhere is not also asked of this project, and two that are told apart are two."""
-    for key, redis in _redis_sections(settings):
+    for key, redis in settings.redis.servers().items():
         existing = redis.existing
         if existing is None:
             continue
         where = f"{key}.existing"
-        if settings.platform == "local":
-            yield Problem(where, "…", "is not for platform local", "Set it to null", also=("platform",))
         if redis.replicas:
             yield Problem(
                 f"{key}.replicas",
@@ -369,7 +367,7 @@ def existing_redis_is_complete(settings: Settings, topology: Topology) -> Iterat
             "Give the caches a server of their own, or set redis.cache: null where they are meant to share",
             also=("redis.broker.existing", "redis.cache.existing"),
         )
-    if settings.redis.tls_secret and all(redis.existing for _, redis in _redis_sections(settings)):
+    if settings.redis.tls_secret and all(redis.existing for _, redis in settings.redis.servers().items()):
         yield Problem(
             "redis.tls_secret",
             settings.redis.tls_secret,
@@ -379,39 +377,17 @@ def existing_redis_is_complete(settings: Settings, topology: Topology) -> Iterat
         )
 
 
-def local_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """The sample database is local's, and no two local processes have one port."""
+def sample_has_no_uri(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """The sample database is generated, so that nobody gives its URI."""
     for name, database in settings.databases.items():
-        if database.sample and settings.platform != "local":
-            yield Problem(f"databases.{name}.sample", "true", "is for platform local only", "Remove it", also=("platform",))
         if database.sample and database.uri is not None:
             yield Problem(f"databases.{name}.uri", database.uri, "is not for the sample database", "Remove it")
-    if settings.platform == "local":
-        ports = settings.local
-        taken = {ports.web_port: "local.web_port"}
-        for key, port in (
-            ("local.postgres_port", ports.postgres_port),
-            ("local.exporter_port", ports.exporter_port),
-            *(("local.redis_port", ports.redis_port + index) for index, _ in enumerate(_redis_sections(settings))),
-        ):
-            if taken.setdefault(port, key) != key:
-                yield Problem(key, str(port), f"is taken by {taken[port]}", "Choose another port", also=(taken[port],))
 
 
-def spilled_results_are_shared(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """Pods share no folder but a volume; and a result that is to be spilled must be one that is kept."""
+def spilled_results_are_kept(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """A result that is to be spilled must be one that is kept."""
     spill = settings.caching.spill
-    if spill is None:
-        return
-    if settings.platform == "kubernetes" and spill.claim is None:
-        yield Problem(
-            "caching.spill.claim",
-            "null",
-            "must name a volume claim on Kubernetes: a pod's own folder is not seen by the others",
-            "Name an existing claim with ReadWriteMany, or set caching.spill to null",
-            also=("caching.spill", "platform"),
-        )
-    if spill.above >= settings.caching.max_result:
+    if spill is not None and spill.above >= settings.caching.max_result:
         yield Problem(
             "caching.spill.above",
             format_memory(spill.above),
@@ -419,13 +395,6 @@ def spilled_results_are_shared(settings: Settings, topology: Topology) -> Iterat
             "Raise caching.max_result or lower caching.spill.above",
             also=("caching.max_result",),
         )
-
-
-def _redis_sections(settings: Settings) -> list[tuple[str, RedisSettings]]:
-    sections = [("redis.broker", settings.redis.broker)]
-    if settings.redis.cache is not None:
-        sections.append(("redis.cache", settings.redis.cache))
-    return sections
 
 
 def _pool_key(settings: Settings, pool: str, field: str) -> str:
@@ -449,7 +418,7 @@ RULES: tuple[Rule, ...] = (
     beat_runs_where_needed,
     postgres_is_complete,
     existing_redis_is_complete,
-    local_is_complete,
+    sample_has_no_uri,
     *tenant_invariants.RULES,
-    spilled_results_are_shared,
+    spilled_results_are_kept,
 )

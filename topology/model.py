@@ -13,7 +13,7 @@ from typing import Literal
 
 from topology.frozen import Frozen
 
-Platform = Literal["local", "kubernetes"]
+PlatformName = Literal["local", "kubernetes"]
 TopologyName = Literal["minimal", "enterprise", "high-throughput", "multi-tenant"]
 EvictionPolicy = Literal[
     "noeviction",
@@ -193,10 +193,16 @@ class Route(Frozen):
 
 
 class Web(Frozen):
-    """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each."""
+    """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each.
+
+    Clients find it at `host` and `port`; `bind` is the address that it listens on. `behind_proxy`: a proxy stands before it and
+    says in X-Forwarded-* what the client asked for.
+    """
 
     host: str
     port: int
+    bind: str
+    behind_proxy: bool
     min_replicas: int
     max_replicas: int
     processes: int
@@ -243,7 +249,8 @@ class Pool(Frozen):
     """One Celery worker pool: `min_workers..max_workers` workers of `concurrency` child processes on `queues`.
 
     `tenant` is whose it is alone, None for a pool that several share; then `shares` has what each queue may take, and is
-    empty for a pool with one queue.
+    empty for a pool with one queue. `elastic`: one worker process stands for all of the pool's, and grows and shrinks with the
+    load between the children of `min_workers` and of `max_workers` by itself.
     """
 
     name: str
@@ -253,6 +260,7 @@ class Pool(Frozen):
     shares: tuple[Share, ...]
     queues: tuple[str, ...]
     concurrency: int
+    elastic: bool
     min_workers: int
     max_workers: int
     prefetch_multiplier: int
@@ -262,15 +270,21 @@ class Pool(Frozen):
     scaling: Scaling | None
     resources: Resources
 
+    @property
+    def workers_in_one(self) -> int:
+        """How many of the pool's workers one worker process stands for under load."""
+        return self.max_workers if self.elastic else 1
+
 
 class Exporter(Frozen):
-    """The exporter of queue metrics, on `host` and `port`: who may scrape it, and what it may use.
+    """The exporter of queue metrics, found at `host` and `port`, listening on `bind`: who may scrape it, what it may use.
 
     `service_monitor`: whether the Prometheus operator is told of it; else annotations of its Service are.
     """
 
     host: str
     port: int
+    bind: str
     from_namespaces: tuple[str, ...]
     service_monitor: bool
     resources: Resources
@@ -431,7 +445,7 @@ class Topology(Frozen):
 
     stack: str
     name: TopologyName
-    platform: Platform
+    platform: PlatformName
     environment: str
     namespace: str
     labels: dict[str, str]

@@ -46,6 +46,7 @@ from topology.model import (
     Urgent,
     Web,
 )
+from topology.platforms import Platform, platform_of
 from topology.problems import StackError
 from topology.settings import (
     PoolSettings,
@@ -71,7 +72,6 @@ DATABASE_NUMBERS: dict[Purpose, int] = {
     "rate_limits": 8,
     "coordination": 9,
 }
-LOOPBACK = "127.0.0.1"
 #: Where containers have the authority of a server's certificate: the key `ca.crt` of its Secret, in a folder of the server's.
 REDIS_CA_FILE = "/etc/redis-ca/{instance}/ca.crt"
 #: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
@@ -94,10 +94,12 @@ def plan(stack: str, config: Mapping[str, object]) -> Topology:
 
 def build(stack: str, settings: Settings) -> Topology:
     """The topology that `settings` describe, whether or not it holds the invariants (`plan` checks them)."""
+    platform = platform_of(settings.platform)
+    settings = platform.fit(settings)
     celery = _celery(settings)
-    redis = _redis_instances(settings, celery.queues)
-    pools = _pools(settings)
-    web = _web(settings)
+    redis = _redis_instances(platform, settings, celery.queues)
+    pools = _pools(platform, settings)
+    web = _web(platform, settings)
     beat = _beat(settings)
     return Topology(
         stack=stack,
@@ -109,12 +111,12 @@ def build(stack: str, settings: Settings) -> Topology:
         images=Images(**settings.images.model_dump()),
         redis=redis,
         redis_databases=_redis_databases(settings, redis),
-        postgres=_postgres(settings, connections_needed(celery, pools, web)),
+        postgres=_postgres(platform, settings, connections_needed(celery, pools, web)),
         web=web,
         celery=celery,
         pools=pools,
         beat=beat,
-        exporter=_exporter(settings),
+        exporter=_exporter(platform, settings),
         caching=_caching(settings),
         resilience=_resilience(settings),
         tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),
@@ -129,15 +131,14 @@ def build(stack: str, settings: Settings) -> Topology:
     )
 
 
-def _redis_instances(settings: Settings, queues: Sequence[str]) -> tuple[RedisInstance, ...]:
-    tier = settings.redis
+def _redis_instances(platform: Platform, settings: Settings, queues: Sequence[str]) -> tuple[RedisInstance, ...]:
     cache = _cache_user()
-    if tier.cache is None:
-        return (_redis_instance(settings, tier.broker, "redis", 0, _broker_user(_broker_keys(queues)), cache),)
+    if settings.redis.cache is None:
+        return (_redis_instance(platform, settings, "redis.broker", "redis", _broker_user(_broker_keys(queues)), cache),)
     return (
         # All keys there are the broker's: a new queue changes nothing for the server.
-        _redis_instance(settings, tier.broker, "redis-broker", 0, _broker_user(("*",))),
-        _redis_instance(settings, tier.cache, "redis-cache", 1, cache),
+        _redis_instance(platform, settings, "redis.broker", "redis-broker", _broker_user(("*",))),
+        _redis_instance(platform, settings, "redis.cache", "redis-cache", cache),
     )
 
 
@@ -187,16 +188,18 @@ def _prefix(purpose: Purpose) -> str:
     return "" if purpose in BROKER_PURPOSES - {"coordination"} else f"{purpose}:"
 
 
-def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: int, *users: RedisUser) -> RedisInstance:
-    local = settings.platform == "local"
+def _redis_instance(platform: Platform, settings: Settings, section: str, name: str, *users: RedisUser) -> RedisInstance:
+    servers = settings.redis.servers()
+    redis = servers[section]
+    address = platform.redis_address(settings, name, list(servers).index(section))
     roles = {user.role for user in users}
     existing = redis.existing
     if existing:
         users = tuple(user.model_copy(update={"username": existing.username}) for user in users)
     return RedisInstance(
         name=name,
-        host=existing.host if existing else LOOPBACK if local else name,
-        port=existing.port if existing else settings.local.redis_port + index if local else 6379,
+        host=existing.host if existing else address.host,
+        port=existing.port if existing else address.port,
         tls=_redis_tls(settings, redis, name),
         existing=ExistingRedis(cidrs=existing.cidrs, password_secret_name=existing.password_secret) if existing else None,
         users=users,
@@ -205,9 +208,8 @@ def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: 
         maxmemory_bytes=redis.maxmemory,
         maxmemory_policy=redis.maxmemory_policy,
         persistence=redis.persistence,
-        # One machine has nothing to fail over to.
-        replicas=0 if local else redis.replicas,
-        sentinel=redis.sentinel and not local,
+        replicas=redis.replicas,
+        sentinel=redis.sentinel,
         volume_bytes=redis.volume_size,
         resources=_resources(redis.resources),
     )
@@ -217,8 +219,7 @@ def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls 
     if redis.existing:
         used, secret = redis.existing.tls, redis.existing.ca_secret
     else:
-        # On the loopback address there is nobody to listen.
-        secret = None if settings.platform == "local" else settings.redis.tls_secret
+        secret = settings.redis.tls_secret
         used = secret is not None
     return RedisTls(secret_name=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
 
@@ -256,46 +257,47 @@ def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tu
     )
 
 
-def _postgres(settings: Settings, needed: int) -> Postgres:
+def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
     postgres = settings.postgres
-    local = settings.platform == "local"
+    address = platform.postgres_address(settings)
     # The limit changes only with a restart of the server: with tenants there is room for the next ones.
     step = 500 if settings.tenants else 10
     derived = max(100, -(-(needed + postgres.reserved_connections) // step) * step)
     return Postgres(
         kind=postgres.kind,
-        host=LOOPBACK if local else postgres.host or "postgres",
-        port=settings.local.postgres_port if local else postgres.port,
+        host=address.host,
+        port=address.port,
         database=postgres.database,
         user=postgres.user,
         password_env="POSTGRES_PASSWORD",
         max_connections=postgres.max_connections or derived,
         reserved_connections=postgres.reserved_connections,
-        instances=1 if local else postgres.instances,
+        instances=postgres.instances,
         backup=Backup(cron=postgres.backup.cron, keep=postgres.backup.keep, volume_bytes=postgres.backup.volume_size)
-        if postgres.backup and not local
+        if postgres.backup
         else None,
         volume_bytes=postgres.volume_size,
         resources=_resources(postgres.resources),
     )
 
 
-def _web(settings: Settings) -> Web:
+def _web(platform: Platform, settings: Settings) -> Web:
     web = settings.web
-    local = settings.platform == "local"
+    address = platform.web_address(settings)
     return Web(
-        host=LOOPBACK if local else "web",
-        port=settings.local.web_port if local else 8088,
-        min_replicas=1 if local else web.min_replicas,
-        max_replicas=1 if local else web.max_replicas,
+        host=address.host,
+        port=address.port,
+        bind=platform.bind,
+        behind_proxy=platform.behind_proxy,
+        min_replicas=web.min_replicas,
+        max_replicas=web.max_replicas,
         processes=web.processes,
         threads=web.threads,
         request_timeout_seconds=web.request_timeout,
-        # A browser does not send a secure cookie over the plain HTTP of the loopback address.
-        secure_cookies=web.secure_cookies and not local,
+        secure_cookies=web.secure_cookies,
         connections=_connections(web.connections),
-        cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas and not local else None,
-        route=_route(web.route) if web.route and not local else None,
+        cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas else None,
+        route=_route(web.route) if web.route else None,
         resources=_resources(web.resources),
     )
 
@@ -350,7 +352,7 @@ def _shared_pool(settings: Settings) -> str:
     return next((name for name, pool in settings.pools.items() if default in (pool.queues or (name,))), default)
 
 
-def _pools(settings: Settings) -> tuple[Pool, ...]:
+def _pools(platform: Platform, settings: Settings) -> tuple[Pool, ...]:
     of_tenants = {
         tenant_id: WorkerOverrides(
             concurrency=tenant.concurrency, min_workers=tenant.min_workers, max_workers=tenant.max_workers
@@ -358,10 +360,10 @@ def _pools(settings: Settings) -> tuple[Pool, ...]:
         for tenant_id, tenant in settings.tenants.items()
         if tenant.pool == "dedicated"
     }
-    return tuple(_pool(settings, name, overrides) for name, overrides in (of_tenants | settings.pools).items())
+    return tuple(_pool(platform, settings, name, overrides) for name, overrides in (of_tenants | settings.pools).items())
 
 
-def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
+def _pool(platform: Platform, settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
     tenant = settings.tenants.get(name) if name not in settings.pools else None
     shared = tuple(tenant_id for tenant_id, other in settings.tenants.items() if other.pool == "shared")
     queues = (*(overrides.queues or (name,)), *(shared if name == _shared_pool(settings) else ()))
@@ -376,6 +378,7 @@ def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
         queues=queues,
         shares=tuple(_share(settings, queue, concurrency) for queue in queues) if len(queues) > 1 else (),
         concurrency=concurrency,
+        elastic=platform.elastic_workers,
         min_workers=overrides.min_workers or base.min_workers,
         max_workers=overrides.max_workers or base.max_workers,
         prefetch_multiplier=overrides.prefetch_multiplier or base.prefetch_multiplier,
@@ -388,7 +391,7 @@ def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
             queued_per_worker=scaling.queued_per_worker,
             scale_in_window_seconds=scaling.scale_in_window,
         )
-        if scaling and settings.platform != "local"
+        if scaling
         else None,
         resources=_resources(overrides.resources or base.resources),
     )
@@ -451,12 +454,13 @@ def _beat(settings: Settings) -> Beat:
     return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources))
 
 
-def _exporter(settings: Settings) -> Exporter:
+def _exporter(platform: Platform, settings: Settings) -> Exporter:
     metrics = settings.metrics
-    local = settings.platform == "local"
+    address = platform.exporter_address(settings)
     return Exporter(
-        host=LOOPBACK if local else "exporter",
-        port=settings.local.exporter_port if local else 9808,
+        host=address.host,
+        port=address.port,
+        bind=platform.bind,
         from_namespaces=metrics.from_namespaces,
         service_monitor=metrics.service_monitor,
         resources=_resources(metrics.resources),

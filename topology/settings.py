@@ -26,7 +26,7 @@ from topology.model import (
     Compression,
     EvictionPolicy,
     Persistence,
-    Platform,
+    PlatformName,
     PostgresKind,
     Priority,
     ResultBackend,
@@ -181,6 +181,10 @@ class RedisTier(Section):
     tls_secret: Name | None = Field(
         description="Secret with tls.crt, tls.key and ca.crt: servers that this project runs speak only TLS; null: none"
     )
+
+    def servers(self) -> dict[str, RedisSettings]:
+        """The servers by the path of their section: one, or two where the caches have their own."""
+        return {"redis.broker": self.broker} | ({"redis.cache": self.cache} if self.cache else {})
 
 
 class PoolSettings(Section):
@@ -519,7 +523,7 @@ class Settings(Section):
     """Everything that a stack file says, complete."""
 
     topology: TopologyName = Field(description="which preset the rest of the file changes")
-    platform: Platform = Field(description="where it runs: on this machine (local) or on a cluster (kubernetes)")
+    platform: PlatformName = Field(description="where it runs: on this machine (local) or on a cluster (kubernetes)")
     environment: Literal["dev", "staging", "prod"] = Field(description="which environment this stack is")
     namespace: Name = Field(description="Kubernetes namespace, made by the stack")
     labels: dict[str, str] = Field(description="labels on every object, such as team and cost-center")

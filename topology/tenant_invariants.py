@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from topology.model import Pool, Tenant, Topology
 from topology.problems import Problem, did_you_mean
 from topology.quantities import format_cpu, format_memory
+from topology.rule import Rule
 from topology.settings import Settings, TenantSettings
-
-Rule = Callable[[Settings, Topology], Iterator[Problem]]
 
 #: Seconds beyond the soft limit that a stopping worker needs to store a result and close its connections.
 GRACE_MARGIN_SECONDS = 30
