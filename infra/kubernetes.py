@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import pulumi
 from pulumi_kubernetes import Provider
 
-from components.autoscaler import Autoscaler, AutoscalerArgs
 from components.backup import MetadataBackup, MetadataBackupArgs
-from components.beat import BeatScheduler, BeatSchedulerArgs
-from components.common import PREFIX, SUPERSET, Scope, of_tenant
-from components.configuration import Configuration, ConfigurationArgs, relevant_to
-from components.exporter import QueueExporter, QueueExporterArgs
-from components.initialization import Initialization, InitializationArgs
+from components.common import PREFIX, Scope
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
@@ -24,13 +18,10 @@ from components.postgres_cluster import PostgresCluster, cluster_flows
 from components.redis import Redis, RedisArgs, certificate_names, password_key, sentinel_name
 from components.redis_access import PASSWORD, PasswordRef, RedisAccess
 from components.route import WebRoute, WebRouteArgs
-from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
+from components.secrets import Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs
-from components.superset import SupersetArgs
-from components.tenant import TenantShare, TenantShareArgs
-from components.web import WebTier, WebTierArgs
-from components.workers import Workers, WorkersArgs
-from topology import commands
+from infra import workloads
+from infra.workloads import Stores, Workloads
 from topology.model import SENTINEL_PORT, RedisInstance, Topology
 from topology.problems import Problem
 
@@ -124,72 +115,9 @@ def deploy(
     }
     postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password), here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
-    configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology), here)
-    superset = SupersetArgs(
-        scope,
-        topology.images,
-        configuration.ref,
-        secrets.app,
-        topology.postgres.password_env,
-        list(accesses.values()),
-        topology.caching.spill,
-    )
-    initialization = Initialization(
-        "superset-init",
-        InitializationArgs(superset, secrets.init),
-        pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=servers)),
-    )
-    ready = pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=[initialization]))
-    web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
-    broker_database = topology.database("broker")
-    broker = accesses[broker_database.instance]
-    exporter = QueueExporter(
-        topology.exporter.host,
-        QueueExporterArgs(
-            scope,
-            topology.images,
-            topology.exporter,
-            commands.exporter(),
-            configuration=configuration.ref.name,
-            broker=broker,
-            broker_database=broker_database,
-            feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
-        ),
-        here,
-    )
-    for pool in topology.pools:
-        name = f"worker-{pool.name}"
-        own = of_tenant(scope, pool.tenant) if pool.tenant else scope
-        share = (
-            TenantShare(f"{name}-share", TenantShareArgs(own, pool.tenant, pool.priority, pool.quota), here)
-            if pool.tenant
-            else None
-        )
-        workers = Workers(
-            name,
-            WorkersArgs(
-                replace(superset, scope=own),
-                pool,
-                relevant_to(topology, pool),
-                share.priority_class if share else None,
-                commands.worker(pool),
-            ),
-            ready,
-        )
-        if pool.scaling:
-            args = AutoscalerArgs(
-                own,
-                pool,
-                pool.scaling,
-                deployment=workers.deployment,
-                broker=broker,
-                broker_database=broker_database,
-                exporter=exporter.url if _scaled_by_exporter(topology) else None,
-            )
-            Autoscaler(f"{name}-scaler", args, here)
-    BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    made = workloads.deploy(topology, scope, secrets, Stores(accesses, servers), here)
     route = (
-        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port), here)
+        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, made.web.service, topology.web.port), here)
         if topology.web.route
         else None
     )
@@ -204,17 +132,13 @@ def deploy(
     )
     NetworkPolicies(
         "allow",
-        _network(
-            topology, scope, web=web, exporter=exporter, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup
-        ),
+        _network(topology, scope, made, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup),
         here,
     )
-    return _outputs(topology, namespace, secrets, web, route)
-
-
-def _scaled_by_exporter(topology: Topology) -> bool:
-    """Whether KEDA needs the exporter to know whose the messages in flight are: those of a single pool it counts itself."""
-    return len(topology.pools) > 1 and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools)
+    return {
+        **workloads.outputs(topology, namespace, secrets, made.web, route.url if route else None),
+        **_certificates(topology),
+    }
 
 
 def _cluster() -> Provider:
@@ -264,28 +188,18 @@ def _postgres(
 def _network(
     topology: Topology,
     scope: Scope,
+    made: Workloads,
     *,
-    web: WebTier,
-    exporter: QueueExporter,
     redis: Mapping[str, Redis],
     sentinels: Mapping[str, Sentinel],
     postgres: PostgresServer | PostgresCluster | None,
     backup: MetadataBackup | None,
 ) -> NetworkPoliciesArgs:
-    superset = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
-    route, port, operators = topology.web.route, topology.postgres.port, topology.operator_namespaces
+    superset = workloads.superset_pods(topology)
+    port, operators = topology.postgres.port, topology.operator_namespaces
     database = Group("postgres", postgres.match) if postgres else None
-    scraped = Group("exporter", exporter.match)
-    flows = [
-        *(
-            Flow(namespace, Group("web", web.match), topology.web.port)
-            for namespace in (route.from_namespaces if route else ())
-        ),
-        Flow(superset, database, port),
-        *(Flow(namespace, scraped, topology.exporter.port) for namespace in topology.exporter.from_namespaces),
-    ]
-    if _scaled_by_exporter(topology):
-        flows.append(Flow(operators.keda, scraped, topology.exporter.port))
+    scraped = Group("exporter", made.exporter.match)
+    flows = [*workloads.flows(topology, made), Flow(superset, database, port)]
     if backup:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:
@@ -329,45 +243,8 @@ def _clients(source: Group | str, instance: RedisInstance, redis: Redis, sentine
     return flows
 
 
-def _outputs(
-    topology: Topology, namespace: Namespace, secrets: Secrets, web: WebTier, route: WebRoute | None
-) -> dict[str, pulumi.Input[object]]:
-    port = topology.web.port
-    where = pulumi.Output.all(namespace=namespace.namespace, service=web.service, secret=secrets.init.name)
-    return {
-        "namespace": namespace.namespace,
-        "url": route.url if route else where.apply(lambda known: _inside(known, port)),
-        "port_forward": where.apply(
-            lambda known: f"kubectl --namespace {known['namespace']} port-forward service/{known['service']} {port}:{port}"
-        ),
-        "admin_username": topology.admin_username,
-        "admin_secret": secrets.init.name,
-        "admin_password_command": where.apply(
-            lambda known: (
-                f"kubectl --namespace {known['namespace']} get secret {known['secret']} "
-                f"--output=jsonpath='{{.data.{ADMIN_PASSWORD}}}' | base64 --decode"
-            )
-        ),
-        "pools": [
-            {
-                "name": pool.name,
-                "queues": list(pool.queues),
-                "concurrency": pool.concurrency,
-                "workers": f"{pool.min_workers}..{pool.max_workers}" if pool.scaling else str(pool.min_workers),
-            }
-            for pool in topology.pools
-        ],
-        **_certificates(topology),
-    }
-
-
 def _certificates(topology: Topology) -> dict[str, pulumi.Input[object]]:
     """What the certificate must say that the stack's Redis servers show; empty without one."""
     ours = [instance for instance in topology.redis if instance.tls and not instance.existing]
     names = [name for instance in ours for name in certificate_names(instance, topology.namespace)]
     return {"redis_certificate_names": names} if names else {}
-
-
-def _inside(known: Mapping[str, str], port: int) -> str:
-    """The web tier's URL for what runs in the cluster."""
-    return f"http://{known['service']}.{known['namespace']}.svc:{port}"

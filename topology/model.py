@@ -377,6 +377,18 @@ class Spill(Frozen):
     claim: str | None
 
 
+class ResultsBucket(Frozen):
+    """The bucket that keeps SQL Lab's rows instead of Redis: AWS's S3 in `region`, or the server at the URL `endpoint`.
+
+    Every key in it begins with `prefix`. Credentials are the process's own, from wherever it runs.
+    """
+
+    name: str
+    region: str
+    endpoint: str | None
+    prefix: str
+
+
 class Caching(Frozen):
     """How results are kept: chart data and SQL Lab's rows.
 
@@ -396,6 +408,7 @@ class Caching(Frozen):
     compress_above_bytes: int
     max_result_bytes: int
     spill: Spill | None
+    bucket: ResultsBucket | None
 
 
 class Resilience(Frozen):

@@ -37,6 +37,7 @@ from topology.model import (
     RedisUser,
     Resilience,
     Resources,
+    ResultsBucket,
     Route,
     Scaling,
     Share,
@@ -423,6 +424,7 @@ def _caching(settings: Settings) -> Caching:
         spill=Spill(above_bytes=caching.spill.above, folder=caching.spill.folder, claim=caching.spill.claim)
         if caching.spill
         else None,
+        bucket=ResultsBucket(**caching.bucket.model_dump()) if caching.bucket else None,
     )
 
 

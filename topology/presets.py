@@ -115,6 +115,7 @@ _BASE: dict[str, Any] = {
         "compress_above": "1Ki",
         "max_result": "64Mi",
         "spill": None,
+        "bucket": None,
     },
     "resilience": {
         "max_queued": 1000,

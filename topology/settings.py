@@ -108,6 +108,13 @@ def _is_network(value: str) -> str:
         raise ValueError("must be a network|Write it as in 10.20.0.0/16, without host bits") from None
 
 
+BucketName = Annotated[
+    str,
+    _matching(
+        r"(?!xn--|.*-s3alias$)[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])",
+        "must be 3 to 63 lower-case letters, digits and '-', with a letter or digit at both ends|Choose such a name",
+    ),
+]
 Cidr = Annotated[str, AfterValidator(_is_network)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -315,6 +322,22 @@ class SpillSettings(Section):
     )
 
 
+class BucketSettings(Section):
+    """The bucket that keeps SQL Lab's rows: AWS's S3, or a server that speaks its protocol."""
+
+    name: BucketName = Field(description="name of the bucket")
+    region: str = Field(description="region of the bucket; of another make of server, what it calls its own")
+    endpoint: (
+        Annotated[
+            str, _matching(r"https?://[^/@\s]+", "must be a URL without path and user|Write it as in https://s3.example.com")
+        ]
+        | None
+    ) = Field(default=None, description="URL of the server; null: AWS's own")
+    prefix: Annotated[
+        str, _matching(r"([A-Za-z0-9._-]+/)*", "must be folders that each end with /|Write it as in results/")
+    ] = Field(default="", description="what every key begins with")
+
+
 class CachingSettings(Section):
     """How long results are kept, in seconds, and how."""
 
@@ -332,6 +355,7 @@ class CachingSettings(Section):
     compress_above: Memory = Field(description="smaller results are stored as they are")
     max_result: Memory = Field(description="larger results, as stored, are refused with a message")
     spill: SpillSettings | None = Field(description="null: every result is in Redis")
+    bucket: BucketSettings | None = Field(description="keeps SQL Lab's rows instead of Redis; null: none")
 
 
 class ResilienceSettings(Section):
