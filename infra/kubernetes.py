@@ -73,7 +73,7 @@ def deploy(
     existing server, else None; `redis_passwords` are those of the existing Redis instances, by name, that are in no Secret
     of somebody else's. The metadata database is prepared before web, workers and beat start.
     """
-    here = pulumi.ResourceOptions(providers=[_cluster()])
+    here = pulumi.ResourceOptions(providers=[provider()])
     namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), here)
     scope = Scope(namespace.namespace, topology.stack, topology.labels)
 
@@ -141,7 +141,7 @@ def deploy(
     }
 
 
-def _cluster() -> Provider:
+def provider() -> Provider:
     """The cluster that the stack's `kubernetes:` keys or the environment name.
 
     A changed ConfigMap or Secret is updated in place; the provider would otherwise delete it, and with it every workload that
@@ -159,16 +159,19 @@ def _cluster() -> Provider:
 
 
 def _access(instance: RedisInstance, redis: Mapping[str, Redis], secrets: Secrets) -> RedisAccess:
-    """Where clients of `instance` find their passwords: in its own Secret, in the one of a given password, or in one that
-    somebody else keeps.
-    """
-    if instance.existing is None:
-        ours = redis[instance.name]
-        return RedisAccess(
-            instance,
-            {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
-        )
-    kept = instance.existing.password_secret_name
+    """Where clients of `instance` find their passwords: in its own Secret, or where an existing server's is."""
+    if instance.existing:
+        return existing_access(instance, secrets)
+    ours = redis[instance.name]
+    return RedisAccess(
+        instance,
+        {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
+    )
+
+
+def existing_access(instance: RedisInstance, secrets: Secrets) -> RedisAccess:
+    """Where clients of an existing server find its password: in the Secret of a given one, or in one that somebody else keeps."""
+    kept = instance.existing.password_secret_name if instance.existing else None
     password = PasswordRef(kept, PASSWORD, "") if kept else secrets.existing_redis[instance.name]
     return RedisAccess(instance, {user.role: password for user in instance.users})
 
@@ -204,21 +207,33 @@ def _network(
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:
         flows += cluster_flows(database, operators.cloudnativepg)
-    outside = [OutsideNetworks(superset, topology.database_cidrs)]
     for instance in topology.redis:
         if instance.existing:
-            for source in (superset, *([scraped] if instance.carries_broker else [])):
-                if instance.existing.cidrs is None:
-                    flows.append(Flow(source, None, instance.port))
-                else:
-                    outside.append(OutsideNetworks(source, instance.existing.cidrs, instance.port))
             continue
         flows += _redis_flows(superset, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker:
             flows += _clients(scraped, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
             flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
-    return NetworkPoliciesArgs(scope, flows, outside)
+    existing_flows, outside = existing_networks(topology, superset, scraped)
+    return NetworkPoliciesArgs(
+        scope, [*flows, *existing_flows], [OutsideNetworks(superset, topology.database_cidrs), *outside]
+    )
+
+
+def existing_networks(topology: Topology, superset: Group, scraped: Group) -> tuple[list[Flow], list[OutsideNetworks]]:
+    """What `superset` and the exporter (`scraped`) need to reach the Redis servers that exist."""
+    flows: list[Flow] = []
+    outside: list[OutsideNetworks] = []
+    for instance in topology.redis:
+        if instance.existing is None:
+            continue
+        for source in (superset, *([scraped] if instance.carries_broker else [])):
+            if instance.existing.cidrs is None:
+                flows.append(Flow(source, None, instance.port))
+            else:
+                outside.append(OutsideNetworks(source, instance.existing.cidrs, instance.port))
+    return flows, outside
 
 
 def _redis_flows(superset: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:

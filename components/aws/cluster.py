@@ -11,7 +11,7 @@ from pulumi_aws import ec2, eks, iam
 
 from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, allow, document, log_group, service_role
 from components.aws.network import NetworkRef
-from topology.aws.model import NewCluster
+from topology.settings.aws import AwsCluster
 
 #: Logs of the control plane: all that there are.
 LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
@@ -62,7 +62,7 @@ class ClusterArgs:
     """What a cluster of the stack's own needs."""
 
     scope: AwsScope
-    cluster: NewCluster
+    cluster: AwsCluster
     network: NetworkRef
     logs_key_arn: pulumi.Input[str]
 

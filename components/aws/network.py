@@ -11,7 +11,7 @@ from pulumi_aws import ec2, iam
 from components.aws.common import AwsScope, allow, document, log_group, service_role
 from components.aws.firewall import Firewall, FirewallArgs
 from topology.aws import subnets
-from topology.aws.model import NewNetwork
+from topology.settings.aws import AwsNetwork
 
 HTTPS = 443
 #: The whole Internet, as the target of a route: never the source of a rule.
@@ -36,7 +36,7 @@ class NetworkArgs:
     """What a VPC of the stack's own needs."""
 
     scope: AwsScope
-    network: NewNetwork
+    network: AwsNetwork
     #: Key of the flow logs.
     logs_key_arn: pulumi.Input[str]
 

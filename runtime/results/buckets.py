@@ -27,7 +27,8 @@ CONNECT_SECONDS, SILENT_SECONDS = 3, 5
 ATTEMPTS = 2
 #: What a whole object may take to come, however many pieces it comes in.
 READ_SECONDS = 20
-_CHUNK_BYTES = 1 << 16
+#: Time is looked at between pieces: small ones, or a server that drips would keep us in one.
+_CHUNK_BYTES = 1 << 12
 #: S3's codes for an object that is not there. Without the right to list, a missing object is also "AccessDenied".
 _GONE = frozenset({"NoSuchKey", "404", "NotFound"})
 
