@@ -21,7 +21,7 @@ def of(kind: str, name: str, inputs: Inputs) -> dict[str, Any]:
         return {}
     # The provider makes a name of the logical one, with random letters behind it.
     named = {} if inputs.get("name") else {"name": name}
-    arn = f"arn:aws:{kind.split(':')[1].split('/')[0]}:{PLACEHOLDER}:000000000000:{inputs.get('name') or name}"
+    arn = f"arn:aws:{kind.split(':')[1].split('/', maxsplit=1)[0]}:{PLACEHOLDER}:000000000000:{inputs.get('name') or name}"
     return {**named, "arn": arn, **_OWN.get(kind, _nothing)(name, inputs)}
 
 
@@ -47,5 +47,5 @@ _OWN: dict[str, Callable[[str, Inputs], dict[str, Any]]] = {
     "aws:ecr/repository:Repository": lambda _, inputs: {
         "repositoryUrl": f"{PLACEHOLDER}.dkr.ecr.amazonaws.com/{inputs.get('name')}"
     },
-    "aws:ec2/launchTemplate:LaunchTemplate": lambda *_: {"latestVersion": 1},
+    "aws:ec2/launchTemplate:LaunchTemplate": lambda _, inputs: {"latestVersion": 1},
 }

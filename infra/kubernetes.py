@@ -184,7 +184,7 @@ def _postgres(
             return PostgresServer(topology.postgres.host, args, opts)
         case "cloudnativepg":
             return PostgresCluster(topology.postgres.host, args, opts)
-        case "existing":
+        case "existing" | "rds":
             return None
 
 

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import pulumi
 
-from infra import kubernetes
-from topology.model import PlatformName, Topology
+from infra import aws, kubernetes
+from topology.model import Topology
 from topology.problems import Problem
+from topology.settings.stack import PlatformName
 
 
 class Deployment(Protocol):
@@ -41,6 +42,7 @@ class Deployment(Protocol):
 
 
 _DEPLOYMENTS: dict[PlatformName, Deployment] = {
+    "aws": aws,
     "kubernetes": kubernetes,
 }
 

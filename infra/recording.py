@@ -66,7 +66,9 @@ class Recording:
 
     def manifests(self) -> list[dict[str, Any]]:
         """Every Kubernetes object, in the order of registration, secrets in clear."""
-        return [resource.inputs for resource in self.resources if resource.type.startswith("kubernetes:")]
+        return [
+            resource.inputs for resource in self.resources if resource.custom and resource.type.startswith("kubernetes:")
+        ]
 
 
 def placeholder(name: str, length: int) -> str:

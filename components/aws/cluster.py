@@ -11,6 +11,7 @@ from pulumi_aws import ec2, eks, iam
 
 from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, allow, document, log_group, service_role
 from components.aws.network import NetworkRef
+from topology.aws import catalogue
 from topology.settings.aws import AwsCluster
 
 #: Logs of the control plane: all that there are.
@@ -212,7 +213,7 @@ class Cluster(pulumi.ComponentResource):
             cluster_name=cluster.name,
             node_role_arn=role.arn,
             subnet_ids=list(self._args.network.subnet_ids),
-            ami_type=AMI_TYPES[architecture(wanted.instance_types)],
+            ami_type=AMI_TYPES[catalogue.architecture(wanted.instance_types[0])],
             instance_types=list(wanted.instance_types),
             scaling_config=eks.NodeGroupScalingConfigArgs(
                 min_size=wanted.min_nodes, max_size=wanted.max_nodes, desired_size=wanted.min_nodes
@@ -240,17 +241,6 @@ class Cluster(pulumi.ComponentResource):
             resolve_conflicts_on_update="OVERWRITE",
             opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(after))),
         )
-
-
-def architecture(instance_types: Sequence[str]) -> str:
-    """`arm64` for Graviton instances, whose family ends its generation with a g, else `x86_64`; KeyError for a mixture."""
-    found = {
-        "arm64" if "g" in each.partition(".")[0].lstrip("abcdefghijklmnopqrstuvwxyz").lstrip("0123456789") else "x86_64"
-        for each in instance_types
-    }
-    if len(found) != 1:
-        raise KeyError(f"{', '.join(instance_types)} are of several architectures")
-    return found.pop()
 
 
 def kubeconfig(region: str, name: str, endpoint: str, authority: str) -> str:

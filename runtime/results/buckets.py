@@ -17,7 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from topology.model import ResultsBucket
+from topology.settings.caching import ResultsBucket
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Bucket:
 
     def _call(self, operation: str, name: str, **parameters: Any) -> Any:
         try:
-            call = getattr(_client(self._bucket, os.getpid()), operation)
+            call = getattr(_client(self._bucket.region, self._bucket.endpoint, os.getpid()), operation)
             return call(Bucket=self._bucket.name, Key=self.key(name), **parameters)
         except (BotoCoreError, ClientError, OSError) as error:
             raise self._failed(operation, name, error) from error
@@ -114,21 +114,23 @@ def _code(error: BaseException | None) -> str:
 
 
 @lru_cache(maxsize=2)
-def _client(bucket: ResultsBucket, pid: int) -> Any:
+def _client(region: str, endpoint: str | None, pid: int) -> Any:
     """The client of process `pid`: a child that was forked makes its own."""
-    return boto3.session.Session().client(
+    session: Any = boto3.session.Session()
+    # A server of another make has one name for all buckets, and may not know the newer checksums.
+    checksums = "when_required" if endpoint else "when_supported"
+    return session.client(
         "s3",
-        region_name=bucket.region,
-        endpoint_url=bucket.endpoint,
+        region_name=region,
+        endpoint_url=endpoint,
         config=Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=SILENT_SECONDS,
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
             max_pool_connections=32,
             tcp_keepalive=True,
-            # A server of another make has one name for all buckets, and may not know the newer checksums.
-            s3={"addressing_style": "path" if bucket.endpoint else "virtual"},
-            request_checksum_calculation="when_required" if bucket.endpoint else "when_supported",
-            response_checksum_validation="when_required" if bucket.endpoint else "when_supported",
+            s3={"addressing_style": "path" if endpoint else "virtual"},
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
         ),
     )

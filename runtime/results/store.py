@@ -1,4 +1,4 @@
-"""Envelopes in Redis, large ones in files; or in a bucket: what Superset's caches and its store of query results read and write."""
+"""Envelopes in Redis, large ones in files, or all in a bucket: what Superset's caches and its store of results use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from runtime.results.buckets import Bucket
 from runtime.results.envelope import OVERHEAD_BYTES, Envelope, RefusedError, opened, signing_secret, wrap
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
-from topology.model import Caching, Purpose, Topology
+from topology.model import Purpose, Topology
+from topology.settings.caching import Caching
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ class BucketStore(_Sealed):
             return None
         return envelope if time.time() < envelope.expires else None
 
-    def write(self, name: str, value: object, lifetime: float, kept: float, seconds: float) -> None:
+    def write(self, name: str, value: object, lifetime: float, kept: float, seconds: float) -> None:  # noqa: ARG002
         """See `Values`; the bucket's own rule ends what is kept. BucketError where it cannot be stored."""
         self._bucket.put(name, self._wrapped(value, lifetime, seconds).sealed(self._secret, name))
 

@@ -21,7 +21,7 @@ from runtime.results import buckets, store
 from runtime.results.buckets import Bucket, BucketError
 from runtime.results.envelope import OVERHEAD_BYTES, signing_secret, wrap
 from tests.runtime.stacks import topology
-from topology.model import Caching, ResultsBucket
+from topology.settings.caching import Caching, ResultsBucket
 
 MOST = 1 << 20
 SECRET = signing_secret("a-secret-key", "query_results")
@@ -115,7 +115,7 @@ def test_what_is_too_large_is_neither_stored_nor_read(endpoint: str, monkeypatch
 
 def test_a_bucket_that_is_not_there_is_said_by_name(endpoint: str) -> None:
     bucket = at(endpoint, "elsewhere")
-    with pytest.raises(BucketError, match="s3://elsewhere/.*NoSuchBucket"):
+    with pytest.raises(BucketError, match=r"s3://elsewhere/.*NoSuchBucket"):
         bucket.put("a", b"x")
     with pytest.raises(BucketError, match="NoSuchBucket"):
         bucket.get("a")
@@ -130,7 +130,7 @@ def test_a_forked_child_has_a_client_of_its_own(endpoint: str) -> None:
     if child == 0:
         ours = buckets._client.__wrapped__
         made: list[int] = []
-        buckets._client = lambda where, pid: made.append(pid) or ours(where, pid)  # type: ignore[assignment]
+        buckets._client = lambda region, url, pid: made.append(pid) or ours(region, url, pid)  # type: ignore[assignment]
         content = bucket.get("mine") or b""
         os.write(writer, f"{made == [os.getpid()]} {content.decode()}".encode())
         os._exit(0)

@@ -106,6 +106,11 @@ INSTANCES: Final = {
 INSIGHTS_DAYS: Final = {"standard": (7, *(31 * month for month in range(1, 24)), 731), "advanced": (465,)}
 
 
+def architecture(instance_type: str) -> str:
+    """What an EC2 instance type runs: `arm64` for Graviton, whose family has a g behind its generation, else `x86_64`."""
+    return "arm64" if instance_type.partition(".")[0][2:3] == "g" else "x86_64"
+
+
 def connections(instance_class: str) -> int:
     """The connections that RDS itself would allow on an instance of this class; KeyError for an unknown one."""
     return min(CLASS_MEMORY[instance_class] // BYTES_PER_CONNECTION, MOST_CONNECTIONS)
