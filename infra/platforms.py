@@ -12,8 +12,9 @@ from typing import Protocol
 import pulumi
 
 from infra import kubernetes
-from topology.model import PlatformName, Topology
+from topology.model import Topology
 from topology.problems import Problem
+from topology.settings.stack import PlatformName
 
 
 class Deployment(Protocol):

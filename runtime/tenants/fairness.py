@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from topology.model import Pool, Priority, Share, Topology
+from topology.model import Pool, Share, Topology
+from topology.settings.tenants import Priority
 
 _RANK: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 

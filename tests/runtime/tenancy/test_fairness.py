@@ -18,7 +18,8 @@ from runtime.tenants.fairness import Turns, shares_of
 from tests.runtime.conftest import PROJECT, Services, until
 from tests.runtime.stacks import topology
 from topology import commands
-from topology.model import Priority, Share
+from topology.model import Share
+from topology.settings.tenants import Priority
 
 QUEUES = ("a", "b", "c", "d")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
