@@ -18,6 +18,7 @@ from components.common import (
     service_account,
 )
 from components.superset import Process, SupersetArgs, pod_template, secret_digest
+from runtime.queries import migrations
 from topology import commands
 from topology.settings.resources import Resources
 
@@ -42,7 +43,8 @@ class InitializationArgs:
 class Initialization(pulumi.ComponentResource):
     """Migrations, roles, the administrator and the declared databases, as a Job that is safe to run again.
 
-    Its name carries a digest of image, configuration and secrets, since a Job cannot be changed: new content, new Job.
+    Its name carries a digest of image, configuration, secrets and the newest migration, since a Job cannot be changed: new
+    content, new Job.
     """
 
     #: Name of the Job.
@@ -70,7 +72,9 @@ class Initialization(pulumi.ComponentResource):
         ).apply(
             lambda known: (
                 f"{name}-"
-                + content_hash(content_hash(image, commands.migrate(), known["configuration"]), known["secret"])[:10]
+                + content_hash(
+                    content_hash(image, commands.migrate(), known["configuration"], migrations.HEAD), known["secret"]
+                )[:10]
             )
         )
         job = batch.Job(
