@@ -23,8 +23,9 @@ from redis.exceptions import NoPermissionError
 from components import redis
 from local import binaries
 from topology import redis_acl, stack_file
-from topology.model import Persistence, RedisInstance, RedisRole
+from topology.model import RedisInstance, RedisRole
 from topology.plan import plan
+from topology.settings.redis import Persistence
 
 OPERATOR = "operator-password"
 PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-password"}
