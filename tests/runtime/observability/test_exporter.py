@@ -39,7 +39,7 @@ from topology.model import RedisInstance, Topology
 
 REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 #: What is put into the broker: messages by queue and priority. `tenant-b` gets none, and nothing ever serves any of them.
 SENT = {("default", None): 7, ("default", 3): 2, ("default", 9): 4, ("priority", 6): 3, ("tenant-a", 0): 5}
 #: How many of them a consumer takes and holds.

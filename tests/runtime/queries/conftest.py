@@ -30,7 +30,7 @@ class Web:
         self.harbour_port = free_ports(1)
         self._log = (prepared.services.folder / "console.log").open("w")
         self.process = subprocess.Popen(
-            [str(binaries.superset_python()), "-m", "tests.runtime.resilience.console", str(self.harbour_port)],
+            [str(binaries.superset_python()), "-m", "tests.runtime.queries.console", str(self.harbour_port)],
             env=prepared.environment("web"),
             cwd=PROJECT,
             stdin=subprocess.PIPE,
