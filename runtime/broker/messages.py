@@ -12,6 +12,7 @@ import re
 from bisect import bisect
 from collections.abc import Sequence
 from typing import Any, cast
+from redis import Redis
 
 from runtime.environment.redis_clients import text
 
@@ -41,7 +42,7 @@ return 1
 class Messages:
     """The messages of a broker's declared queues. Every method raises RedisError where the broker does not answer."""
 
-    def __init__(self, connection: Any, prefix: str, queues: Sequence[str]) -> None:
+    def __init__(self, connection: Redis[bytes], prefix: str, queues: Sequence[str]) -> None:
         self._connection = connection
         self._prefix = prefix
         self._queues = queues

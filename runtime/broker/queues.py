@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Any, cast
 
-from redis import WatchError
+from redis import Redis, WatchError
 
 from runtime.broker.messages import PRIORITY_SUFFIXES
 from runtime.environment import process_topology, redis_databases, secrets
@@ -27,7 +27,7 @@ DECLARED, RETIRED = "queues:declared", "queues:retired"
 class Queues:
     """The queues of one broker: `coordination` and `broker` are clients of redis-py. Methods raise RedisError."""
 
-    def __init__(self, coordination: Any, coordination_prefix: str, broker: Any, broker_prefix: str) -> None:
+    def __init__(self, coordination: Redis[bytes], coordination_prefix: str, broker: Redis[bytes], broker_prefix: str) -> None:
         self._coordination = coordination
         self._declared = f"{coordination_prefix}{DECLARED}"
         self._retired = f"{coordination_prefix}{RETIRED}"
@@ -89,7 +89,7 @@ def readdressed(message: bytes, queue: str) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _broker() -> tuple[Any, str]:
+def _broker() -> tuple[Redis[bytes], str]:
     topology = process_topology.started()
     database = redis_databases.database(topology, secrets.read(topology, os.environ), "broker")
     return client(database), database.prefix

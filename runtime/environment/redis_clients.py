@@ -10,7 +10,7 @@ from redis.sentinel import Sentinel
 from runtime.environment.redis_databases import Database
 
 
-def client(database: Database) -> Any:
+def client(database: Database) -> Redis[bytes]:
     """A client of redis-py for `database`, with its primary found through the Sentinels where there are any."""
     options: dict[str, Any] = {
         "db": database.number,
