@@ -26,9 +26,8 @@ from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
 from runtime.environment.steps import InitError
-from runtime.queries import executions, outbox
 from runtime.start.ready import prepared_step
-from runtime.superset import implementation, preparation
+from runtime.superset import preparation
 from topology.model import Topology
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
@@ -130,7 +129,7 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
     if not password:
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     preparation.migrate(app, report)
-    preparation.make_tables(executions.SCHEMA, outbox.SCHEMA, implementation.INDEX)
+    preparation.migrate_own_tables(report)
     declare_queues(topology, env, report)
     preparation.sync_roles(app, report)
     preparation.ensure_admin(app, topology.admin_username, password, report)
