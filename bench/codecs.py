@@ -13,7 +13,7 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -31,7 +31,7 @@ def codecs() -> dict[str, Codec]:
     for level in (1, 3, 6):
         found[f"zstd {level}"] = (lambda data, level=level: zstd.compress(data, level), zstd.decompress)
     try:
-        import lz4.frame as lz4
+        import lz4.frame as lz4  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         return found
     return found | {"lz4": (lz4.compress, lz4.decompress)}
@@ -68,7 +68,7 @@ def values() -> dict[str, bytes]:
         text = json.dumps({"data": records, "columns": list(data.columns)}).encode()
         found[f"SQL, {rows} rows (JSON)"] = text
         found[f"SQL, {rows} rows (JSON, zlib by Superset)"] = zlib.compress(text)
-        found[f"SQL, {rows} rows (MessagePack)"] = msgpack.packb({"data": records}, use_bin_type=True)
+        found[f"SQL, {rows} rows (MessagePack)"] = cast(bytes, msgpack.packb({"data": records}, use_bin_type=True))
     return found
 
 

@@ -11,7 +11,8 @@ import logging
 import re
 from bisect import bisect
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
+
 from redis import Redis
 
 from runtime.environment.redis_clients import text
@@ -59,7 +60,7 @@ class Messages:
     def _read(self, key: str, found: set[str]) -> None:
         # Messages come in on the left and go on the right: what moves meanwhile is seen twice, never left out.
         for first in range(0, 2**31, MESSAGES):
-            chunk = cast("list[bytes]", self._connection.lrange(key, first, first + MESSAGES - 1))
+            chunk = self._connection.lrange(key, first, first + MESSAGES - 1)
             found.update(filter(None, map(task_id, chunk)))
             if len(chunk) < MESSAGES:
                 return
@@ -85,7 +86,7 @@ class Messages:
         None where it is not there any more. Empty where it is no message of a declared queue: such a one is removed.
         """
         keys = [f"{self._prefix}{UNACKNOWLEDGED}", f"{self._prefix}{DELIVERED_AT}"]
-        message = cast("bytes | None", self._connection.hget(keys[0], tag))
+        message = self._connection.hget(keys[0], tag)
         if message is None:
             return None
         self._task_of.pop(tag, None)
@@ -94,7 +95,7 @@ class Messages:
             logger.warning("the delivered message %s is none of a declared queue: removed", tag)
             queue, payload = "", ""
         target = f"{self._prefix}{queue}{suffix}" if queue else keys[0]
-        moved = self._connection.eval(_MOVE, 3, *keys, target, tag, message, payload)
+        moved = cast(object, self._connection.eval(_MOVE, 3, *keys, target, tag, message, payload))
         return queue if moved else None
 
     def _redelivered(self, message: bytes) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from celery import Celery
 from celery.app.routes import Router
 from kombu.utils import json
 
@@ -26,8 +27,8 @@ class TaskMessage:
     args: list[Any]
     kwargs: dict[str, Any]
     queue: str
-    time_limit: float | None
-    soft_time_limit: float | None
+    time_limit: int | None
+    soft_time_limit: int | None
     headers: dict[str, str]
 
     def text(self) -> str:
@@ -39,7 +40,7 @@ class TaskMessage:
         """The message whose `text()` this is."""
         return TaskMessage(**json.loads(text))
 
-    def send(self, app: Any) -> None:
+    def send(self, app: Celery) -> None:
         """Send it through Celery's `app`, to the default queue where its own is gone, as the rest of that queue's messages.
 
         Raises what kombu raises where the broker does not take it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+
 from redis import Redis
 
 from runtime.environment import process_topology, redis_databases, secrets

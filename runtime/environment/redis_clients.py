@@ -19,7 +19,7 @@ def client(database: Database) -> Redis[bytes]:
         **database.client_options(),
     }
     if database.service is None:
-        return Redis(host=database.host, port=database.port, **options)
+        return Redis(host=database.host, port=database.port, decode_responses=False, **options)
     sentinels = Sentinel([(database.host, database.port)], sentinel_kwargs=database.sentinel_options(), **options)
     return sentinels.master_for(database.service)
 

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import FrameType
-from redis import Redis
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from redis import RedisError
+from redis import Redis, RedisError
 
 from runtime.broker.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
 from runtime.environment import process_topology

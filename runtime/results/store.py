@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
 from redis import Redis
 
 from runtime.environment import counters, redis_databases, secrets

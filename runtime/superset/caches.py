@@ -10,8 +10,10 @@ import logging
 import os
 import random
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from flask import Flask
 from flask_caching.backends.base import BaseCache
 
 from runtime.environment import redis_databases, secrets
@@ -53,7 +55,7 @@ class Cache(BaseCache):
         self._patience = patience(topology, os.environ)
 
     @classmethod
-    def factory(cls, _app: Any, config: dict[str, Any], args: list[Any], _options: dict[str, Any]) -> Cache:
+    def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Cache:  # noqa: ARG003
         """What flask-caching calls; CACHE_ARGS has the purpose, and all else is the topology's."""
         (purpose,) = args
         topology = load_topology(os.environ)
@@ -224,7 +226,7 @@ def results(database: redis_databases.Database) -> ResultStore:
     return ResultStore(topology, kept, topology.caching.query_results_ttl_seconds)
 
 
-def patience(topology: Topology, env: Any) -> float:
+def patience(topology: Topology, env: Mapping[str, str]) -> float:
     """Seconds that this process's requests or tasks may wait for another's computation."""
     if role(env) == "web":
         return max(1.0, topology.web.request_timeout_seconds - ANSWER_SECONDS)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from celery import Task
 from celery.exceptions import Ignore
 
 from runtime.environment import counters, versions
@@ -28,7 +29,7 @@ def around(call: Call) -> Call:
     versions.require(__name__)
 
     @functools.wraps(call)
-    def execute(task: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(task: Task[Any, Any], *args: Any, **kwargs: Any) -> Any:
         request = task.request
         if request.called_directly or request.is_eager:
             return call(task, *args, **kwargs)

@@ -21,13 +21,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from runtime.environment import metadata_database, versions
+from runtime.environment.metadata_database import Connection
 from runtime.queries import final_states, interfaces, query_tasks
 from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Engine
 
 logger = logging.getLogger(__name__)
 

@@ -65,7 +65,7 @@ _CHARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 def ensure_table(uri: str) -> bool:
     """Create the table with its rows and indexes unless it is there; returns whether it was created."""
-    from sqlalchemy import create_engine, inspect, text
+    from sqlalchemy import create_engine, inspect, text  # pyright: ignore[reportUnknownVariableType]
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(uri, poolclass=NullPool)
@@ -120,7 +120,7 @@ def ensure_dashboard(database_name: str, owner_name: str) -> int:
         ]
         session.add_all(charts)
         session.flush()
-        layout = dashboard_layout("Orders", [(chart.id, chart.slice_name) for chart in charts])
+        layout = dashboard_layout("Orders", [(chart.id, str(chart.slice_name)) for chart in charts])
         session.add(
             Dashboard(
                 dashboard_title="Orders",

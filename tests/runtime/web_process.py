@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, cast
 
 import jwt
 from flask import g, request
@@ -23,11 +23,12 @@ def main() -> None:
     """Print everything as one line of JSON."""
     from superset.app import create_app
 
-    app = create_app()
+    app: Any = create_app()
     with app.app_context():
         from superset import extensions
 
-        sm, celery = extensions.security_manager, extensions.celery_app
+        sm: Any = extensions.security_manager
+        celery = extensions.celery_app
         finance = [sm.find_role("Admin"), sm.add_role("Finance")]
         for name in NAMES:
             roles = finance if name == "carol" else [sm.find_role("Admin")]
@@ -84,7 +85,7 @@ def _limit_of_an_undeclared_database() -> dict[str, str]:
         database = Database(database_name="undeclared", extra=json.dumps(extra))
         database.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
         with database.get_raw_connection() as connection:
-            cursor = connection.cursor()
+            cursor = cast(Any, connection).cursor()
             cursor.execute("SHOW statement_timeout")
             found[name] = cursor.fetchone()[0]
     return found
@@ -102,7 +103,7 @@ def _tenant_of(app: Any, user: Any) -> dict[str, str]:
         g.user = user
         tenant = current_tenant_id()
         with database.get_raw_connection() as connection:
-            cursor = connection.cursor()
+            cursor = cast(Any, connection).cursor()
             cursor.execute("SHOW statement_timeout")
             return {"tenant": tenant, "limit": cursor.fetchone()[0]}
 
@@ -112,7 +113,7 @@ def _as_guest(app: Any) -> dict[str, str]:
     from superset import extensions
 
     token = {"user": {"username": "bob"}, "org": "acme-2", "resources": [], "rls_rules": []}
-    guest = extensions.security_manager.get_guest_user_from_token(token)
+    guest = extensions.security_manager.get_guest_user_from_token(cast(Any, token))
     with app.test_request_context():
         g.user = guest
         extensions.async_query_manager.submit_chart_data_job("channel", {"datasource": {"id": 1, "type": "table"}}, None)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import celery.app.defaults
 import celery.backends.redis
@@ -42,7 +42,7 @@ def known() -> dict[str, Any]:
             set(re.findall(r"_transport_options(?:\.get\(|\[)\s*['\"](\w+)", results))
         ),
         "redis_client": sorted(inspect.signature(redis.Redis.__init__).parameters),
-        "compressions": sorted(kombu.compression._aliases),
+        "compressions": sorted(cast(Any, kombu.compression)._aliases),
         "feature_flags": sorted(DEFAULT_FEATURE_FLAGS),
     }
 
@@ -55,9 +55,11 @@ def started() -> dict[str, Any]:
     from runtime.environment.process_topology import load_topology
 
     emitted = render(load_topology(os.environ), os.environ)
-    app = create_app()
+    app: Any = create_app()
     with app.app_context():
-        from superset import extensions
+        import superset.extensions
+
+        extensions: Any = superset.extensions
 
         celery = extensions.celery_app
         for module in celery.conf.imports:
@@ -69,7 +71,7 @@ def started() -> dict[str, Any]:
         superset_tasks = {name: task for name, task in celery.tasks.items() if not name.startswith("celery.")}
         return {
             "config": {name: app.config[name] for name in emitted},
-            "celery": {name: celery.conf[name] for name in emitted["CELERY_CONFIG"]},
+            "celery": {name: celery.conf[name] for name in cast("dict[str, Any]", emitted["CELERY_CONFIG"])},
             "tasks": {
                 name: {
                     "soft_time_limit": task.soft_time_limit,

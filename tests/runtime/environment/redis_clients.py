@@ -99,7 +99,7 @@ def main() -> None:
     refused = sys.argv[2:] == ["--refused"]
     from superset.app import create_app
 
-    app = create_app()
+    app: Any = create_app()
     broker = exporter.broker(load_topology(os.environ), os.environ)
     with app.app_context():
         from superset import extensions

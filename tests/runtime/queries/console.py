@@ -25,16 +25,16 @@ class Console:
     def __init__(self, harbour_port: int) -> None:
         from superset.app import create_app
 
-        self.app = create_app()
+        self.app: Any = create_app()
         with self.app.app_context():
             from superset import extensions
 
-            sm = extensions.security_manager
+            sm: Any = extensions.security_manager
             if not sm.find_user(username="bob"):
                 sm.add_user("bob", "bob", "bob", "bob@localhost", sm.find_role("Admin"), password=PASSWORD)
             self.user_id = sm.find_user(username="bob").id
             self.databases = self._databases(extensions.db.session, harbour_port)
-        self.client = self.app.test_client()
+        self.client: Any = self.app.test_client()
         login = {"username": "bob", "password": PASSWORD, "provider": "db", "refresh": False}
         token = self.client.post("/api/v1/security/login", json=login).json["access_token"]
         self.headers = {"Authorization": f"Bearer {token}"}
@@ -101,7 +101,7 @@ class Console:
                 "result_type": "full",
                 "force": False,
             }
-            task = extensions.celery_app.tasks["load_chart_data_into_cache"]
+            task: Any = extensions.celery_app.tasks["load_chart_data_into_cache"]
             task.apply_async((job, form), **({"task_id": job["job_id"], "queue": "tenant-b"} | options))
         return job
 
@@ -110,7 +110,7 @@ class Console:
         with self.app.app_context():
             from superset.extensions import celery_app
 
-            task = celery_app.tasks["sql_lab.get_sql_results"]
+            task: Any = celery_app.tasks["sql_lab.get_sql_results"]
             kwargs = {"return_results": False, "store_results": True, "username": "bob", "start_time": time.time() * 1000}
             task.apply_async((query_id, sql), kwargs, **({"queue": "tenant-b"} | options))
 
@@ -120,7 +120,7 @@ class Console:
             from superset.extensions import celery_app
 
             with celery_app.connection_for_write() as connection:
-                channel = connection.default_channel
+                channel: Any = connection.default_channel
                 tags = [tag.decode() for tag in channel.client.hkeys("unacked")]
                 for tag in tags:
                     channel.qos.restore_by_tag(tag)
@@ -131,7 +131,7 @@ class Console:
         with self.app.app_context():
             from superset.extensions import async_query_manager
 
-            return async_query_manager.read_events(channel, None)
+            return [event for event in async_query_manager.read_events(channel, None) if event is not None]
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ class Process:
     def __init__(self) -> None:
         from superset.app import create_app
 
-        self._app = create_app()
+        self._app: Any = create_app()
         self._browsers: dict[str, Browser] = {}
         self._now = 0.0
         self._reaper, _ = reaper.of_environment(os.environ)
@@ -34,8 +34,9 @@ class Process:
     def user(self, name: str) -> int:
         """Make a user who may do everything, and log in; the id."""
         with self._app.app_context():
-            from superset.extensions import security_manager as sm
+            from superset.extensions import security_manager
 
+            sm: Any = security_manager
             if not sm.find_user(username=name):
                 sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
             database = self._app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
@@ -86,7 +87,7 @@ class Process:
         with self._app.app_context():
             from superset.extensions import async_query_manager
 
-            return async_query_manager.read_events(channel, None)
+            return [event for event in async_query_manager.read_events(channel, None) if event is not None]
 
     def registered(self) -> list[str]:
         """Ids of the chart jobs that have not ended."""

@@ -36,11 +36,12 @@ def main() -> None:
     with app.app_context():
         from superset import extensions
 
-        sm = extensions.security_manager
+        sm: Any = extensions.security_manager
         for name in ("ann", "ben"):
             sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Gamma"), password="-")
         users = {name: sm.find_user(username=name).id for name in ("ann", "ben")}
-        caches, results = extensions.cache_manager, extensions.results_backend_manager.results_backend
+        caches: Any = extensions.cache_manager
+        results: Any = extensions.results_backend_manager.results_backend
         objects: dict[str, Any] = {
             "data_cache": caches.data_cache,
             "cache": caches.cache,
