@@ -109,18 +109,23 @@ def look_at_existing(topology: Topology, env: Mapping[str, str], report: Report 
 
 @contextmanager
 def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
-    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done."""
+    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done.
+
+    The lock is a transaction's: behind a pooler in transaction mode one of a session would stay with a connection of the
+    pooler's, and nobody could give it back.
+    """
     import psycopg2
 
     password = stack_secrets.read(topology, env).postgres_password
     connection = psycopg2.connect(libpq(topology, password), application_name="superset-init")
     try:
-        connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
+            # The transaction waits while Superset works on connections of its own.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))
             if cursor.fetchone() != (True,):
                 say("another init is at work: waiting for it to end")
-                cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         yield
     finally:
         connection.close()

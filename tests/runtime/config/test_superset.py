@@ -36,7 +36,7 @@ def probed(prepared: Prepared, topologies: dict[str, Topology]) -> dict[str, Any
     }
     file = prepared.services.folder / "probe.json"
     file.write_text(json.dumps(environments))
-    return run_script("config.probe", prepared.environment("web"), str(file))
+    return run_script("config.probe_process", prepared.environment("web"), str(file))
 
 
 @pytest.mark.parametrize("stack", STACKS)

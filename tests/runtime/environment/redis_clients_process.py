@@ -1,8 +1,8 @@
 """Run in Superset's environment: every client of Redis that Superset's configuration makes does what it is for.
 
-Usage: python -m tests.runtime.environment.redis_clients PORTS, where PORTS is JSON: the port on this machine of each host that
-the topology names, instead of its own; the names stay what certificates are verified against. Prints, as JSON, what each client
-got: "ok", or its error.
+Usage: python -m tests.runtime.environment.redis_clients_process PORTS, where PORTS is JSON: the port on this machine of each
+host that the topology names, instead of its own; the names stay what certificates are verified against. Prints, as JSON, what
+each client got: "ok", or its error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run in Superset's environment, with real Celery: sends nina's query, changes the topology's file, and sends it again.
 
-Usage: python -m tests.runtime.tenants.changed_tenants FILE CHANGED TASK
+Usage: python -m tests.runtime.tenants.changed_tenants_process FILE CHANGED TASK
 """
 
 from __future__ import annotations

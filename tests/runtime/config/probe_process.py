@@ -1,7 +1,7 @@
 """Run in Superset's environment: starts the real Superset once for each topology and prints, as JSON, what it then has.
 
-Usage: python -m tests.runtime.config.probe FILE, where FILE holds {name: environment of a web process}. The heavy imports are
-done once; each topology is then a fork, two at a time.
+Usage: python -m tests.runtime.config.probe_process FILE, where FILE holds {name: environment of a web process}. The heavy
+imports are done once; each topology is then a fork, two at a time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run in Superset's environment, with real Celery: what is sent to a queue that is then gone is executed from the default one.
 
-Usage: python -m tests.runtime.broker.moved_messages PORT
+Usage: python -m tests.runtime.broker.moved_messages_process PORT
 """
 
 from __future__ import annotations
