@@ -15,9 +15,11 @@ from typing import cast
 
 from redis import Redis
 
+from runtime.environment import versions
 from runtime.environment.redis_clients import text
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "kombu")
 
 #: How Celery's transport names its keys: a queue's list has the queue's name; those of other priorities have a suffix too.
 PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")

@@ -11,7 +11,9 @@ from celery.app.routes import Router
 from kombu.utils import json
 
 from runtime.broker.queues import declared
-from runtime.environment import process_topology
+from runtime.environment import process_topology, versions
+
+versions.require(__name__, "celery")
 
 #: How the names of this project's own headers of messages begin.
 _HEADERS = "superset_async_"

@@ -16,7 +16,7 @@ from typing import Any
 from flask import Flask
 from flask_caching.backends.base import BaseCache
 
-from runtime.environment import redis_databases, secrets
+from runtime.environment import redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
 from runtime.results import single_flight, store
 from runtime.results.envelope import Envelope
@@ -24,6 +24,7 @@ from runtime.results.lifetimes import Lifetimes, lifetime
 from topology.model import Purpose, Topology
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "apache-superset", "flask-caching")
 
 #: What is computed from databases, so that many may want it anew at one time. The others keep what users did.
 SPREAD: frozenset[Purpose] = frozenset({"metadata_cache", "data_cache"})

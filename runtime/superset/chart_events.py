@@ -28,7 +28,7 @@ from runtime.superset.shared_charts import SharedTask
 from runtime.superset.submission import ChartTask
 
 logger = logging.getLogger(__name__)
-versions.require(__name__)
+versions.require(__name__, "apache-superset", "flask-caching")
 
 #: A stream outlives the last event in it by this: longer than any browser polls for a chart.
 EXPIRES_SECONDS = 24 * 3600

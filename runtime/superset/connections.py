@@ -10,7 +10,10 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 
+from runtime.environment import versions
 from runtime.queries import transient_errors
+
+versions.require(__name__, "apache-superset", "sqlalchemy")
 
 
 def install() -> None:

@@ -26,7 +26,7 @@ Call = Callable[..., Any]
 
 def around(call: Call) -> Call:
     """Celery's `@__call__` annotation: `call` is the task's own, and this is what a worker calls instead."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "celery")
 
     @functools.wraps(call)
     def execute(task: Task[Any, Any], *args: Any, **kwargs: Any) -> Any:

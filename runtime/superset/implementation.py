@@ -40,7 +40,7 @@ OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
 
 def install() -> None:
     """Have this process ask its Superset; UntestedVersionError for one of another version."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "sqlalchemy")
     metadata_database.use_pool_of(_pooled_engine)
     interfaces.use(interfaces.Superset(Identification(), Fence(), Ending()))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runtime.environment import versions
+
 if TYPE_CHECKING:
     from flask import Flask
     from flask_appbuilder import AppBuilder
@@ -18,6 +20,7 @@ BLUEPRINTS = ("AuthDBView", "AuthLDAPView", "SecurityApi")
 
 def limit(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR: called with the application once its security views are there."""
+    versions.require(__name__)
     if not app.config["AUTH_RATE_LIMITED"]:
         return
     appbuilder: AppBuilder = app.extensions["appbuilder"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, cast
 
-from runtime.environment import steps
+from runtime.environment import steps, versions
 from runtime.environment.steps import InitError
 from runtime.queries import migrations
 from runtime.superset import application
@@ -32,6 +32,7 @@ Report = Callable[[str], None]
 @contextmanager
 def superset_app() -> Generator[Flask]:
     """Superset's Flask application, started once, with its context pushed."""
+    versions.require(__name__)
     app = application.create()
     # Alembic tells every index that it makes; a failure comes as an exception that names its migration.
     logging.getLogger("alembic").setLevel(logging.WARNING)

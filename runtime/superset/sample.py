@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from runtime.environment import versions
+
 ROWS = 1_200_000
 TABLE = "orders"
 DASHBOARD_SLUG = "orders"
@@ -90,6 +92,7 @@ def ensure_dashboard(database_name: str, owner_name: str) -> int:
     from superset.models.dashboard import Dashboard
     from superset.models.slice import Slice
 
+    versions.require(__name__)
     session = db.session
     database = session.query(Database).filter_by(database_name=database_name).one()
     owner = security_manager.find_user(owner_name)

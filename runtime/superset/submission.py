@@ -155,7 +155,7 @@ def _superset_error(refusal: Refusal) -> Exception:
 
 def install(app: Flask) -> None:
     """Have this web process submit queries as this module says; UntestedVersionError for a Superset of another version."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "celery")
     _install_executor()
     _install_stop()
     app.after_request(_answer)

@@ -14,7 +14,7 @@ from flask_appbuilder.api import BaseApi, expose, safe
 from flask_appbuilder.security.decorators import protect
 from sqlalchemy import text
 
-from runtime.environment import process_topology
+from runtime.environment import process_topology, versions
 from runtime.observability import usage
 
 #: A year: no more is kept by default than a quarter of it.
@@ -66,5 +66,6 @@ def collected(by: usage.By, hours: float, now: datetime) -> dict[str, Any]:
 
 def install(app: Flask) -> None:
     """Add the API to Superset's application."""
+    versions.require(__name__)
     appbuilder: AppBuilder = app.extensions["appbuilder"]
     appbuilder.add_api(UsageApi)
