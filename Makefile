@@ -40,6 +40,11 @@ $(SUPERSET_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset.txt
 	@touch $@
 
+# Types for pyright alone: the image and the platform need none.
+$(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types.txt
+	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset-types.txt
+	@touch $@
+
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
 
 up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local]
@@ -73,11 +78,12 @@ test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a re
 chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real services, and show what held [SCENARIO=…]
 	@$(VENV)/bin/python -m bench.chaos $(SCENARIO)
 
-lint: $(VENV)/.dev ## format, lint and types
+lint: $(VENV)/.dev $(SUPERSET_VENV)/.types ## format, lint, rooms, and the types of both environments
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(VENV)/bin/pyright
+	@$(VENV)/bin/pyright --project pyrightconfig.superset.json
 
 format: $(VENV)/.dev ## write the format
 	@$(VENV)/bin/ruff format .
@@ -88,7 +94,7 @@ docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset dev; do \
+	@for set in bootstrap program local superset superset-types dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done

@@ -45,6 +45,6 @@ WRITES = (
 def test_only_what_is_known_to_read_is_a_read(prepared: Prepared) -> None:
     everything = [*READS, *FUNCTIONS, *WRITES]
     env = prepared.environment("worker")
-    answers = run_script("resilience/statements.py", env, json.dumps(everything))
+    answers = run_script("superset.statements_process", env, json.dumps(everything))
     expected = {sql: [sql not in READS, sql in WRITES] for sql in everything}
     assert answers == expected

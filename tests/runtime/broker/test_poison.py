@@ -15,8 +15,8 @@ from redis import Redis
 
 from runtime.environment.redis_databases import located
 from tests.runtime.conftest import PROJECT
+from tests.runtime.observability.test_exporter import Server, free_port, until
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, topology
-from tests.runtime.test_exporter import Server, free_port, until
 from topology import commands, metric_names
 
 Message = dict[str, Any]
@@ -74,7 +74,7 @@ def test_whatever_is_in_its_queue_a_worker_goes_on(tmp_path: Path) -> None:
         "BROKER_URL": f"redis://operator:operator-password@127.0.0.1:{server.port}/0",
         "PYTHONPATH": str(PROJECT),
     }
-    arguments = ["--app=tests.runtime.resilience.poison_worker", "worker", "--concurrency=1", "--without-gossip", "-Ofair"]
+    arguments = ["--app=tests.runtime.broker.poison_process", "worker", "--concurrency=1", "--without-gossip", "-Ofair"]
     log = tmp_path / "worker.log"
     with log.open("w") as output:
         command = [sys.executable, "-m", "celery", *arguments, "--without-mingle", "--loglevel=INFO"]
@@ -116,7 +116,7 @@ def test_whatever_is_in_its_queue_a_worker_goes_on(tmp_path: Path) -> None:
 def _send(env: dict[str, str], operator: Any) -> Message:
     """A good message, as Celery writes it, from a queue that nobody listens to."""
     program = (
-        "from tests.runtime.resilience.poison_worker import app; "
+        "from tests.runtime.broker.poison_process import app; "
         "app.send_task('good', args=[0], queue='other', ignore_result=True)"
     )
     subprocess.run([sys.executable, "-c", program], env=env, cwd=PROJECT, check=True)

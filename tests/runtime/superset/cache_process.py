@@ -9,9 +9,10 @@ import json
 import os
 import pickle
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from flask import g
 
 from runtime.environment.process_topology import load_topology
 
@@ -29,15 +30,18 @@ class Bomb:
 def main() -> None:
     """Print everything as one line of JSON."""
     proof = Path(sys.argv[1])
-    app = import_module("superset.app").create_app()
-    flask = import_module("flask")
+    from superset.app import create_app
+
+    app = create_app()
     with app.app_context():
-        extensions = import_module("superset.extensions")
-        sm = extensions.security_manager
+        from superset import extensions
+
+        sm: Any = extensions.security_manager
         for name in ("ann", "ben"):
             sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Gamma"), password="-")
         users = {name: sm.find_user(username=name).id for name in ("ann", "ben")}
-        caches, results = extensions.cache_manager, extensions.results_backend_manager.results_backend
+        caches: Any = extensions.cache_manager
+        results: Any = extensions.results_backend_manager.results_backend
         objects: dict[str, Any] = {
             "data_cache": caches.data_cache,
             "cache": caches.cache,
@@ -48,15 +52,15 @@ def main() -> None:
         answer: dict[str, Any] = {name: {} for name in objects}
 
         def seen_by(name: str | None, cache: Any) -> Any:
-            flask.g.user = sm.get_user_by_id(users[name]) if name else None
+            g.user = sm.get_user_by_id(users[name]) if name else None
             return cache.get("key")
 
         for name, cache in objects.items():
-            flask.g.user = sm.get_user_by_id(users["ann"])
+            g.user = sm.get_user_by_id(users["ann"])
             value: Any = b"rows" if name == "results" else "rows"
             answer[name]["set"] = bool(cache.set("key", value, timeout=600))
             answer[name]["tenants"] = [seen_by(user, cache) == value for user in ("ann", "ben", None)]
-            flask.g.user = sm.get_user_by_id(users["ann"])
+            g.user = sm.get_user_by_id(users["ann"])
             store = cache.store if name == "results" else cache.cache.store
             full = store.key("key")
             answer[name]["name"], answer[name]["ttl"] = full, store.client.pttl(full) / 1000

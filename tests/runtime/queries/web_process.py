@@ -9,12 +9,12 @@ import json
 import os
 import sys
 import time
-from importlib import import_module
 from typing import Any
 
 from runtime.broker import delayed_messages
 from runtime.environment import process_topology
 from runtime.queries import chart_jobs, reaper
+from runtime.start import maintenance
 from tests.runtime.web_process import PASSWORD, Browser
 
 
@@ -22,7 +22,9 @@ class Process:
     """A web process with users, and a reaper whose clock is told."""
 
     def __init__(self) -> None:
-        self._app = import_module("superset.app").create_app()
+        from superset.app import create_app
+
+        self._app: Any = create_app()
         self._browsers: dict[str, Browser] = {}
         self._now = 0.0
         self._reaper, _ = reaper.of_environment(os.environ)
@@ -32,7 +34,9 @@ class Process:
     def user(self, name: str) -> int:
         """Make a user who may do everything, and log in; the id."""
         with self._app.app_context():
-            sm = import_module("superset.extensions").security_manager
+            from superset.extensions import security_manager
+
+            sm: Any = security_manager
             if not sm.find_user(username=name):
                 sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
             database = self._app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
@@ -70,16 +74,20 @@ class Process:
     def chart(self, user_id: int, channel: str) -> dict[str, Any]:
         """Submit a chart as Superset's view does: the job, or the refusal's status."""
         with self._app.test_request_context():
-            manager = import_module("superset.extensions").async_query_manager
+            from superset.exceptions import SupersetErrorException
+            from superset.extensions import async_query_manager
+
             try:
-                return manager.submit_chart_data_job(channel, {"datasource": "1__table"}, user_id)
-            except import_module("superset.exceptions").SupersetErrorException as error:
+                return async_query_manager.submit_chart_data_job(channel, {"datasource": "1__table"}, user_id)
+            except SupersetErrorException as error:
                 return {"refused": error.status, "message": str(error)}
 
     def events(self, channel: str) -> list[dict[str, Any]]:
         """The events of a channel, as a browser polls them."""
         with self._app.app_context():
-            return import_module("superset.extensions").async_query_manager.read_events(channel, None)
+            from superset.extensions import async_query_manager
+
+            return [event for event in async_query_manager.read_events(channel, None) if event is not None]
 
     def registered(self) -> list[str]:
         """Ids of the chart jobs that have not ended."""
@@ -94,6 +102,8 @@ class Process:
 
     def look(self, *after: float) -> None:
         """Have the reaper look once after each of so many seconds, by its own clock."""
+        from superset.extensions import db
+
         for seconds in after:
             self._now += seconds
             with self._app.app_context():
@@ -101,17 +111,18 @@ class Process:
                     if not mine:
                         raise RuntimeError("another reaper is at work")
                     self._reaper.look()
-                import_module("superset.extensions").db.session.remove()
+                db.session.remove()
 
     def send_due(self) -> int:
         """Send what is delayed until now, as a worker's parent process does: how many that was."""
-        return delayed_messages.send_due(import_module("superset.extensions").celery_app)
+        from superset.extensions import celery_app
+
+        return delayed_messages.send_due(celery_app)
 
     def prune(self, days: int) -> None:
         """Delete what is older, as beat's job does."""
-        tasks = import_module("runtime.start.maintenance")
         with self._app.app_context():
-            tasks.prune_executions(days)
+            maintenance.prune_executions(days)
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def run(services: Services, folder: Path, arguments: str, **env: str) -> list[di
     )
     runs = folder / "runs"
     environment = services.process_environment(plan, "worker", "fairness") | {"RUNS": str(runs)} | env
-    module = "tests.runtime.tenancy.fair_app"
+    module = "tests.runtime.tenants.fair_process"
     submit = [str(binaries.superset_python()), "-m", module, *arguments.split()]
     done = subprocess.run(submit, env=environment, cwd=PROJECT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

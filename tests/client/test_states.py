@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.errors import QueryFailedError, QueryStoppedError, QueryTimedOutError, ended
 from client.states import Backoff, QueryHandle, State, Timeline, clock_offset_ms, read_state, read_status, timeline
-from tests.ops.conftest import record
+from tests.client.conftest import record
 
 seconds = st.floats(0.001, 100)
 

@@ -10,8 +10,9 @@ import json
 import sys
 import time
 import uuid
-from importlib import import_module
 from typing import Any
+
+from sqlalchemy.engine import make_url
 
 from runtime.superset.statement_timeout import engine_params
 
@@ -22,27 +23,31 @@ class Console:
     """Superset's application, its API as Bob sees it, and its Celery tasks."""
 
     def __init__(self, harbour_port: int) -> None:
-        self.app = import_module("superset.app").create_app()
+        from superset.app import create_app
+
+        self.app: Any = create_app()
         with self.app.app_context():
-            extensions = import_module("superset.extensions")
-            sm = extensions.security_manager
+            from superset import extensions
+
+            sm: Any = extensions.security_manager
             if not sm.find_user(username="bob"):
                 sm.add_user("bob", "bob", "bob", "bob@localhost", sm.find_role("Admin"), password=PASSWORD)
             self.user_id = sm.find_user(username="bob").id
             self.databases = self._databases(extensions.db.session, harbour_port)
-        self.client = self.app.test_client()
+        self.client: Any = self.app.test_client()
         login = {"username": "bob", "password": PASSWORD, "provider": "db", "refresh": False}
         token = self.client.post("/api/v1/security/login", json=login).json["access_token"]
         self.headers = {"Authorization": f"Bearer {token}"}
         self.headers["X-CSRFToken"] = self.client.get("/api/v1/security/csrf_token/", headers=self.headers).json["result"]
 
     def _databases(self, session: Any, harbour_port: int) -> dict[str, int]:
-        model = import_module("superset.models.core").Database
-        analytics = session.query(model).filter_by(database_name="analytics").one()
-        url = import_module("sqlalchemy.engine").make_url(analytics.sqlalchemy_uri_decrypted)
+        from superset.models.core import Database
+
+        analytics = session.query(Database).filter_by(database_name="analytics").one()
+        url = make_url(analytics.sqlalchemy_uri_decrypted)
         for name, port in (("ledger", url.port), ("library", url.port), ("harbour", harbour_port)):
             writes = name == "ledger"
-            database = model(
+            database = Database(
                 database_name=name,
                 allow_dml=writes,
                 allow_run_async=True,
@@ -51,13 +56,16 @@ class Console:
             database.set_sqlalchemy_uri(url.set(port=port).render_as_string(hide_password=False))
             session.add(database)
         session.commit()
-        return {database.database_name: database.id for database in session.query(model)}
+        return {database.database_name: database.id for database in session.query(Database)}
 
     def row(self, sql: str, database: str, status: str = "pending") -> int:
         """Write a query's row, and send nothing; the query's id."""
         with self.app.app_context():
-            session = import_module("superset.extensions").db.session
-            query = import_module("superset.models.sql_lab").Query(
+            from superset.extensions import db
+            from superset.models.sql_lab import Query
+
+            session = db.session
+            query = Query(
                 client_id=uuid.uuid4().hex[:11],
                 database_id=self.databases[database],
                 user_id=self.user_id,
@@ -76,11 +84,12 @@ class Console:
     def chart(self, sql: str, database: str = "library", **options: Any) -> dict[str, Any]:
         """Send the task of a chart of a virtual dataset with `sql`, with Celery's `options`; the job's metadata."""
         with self.app.app_context():
-            extensions = import_module("superset.extensions")
-            model = import_module("superset.connectors.sqla.models")
+            from superset import extensions
+            from superset.connectors.sqla.models import SqlaTable, TableColumn
+
             name = f"chart-{uuid.uuid4().hex[:8]}"
-            dataset = model.SqlaTable(table_name=name, sql=sql, database_id=self.databases[database], schema="public")
-            dataset.columns = [model.TableColumn(column_name="one", type="INTEGER")]
+            dataset = SqlaTable(table_name=name, sql=sql, database_id=self.databases[database], schema="public")
+            dataset.columns = [TableColumn(column_name="one", type="INTEGER")]
             extensions.db.session.add(dataset)
             extensions.db.session.commit()
             manager = extensions.async_query_manager
@@ -92,23 +101,26 @@ class Console:
                 "result_type": "full",
                 "force": False,
             }
-            task = extensions.celery_app.tasks["load_chart_data_into_cache"]
+            task: Any = extensions.celery_app.tasks["load_chart_data_into_cache"]
             task.apply_async((job, form), **({"task_id": job["job_id"], "queue": "tenant-b"} | options))
         return job
 
     def send(self, query_id: int, sql: str, **options: Any) -> None:
         """Send the message of a query of SQL Lab, with Celery's `options`."""
         with self.app.app_context():
-            task = import_module("superset.extensions").celery_app.tasks["sql_lab.get_sql_results"]
+            from superset.extensions import celery_app
+
+            task: Any = celery_app.tasks["sql_lab.get_sql_results"]
             kwargs = {"return_results": False, "store_results": True, "username": "bob", "start_time": time.time() * 1000}
             task.apply_async((query_id, sql), kwargs, **({"queue": "tenant-b"} | options))
 
     def restore(self) -> int:
         """Put every message that was delivered and not acknowledged back, as the broker's clients do after an hour."""
         with self.app.app_context():
-            celery = import_module("superset.extensions").celery_app
-            with celery.connection_for_write() as connection:
-                channel = connection.default_channel
+            from superset.extensions import celery_app
+
+            with celery_app.connection_for_write() as connection:
+                channel: Any = connection.default_channel
                 tags = [tag.decode() for tag in channel.client.hkeys("unacked")]
                 for tag in tags:
                     channel.qos.restore_by_tag(tag)
@@ -117,7 +129,9 @@ class Console:
     def events(self, channel: str) -> list[dict[str, Any]]:
         """The events of a channel."""
         with self.app.app_context():
-            return import_module("superset.extensions").async_query_manager.read_events(channel, None)
+            from superset.extensions import async_query_manager
+
+            return [event for event in async_query_manager.read_events(channel, None) if event is not None]
 
 
 def main() -> None:

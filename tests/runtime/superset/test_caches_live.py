@@ -35,7 +35,7 @@ def caches(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict
     )
     changed = plan.model_copy(update={"caching": caching, "tenants": tenants})
     env = prepared.services.process_environment(changed, "web", "caches")
-    return run_script("cache_process.py", env, str(folder / "executed"))
+    return run_script("superset.cache_process", env, str(folder / "executed"))
 
 
 @pytest.mark.parametrize("cache", CACHES)

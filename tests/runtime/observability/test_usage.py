@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runtime.observability.usage import NOBODY, Used, report, statement, windows
-from runtime.queries.executions import SCHEMA, TABLE
-from tests.runtime.conftest import Services
+from runtime.queries.executions import TABLE
+from tests.runtime.conftest import Prepared
 from tests.runtime.stacks import topology
 
 #: Ten days into a month of thirty.
@@ -94,6 +94,7 @@ EXECUTIONS: list[tuple[str, str, str, str, int, int | None, str | None]] = [
 ]
 
 
+@pytest.mark.superset
 @pytest.mark.parametrize(
     ("by", "expected"),
     [
@@ -102,7 +103,7 @@ EXECUTIONS: list[tuple[str, str, str, str, int, int | None, str | None]] = [
         ("database", {"sales|acme|2|1|1200", "events|priority|1|1|60", "sales|default|2|0|360"}),
     ],
 )
-def test_executions_are_added_up_as_far_as_they_lie_in_the_hour(services: Services, by: Any, expected: set[str]) -> None:
+def test_executions_are_added_up_as_far_as_they_lie_in_the_hour(prepared: Prepared, by: Any, expected: set[str]) -> None:
     def moment(minutes: int | None) -> str:
         return "NULL" if minutes is None else f"'{(NOW - timedelta(minutes=minutes)).isoformat()}'"
 
@@ -115,7 +116,7 @@ def test_executions_are_added_up_as_far_as_they_lie_in_the_hour(services: Servic
         "kind, subject, attempt, task_id, tenant, queue, username, database_name, worker, started_at, ended_at, outcome"
     )
     asked = statement(by).replace(":until", moment(0) + "::timestamptz").replace(":since", moment(60) + "::timestamptz")
-    temporary = SCHEMA.replace("CREATE TABLE IF NOT EXISTS", "CREATE TEMPORARY TABLE")
-    said = services.sql(f"{temporary} INSERT INTO {TABLE} ({columns}) VALUES {rows}; {asked};", database="analytics")
+    temporary = f"CREATE TEMPORARY TABLE {TABLE} (LIKE public.{TABLE} INCLUDING DEFAULTS);"
+    said = prepared.services.sql(f"{temporary} INSERT INTO {TABLE} ({columns}) VALUES {rows}; {asked};")
     found = {line.rpartition("|")[0] + f"|{float(line.rpartition('|')[2]):g}" for line in said.splitlines()}
     assert found == expected

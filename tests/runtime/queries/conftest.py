@@ -24,13 +24,13 @@ FINAL = ("success", "failed", "stopped", "timed_out")
 
 
 class Web:
-    """`console.py`, one order at a time."""
+    """`console_process.py`, one order at a time."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.harbour_port = free_ports(1)
         self._log = (prepared.services.folder / "console.log").open("w")
         self.process = subprocess.Popen(
-            [str(binaries.superset_python()), "-m", "tests.runtime.resilience.console", str(self.harbour_port)],
+            [str(binaries.superset_python()), "-m", "tests.runtime.queries.console_process", str(self.harbour_port)],
             env=prepared.environment("web"),
             cwd=PROJECT,
             stdin=subprocess.PIPE,

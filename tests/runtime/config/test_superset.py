@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from runtime.config import render
+from tests.runtime.config.names import unread_cache, unread_celery, unread_settings
 from tests.runtime.conftest import Prepared, run_script
-from tests.runtime.names import unread_cache, unread_celery, unread_settings
 from tests.runtime.stacks import STACKS, environment, topology
 from topology.model import Purpose, Topology
 from topology.settings.workers import Compression
@@ -37,7 +37,7 @@ def probed(prepared: Prepared, topologies: dict[str, Topology]) -> dict[str, Any
     }
     file = prepared.services.folder / "probe.json"
     file.write_text(json.dumps(environments))
-    return run_script("probe.py", prepared.environment("web"), str(file))
+    return run_script("config.probe_process", prepared.environment("web"), str(file))
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -13,7 +13,7 @@ from client import errors
 from client.session import checked_url
 from client.states import Backoff, QueryStatus
 from client.superset_client import SupersetClient
-from tests.ops.conftest import DROP, PASSWORD, USER, Answer, Playing, record, refusal, result
+from tests.client.conftest import DROP, PASSWORD, USER, Answer, Playing, record, refusal, result
 
 QUICK = Backoff(first=0.005, factor=1.2, cap=0.02)
 EXECUTE, STOP = "/api/v1/sqllab/execute/", "/api/v1/query/stop"

@@ -84,7 +84,7 @@ class Web:
         env = prepared.services.process_environment(plan, "web", "lost-queries")
         self.log = prepared.services.folder / "lost-queries.log"
         self.process = subprocess.Popen(
-            [str(binaries.superset_python()), "-m", "tests.runtime.resilience.web_process"],
+            [str(binaries.superset_python()), "-m", "tests.runtime.queries.web_process"],
             env=env,
             cwd=PROJECT,
             stdin=subprocess.PIPE,

@@ -16,7 +16,7 @@ import pytest
 
 from runtime.queries import query_tasks
 from tests.runtime.conftest import Prepared, until
-from tests.runtime.resilience.conftest import Web, Worker
+from tests.runtime.queries.conftest import Web, Worker
 
 pytestmark = pytest.mark.superset
 

@@ -1,7 +1,8 @@
 """Run in Superset's environment: every client of Redis that Superset's configuration makes does what it is for.
 
-Usage: redis_clients.py PORTS, where PORTS is JSON: the port on this machine of each host that the topology names, instead of
-its own; the names stay what certificates are verified against. Prints, as JSON, what each client got: "ok", or its error.
+Usage: python -m tests.runtime.environment.redis_clients_process PORTS, where PORTS is JSON: the port on this machine of each
+host that the topology names, instead of its own; the names stay what certificates are verified against. Prints, as JSON, what
+each client got: "ok", or its error.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
+
+from celery.contrib.testing.worker import start_worker
+
+from runtime.environment import coordination
+from runtime.environment.process_topology import load_topology
+from runtime.observability import exporter
 
 
 def here(ports: dict[str, int]) -> None:
@@ -38,8 +44,7 @@ def celery_runs_a_task(celery: Any) -> None:
     task = celery.task(name="tests.double")(double)
     celery.conf.worker_hijack_root_logger = False
     sent = task.apply_async((21,), queue=celery.conf.task_default_queue, retry=False)
-    worker = import_module("celery.contrib.testing.worker").start_worker
-    with worker(celery, pool="solo", perform_ping_check=False, shutdown_timeout=30):
+    with start_worker(celery, pool="solo", perform_ping_check=False, shutdown_timeout=30):
         wait_for(lambda: celery.backend.get_task_meta(sent.id)["status"] == "SUCCESS")
     assert celery.backend.get_task_meta(sent.id)["result"] == 42
     celery.backend.forget(sent.id)
@@ -92,12 +97,13 @@ def main() -> None:
     """Start Superset, use every client, and print what each got."""
     here(json.loads(sys.argv[1]))
     refused = sys.argv[2:] == ["--refused"]
-    app = import_module("superset.app").create_app()
-    exporter, config = import_module("runtime.observability.exporter"), import_module("runtime.config")
-    broker = exporter.broker(config.load_topology(os.environ), os.environ)
-    coordination = import_module("runtime.environment.coordination")
+    from superset.app import create_app
+
+    app: Any = create_app()
+    broker = exporter.broker(load_topology(os.environ), os.environ)
     with app.app_context():
-        extensions = import_module("superset.extensions")
+        from superset import extensions
+
         caches, celery = extensions.cache_manager, extensions.celery_app
         uses: dict[str, Callable[[], object]] = {
             # A worker that is refused tries again for ever.

@@ -39,7 +39,7 @@ from topology.model import RedisInstance, Topology
 
 REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 #: What is put into the broker: messages by queue and priority. `tenant-b` gets none, and nothing ever serves any of them.
 SENT = {("default", None): 7, ("default", 3): 2, ("default", 9): 4, ("priority", 6): 3, ("tenant-a", 0): 5}
 #: How many of them a consumer takes and holds.
@@ -258,7 +258,7 @@ def test_each_message_in_flight_is_read_once_and_within_bounds(plan: Topology, m
     )
     connection.hdel("unacked", "tag-2")
     counting = Counting(connection)
-    looking = Broker(counting, "", plan.celery.queues)
+    looking = Broker(cast(Any, counting), "", plan.celery.queues)
     first = looking.look()
     assert (first.in_flight or {})["default"] == 246
     assert 100 <= (first.oldest_seconds or {})["default"] <= time.time() - since
@@ -267,7 +267,7 @@ def test_each_message_in_flight_is_read_once_and_within_bounds(plan: Topology, m
     # The one whose message is not there is looked for again.
     assert counting.read == 251
 
-    slow = Broker(Counting(connection, seconds=0.05), "", plan.celery.queues)
+    slow = Broker(cast(Any, Counting(connection, seconds=0.05)), "", plan.celery.queues)
     monkeypatch.setattr(exporter, "MOST_SECONDS", 0.01)
     looks = [slow.look().in_flight for _ in range(3)]
     assert looks[:2] == [None, None]

@@ -123,7 +123,7 @@ def test_celery_itself_sends_to_a_queue_that_came_after_its_start(services: Serv
     redis: Any = Redis(port=services.redis_port, username="operator", password=OPERATOR_PASSWORD)
     # These servers are strict as one that carries everything; with tenants the broker's has every key for its user.
     redis.execute_command("ACL", "SETUSER", "broker", "~newcomer*")
-    said = run_script("changed_tenants.py", env, str(mounted.path), str(changed), SQL)
+    said = run_script("tenants.changed_tenants_process", env, str(mounted.path), str(changed), SQL)
     assert said["queues_at_start"] == ["default", "priority", "tenant-a", "tenant-b"]
     (message,) = [json.loads(each) for each in redis.lrange("newcomer", 0, -1)]
     assert message["properties"]["delivery_info"]["routing_key"] == "newcomer"

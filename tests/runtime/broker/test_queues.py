@@ -79,5 +79,5 @@ def test_what_is_no_message_moves_as_it_is(message: bytes) -> None:
 
 @pytest.mark.superset
 def test_celery_executes_what_was_moved_and_gives_it_back_to_the_default_queue(services: Services) -> None:
-    said = run_script("moved_messages.py", {"PATH": "/usr/bin:/bin", "PYTHONPATH": "."}, str(services.redis_port))
+    said = run_script("broker.moved_messages_process", {"PATH": "/usr/bin:/bin"}, str(services.redis_port))
     assert said == {"moved": {GONE: 20}, "given_back_to": DEFAULT, "executed": list(range(20))}

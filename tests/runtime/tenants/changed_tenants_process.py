@@ -1,6 +1,6 @@
 """Run in Superset's environment, with real Celery: sends nina's query, changes the topology's file, and sends it again.
 
-Usage: changed_tenants.py FILE CHANGED TASK
+Usage: python -m tests.runtime.tenants.changed_tenants_process FILE CHANGED TASK
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
+
+from celery import Celery
 
 from runtime.config import render, tasks
 from runtime.environment import process_topology
@@ -35,7 +36,7 @@ def main(file: Path, changed: Path, task: str) -> None:
     process_topology.current = process_topology.Watched(file, every=0)
     tasks.LiveRouter = lambda first, _: LiveRouter(first, lambda plan: Router(plan, cast(Any, Known()), lambda: False))
     config = render(load_topology(os.environ), os.environ)["CELERY_CONFIG"]
-    app = import_module("celery").Celery()
+    app = Celery()
     app.config_from_object(config)
     app.set_current()
     at_start = sorted(app.amqp.queues)

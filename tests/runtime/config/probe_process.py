@@ -1,7 +1,7 @@
 """Run in Superset's environment: starts the real Superset once for each topology and prints, as JSON, what it then has.
 
-Usage: probe.py FILE, where FILE holds {name: environment of a web process}. The heavy imports are done once; each topology is
-then a fork, two at a time.
+Usage: python -m tests.runtime.config.probe_process FILE, where FILE holds {name: environment of a web process}. The heavy
+imports are done once; each topology is then a fork, two at a time.
 """
 
 from __future__ import annotations
@@ -14,40 +14,53 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import celery.app.defaults
+import celery.backends.redis
+import celery.loaders.base
+import kombu.compression
+import kombu.connection
+import redis
+from kombu.transport.redis import Channel, SentinelChannel
 
 
 def known() -> dict[str, Any]:
     """The names that Celery, kombu, redis-py, Superset and its feature flags know."""
-    kombu = import_module("kombu.transport.redis")
-    redis = import_module("redis")
-    failover = inspect.getsource(import_module("kombu.connection").Connection._extract_failover_opts)
-    results = inspect.getsource(import_module("celery.backends.redis"))
-    loader = inspect.getsource(import_module("celery.loaders.base"))
+    from superset.config import DEFAULT_FEATURE_FLAGS
+
+    failover = inspect.getsource(kombu.connection.Connection._extract_failover_opts)
+    results = inspect.getsource(celery.backends.redis)
+    loader = inspect.getsource(celery.loaders.base)
     return {
-        "celery": sorted({*import_module("celery.app.defaults").DEFAULTS, *re.findall(r"_conf\[['\"](\w+)", loader)}),
+        "celery": sorted({*celery.app.defaults.DEFAULTS, *re.findall(r"_conf\[['\"](\w+)", loader)}),
         "broker_transport_options": sorted(
-            {*kombu.Channel.from_transport_options, *kombu.SentinelChannel.from_transport_options}
+            {*Channel.from_transport_options, *SentinelChannel.from_transport_options}
             | set(re.findall(r"['\"](\w+)['\"] in transport_opts", failover))
         ),
         "result_backend_transport_options": sorted(
             set(re.findall(r"_transport_options(?:\.get\(|\[)\s*['\"](\w+)", results))
         ),
         "redis_client": sorted(inspect.signature(redis.Redis.__init__).parameters),
-        "compressions": sorted(import_module("kombu.compression")._aliases),
-        "feature_flags": sorted(import_module("superset.config").DEFAULT_FEATURE_FLAGS),
+        "compressions": sorted(cast(Any, kombu.compression)._aliases),
+        "feature_flags": sorted(DEFAULT_FEATURE_FLAGS),
     }
 
 
 def started() -> dict[str, Any]:
     """What the real application has, made from this process's environment."""
+    from superset.app import create_app
+
     from runtime.config import render
     from runtime.environment.process_topology import load_topology
 
     emitted = render(load_topology(os.environ), os.environ)
-    app = import_module("superset.app").create_app()
+    app: Any = create_app()
     with app.app_context():
-        extensions = import_module("superset.extensions")
+        import superset.extensions
+
+        extensions: Any = superset.extensions
+
         celery = extensions.celery_app
         for module in celery.conf.imports:
             import_module(module)
@@ -58,7 +71,7 @@ def started() -> dict[str, Any]:
         superset_tasks = {name: task for name, task in celery.tasks.items() if not name.startswith("celery.")}
         return {
             "config": {name: app.config[name] for name in emitted},
-            "celery": {name: celery.conf[name] for name in emitted["CELERY_CONFIG"]},
+            "celery": {name: celery.conf[name] for name in cast("dict[str, Any]", emitted["CELERY_CONFIG"])},
             "tasks": {
                 name: {
                     "soft_time_limit": task.soft_time_limit,
@@ -93,7 +106,8 @@ def started() -> dict[str, Any]:
 def main() -> None:
     """Start each topology in a fork, and print everything as one line of JSON."""
     environments: dict[str, dict[str, str]] = json.loads(Path(sys.argv[1]).read_text())
-    import_module("superset.app")
+    import superset.app  # noqa: F401
+
     assert "superset.config" not in sys.modules, "a topology would get another one's settings"
     answers: dict[str, Any] = {}
     waiting = list(environments)

@@ -1,14 +1,18 @@
 """Run in Superset's environment, with real Celery: what is sent to a queue that is then gone is executed from the default one.
 
-Usage: moved_messages.py PORT
+Usage: python -m tests.runtime.broker.moved_messages_process PORT
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
+import time
 from typing import Any
+
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from redis import Redis
 
 from runtime.broker.queues import Queues
 
@@ -18,7 +22,7 @@ GONE, DEFAULT, DATABASE, PASSWORD = "tenant-a", "default", 10, "operator"
 def main(port: int) -> None:
     """Print, as JSON, what was moved, where a message that is not acknowledged goes back to, and what was executed."""
     executed: list[int] = []
-    app: Any = import_module("celery").Celery(broker=f"redis://operator:{PASSWORD}@127.0.0.1:{port}/{DATABASE}")
+    app: Any = Celery(broker=f"redis://operator:{PASSWORD}@127.0.0.1:{port}/{DATABASE}")
     app.conf.update(
         task_default_queue=DEFAULT, worker_prefetch_multiplier=1, task_acks_late=True, worker_hijack_root_logger=False
     )
@@ -29,7 +33,7 @@ def main(port: int) -> None:
     work = app.task(name="work")(execute)
     for number in range(20):
         work.apply_async((number,), queue=GONE)
-    redis: Any = import_module("redis").Redis(port=port, db=DATABASE, username="operator", password=PASSWORD)
+    redis: Any = Redis(port=port, db=DATABASE, username="operator", password=PASSWORD)
     queues = Queues(redis, "coordination:", redis, "")
     queues.declare([DEFAULT, GONE])
     queues.declare([DEFAULT])
@@ -40,12 +44,11 @@ def main(port: int) -> None:
         given_back_to = json.loads(redis.hget("unacked", message.delivery_tag))[2]
         message.requeue()
         consumer.close()
-    worker = import_module("celery.contrib.testing.worker")
-    with worker.start_worker(app, perform_ping_check=False, pool="solo", queues=[DEFAULT]):
+    with start_worker(app, perform_ping_check=False, pool="solo", queues=[DEFAULT]):
         for _ in range(200):
             if len(executed) == 20:
                 break
-            import_module("time").sleep(0.1)
+            time.sleep(0.1)
     redis.flushdb()
     print(json.dumps({"moved": moved, "given_back_to": given_back_to, "executed": sorted(executed)}))
 

@@ -137,7 +137,7 @@ def world(stack: str, prepared: Prepared, tmp_path: Path) -> Iterator[World]:
 
 def used(world: World, prepared: Prepared, plan: Topology, *options: str) -> dict[str, str]:
     env = prepared.services.process_environment(plan, "web", f"tls-{plan.stack}")
-    return run_script("redis_clients.py", env, json.dumps(world.ports), *options)
+    return run_script("environment.redis_clients_process", env, json.dumps(world.ports), *options)
 
 
 def test_every_client_works_over_tls_and_refuses_a_server_that_it_cannot_verify(
