@@ -34,6 +34,7 @@ def test_another_version_is_refused_loudly(monkeypatch: pytest.MonkeyPatch) -> N
         versions.require("runtime.some_module")
 
 
+@pytest.mark.superset
 def test_the_locked_superset_is_a_tested_one() -> None:
     program = "from runtime.environment.versions import require; require('here')"
     subprocess.run([str(binaries.superset_python()), "-c", program], check=True)
