@@ -93,7 +93,7 @@ def main() -> None:
     here(json.loads(sys.argv[1]))
     refused = sys.argv[2:] == ["--refused"]
     app = import_module("superset.app").create_app()
-    exporter, config = import_module("runtime.observability.exporter"), import_module("runtime.environment.process_topology")
+    exporter, config = import_module("runtime.observability.exporter"), import_module("runtime.config")
     broker = exporter.broker(config.load_topology(os.environ), os.environ)
     coordination = import_module("runtime.environment.coordination")
     with app.app_context():
