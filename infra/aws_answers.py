@@ -29,6 +29,10 @@ def _nothing(name: str, inputs: Inputs) -> dict[str, Any]:
     return {}
 
 
+def _launch_template(name: str, inputs: Inputs) -> dict[str, Any]:
+    return {"latestVersion": 1}
+
+
 def _cluster(name: str, inputs: Inputs) -> dict[str, Any]:
     return {
         "endpoint": f"https://{PLACEHOLDER}-{name}.eks.amazonaws.com",
@@ -47,5 +51,5 @@ _OWN: dict[str, Callable[[str, Inputs], dict[str, Any]]] = {
     "aws:ecr/repository:Repository": lambda _, inputs: {
         "repositoryUrl": f"{PLACEHOLDER}.dkr.ecr.amazonaws.com/{inputs.get('name')}"
     },
-    "aws:ec2/launchTemplate:LaunchTemplate": lambda _, inputs: {"latestVersion": 1},
+    "aws:ec2/launchTemplate:LaunchTemplate": _launch_template,
 }

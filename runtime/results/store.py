@@ -8,7 +8,9 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from redis import Redis
 
 from runtime.environment import counters, redis_databases, secrets
 from runtime.environment.redis_clients import client
@@ -132,7 +134,7 @@ class _Sealed:
 class Store(_Sealed):
     """The values of one purpose in Redis."""
 
-    def __init__(self, client: Any, purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
+    def __init__(self, client: Redis[bytes], purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
         super().__init__(purpose, prefix, secret, caching)
         self.client = client
         self._folder = Folder(Path(caching.spill.folder) / purpose) if caching.spill else None

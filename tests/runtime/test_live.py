@@ -62,7 +62,7 @@ def worker(prepared: Prepared) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def live(prepared: Prepared, worker: None) -> dict[str, Any]:
-    return run_script("web_process.py", prepared.environment("web"))
+    return run_script("web_process", prepared.environment("web"))
 
 
 def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], prepared: Prepared) -> None:
