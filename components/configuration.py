@@ -49,7 +49,9 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
         }
         for instance in whole["redis"]
     ]
-    kept["postgres"] = {key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env")}
+    kept["postgres"] = {
+        key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env", "ca_file")
+    }
     kept["web"] = {key: whole["web"][key] for key in ("host", "port", "secure_cookies")}
     kept["beat"] = whole["beat"]["jobs"]
     if role == "web":

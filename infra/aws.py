@@ -29,7 +29,7 @@ from components.aws.postgres import Rds, RdsArgs
 from components.aws.redis import ElastiCache, ElastiCacheArgs
 from components.aws.registry import Registry, RegistryArgs
 from components.aws.results_bucket import ResultsBucket, ResultsBucketArgs
-from components.common import Scope
+from components.common import Scope, labels
 from components.configuration import POSTGRES
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
@@ -127,7 +127,7 @@ def deploy(
         },
     )
     prepared = pulumi.ResourceOptions.merge(
-        on_cluster, pulumi.ResourceOptions(depends_on=_prepare_cluster(planned, on_cluster))
+        on_cluster, pulumi.ResourceOptions(depends_on=_prepare_cluster(planned, scope, on_cluster))
     )
     made = workloads.deploy(topology, scope, secrets, stores, prepared)
     way_in = (
@@ -190,7 +190,7 @@ def _kubernetes_provider(cluster: ClusterRef) -> Provider:
     return Provider("cluster", kubeconfig=cluster.kubeconfig, enable_config_map_mutable=True, enable_secret_mutable=True)
 
 
-def _prepare_cluster(planned: Aws, on_cluster: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+def _prepare_cluster(planned: Aws, scope: Scope, on_cluster: pulumi.ResourceOptions) -> list[pulumi.Resource]:
     """What a cluster of the stack's own needs before workloads come: enforced network policies, and KEDA."""
     if planned.cluster.existing:
         return []
@@ -200,7 +200,11 @@ def _prepare_cluster(planned: Aws, on_cluster: pulumi.ResourceOptions) -> list[p
         found.append(
             core.ConfigMap(
                 "enforce-network-policies",
-                metadata=meta.ObjectMetaArgs(name="amazon-vpc-cni", namespace="kube-system"),
+                metadata=meta.ObjectMetaArgs(
+                    name="amazon-vpc-cni",
+                    namespace="kube-system",
+                    labels=labels(scope, "amazon-vpc-cni", "network-policies"),
+                ),
                 data={"enable-network-policy-controller": "true"},
                 opts=on_cluster,
             )

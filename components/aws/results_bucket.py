@@ -9,7 +9,7 @@ from pulumi_aws import s3
 
 from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, Statement, allow, document
 
-#: What a process does with its results, and no more: it never lists them.
+#: What a process does with its results. That it may list them it needs only to be told that one is gone: else S3 answers 403.
 OBJECT_ACTIONS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")
 
 
@@ -104,6 +104,7 @@ class ResultsBucket(pulumi.ComponentResource):
         )
         self.bucket = bucket.bucket
         self.statements = (
+            {"Sid": "Gone", **allow(["s3:ListBucket"], [bucket.arn])},
             {"Sid": "Results", **allow(OBJECT_ACTIONS, [pulumi.Output.concat(bucket.arn, "/*")])},
             {
                 "Sid": "ResultsKey",
