@@ -25,6 +25,11 @@ def of(kind: str, name: str, inputs: Inputs) -> dict[str, Any]:
     return {**named, "arn": arn, **_OWN.get(kind, _nothing)(name, inputs)}
 
 
+def identity(kind: str, name: str) -> str:
+    """The id that a resource would get: on AWS another one for each type, elsewhere its logical name."""
+    return f"{kind.rpartition(':')[2]}.{name}" if kind.startswith("aws:") else name
+
+
 def _nothing(name: str, inputs: Inputs) -> dict[str, Any]:
     return {}
 

@@ -48,6 +48,8 @@ class Resource:
     dependencies: frozenset[str]
     #: URN of the provider that makes it, where the program says which.
     provider: str = ""
+    #: Whether the engine refuses to delete it.
+    protect: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class _Monitor(pulumi_mocks.MockMonitor):
                 secret_paths=frozenset(secrets),
                 dependencies=frozenset(request.dependencies),
                 provider=request.provider.rpartition("::")[0],
+                protect=bool(request.protect),
             )
         )
         state = struct_pb2.Struct()
@@ -171,7 +174,9 @@ class _Monitor(pulumi_mocks.MockMonitor):
             state["result"] = {_SIGNATURE: _SECRET, "value": password}
         for key, value in aws_answers.of(request.type, request.name, inputs).items():
             state[key] = value
-        return resource_pb2.RegisterResourceResponse(urn=urn, id=request.name if request.custom else "", object=state)
+        return resource_pb2.RegisterResourceResponse(
+            urn=urn, id=aws_answers.identity(request.type, request.name) if request.custom else "", object=state
+        )
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
         """Write down what a component, or the stack, says of itself."""
