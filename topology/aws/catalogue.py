@@ -87,6 +87,8 @@ CLASS_MEMORY: Final = {
         "db.r7g.xlarge": 32,
     }.items()
 }
+#: Virtual CPUs of RDS's instance classes.
+CLASS_CPUS: Final = {name: 8 if name.endswith("2xlarge") else 4 if name.endswith(".xlarge") else 2 for name in CLASS_MEMORY}
 #: Memory that RDS counts for each connection where it chooses `max_connections` itself, and the most that it then chooses.
 BYTES_PER_CONNECTION, MOST_CONNECTIONS = 9_531_392, 5000
 #: Least and most GiB of RDS storage of type gp3.
