@@ -66,7 +66,10 @@ KEY_MONTH, ALARM_MONTH = 1.0, 0.10
 AUTO_SHARE, AUTO_TYPE = 0.12, "m7i.xlarge"
 #: CPUs, in thousandths, that a node of four leaves for pods.
 NODE_MILLIS: Final = 3900
-NOT_COUNTED: Final = "traffic between zones, through NAT and out of AWS; requests and storage of S3; logs; images; backups beyond the database's size"
+NOT_COUNTED: Final = (
+    "traffic between zones, through NAT and out of AWS; requests and storage of S3; logs; images; "
+    "backups beyond the database's size"
+)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ NAMES = {
     "replication group": ("-broker", 40),
     "user of a replication group": ("-broker-broker", 40),
     "RDS instance": ("-metadata", 63),
+    "bucket": ("-results-123456789012", 63),
 }
 #: Of a zone's addresses pods may take so many in a hundred: nodes, load balancers and rolling updates need some too.
 PODS_PERCENT = 50
@@ -67,7 +68,8 @@ def complete(settings: Settings, topology: Topology) -> Topology:
     )
     caching = topology.caching
     if decided.bucket:
-        bucket = ResultsBucket(name=decided.bucket, region=given.region, endpoint=None, prefix="")
+        # Not checked here: a name that cannot be is one of all problems (`names_fit`).
+        bucket = ResultsBucket.model_construct(name=decided.bucket, region=given.region, endpoint=None, prefix="")
         caching = caching.model_copy(update={"bucket": bucket})
     return topology.model_copy(update={"aws": decided, "caching": caching})
 

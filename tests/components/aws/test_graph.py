@@ -16,15 +16,15 @@ each_stack = pytest.mark.parametrize("stack", STACKS)
 
 
 def dependencies(stack: str, resource: Resource) -> set[str]:
-    """The URNs of all that a resource waits for, however far off."""
+    """The URNs of all that a resource waits for, however far off: a child waits for its parent, and so for what that waits for."""
     by_urn = {each.urn: each for each in recorded(stack).resources}
     found: set[str] = set()
-    left = list(resource.dependencies)
+    left = [*resource.dependencies, resource.parent]
     while left:
         urn = left.pop()
         if urn not in found and urn in by_urn:
             found.add(urn)
-            left += by_urn[urn].dependencies
+            left += [*by_urn[urn].dependencies, by_urn[urn].parent]
     return found
 
 
