@@ -16,7 +16,7 @@ each_stack = pytest.mark.parametrize("stack", STACKS)
 
 
 def dependencies(stack: str, resource: Resource) -> set[str]:
-    """The URNs of all that a resource waits for, however far off: a child waits for its parent, and so for what that waits for."""
+    """The URNs of all that a resource waits for, however far off: a child waits for its parent and what that waits for."""
     by_urn = {each.urn: each for each in recorded(stack).resources}
     found: set[str] = set()
     left = [*resource.dependencies, resource.parent]
