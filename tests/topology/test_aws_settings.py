@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from topology import presets
+from topology import presets, redis_acl
 from topology.plan import plan
 from topology.platforms.aws import bucket_name
 from topology.problems import StackError
@@ -141,3 +141,17 @@ def test_a_bucket_is_for_local_processes_alone() -> None:
     bad = {"bucket": {"name": "Results!", "region": "eu-central-1", "endpoint": "http://user:pw@s3"}}
     found = problems({"topology": "minimal", "platform": "local", "caching": bad})
     assert found == {"caching.bucket.name", "caching.bucket.endpoint"}
+
+
+@pytest.mark.parametrize("topology", ["minimal", "enterprise"])
+def test_access_strings_are_the_clusters_lists_without_name_and_password(topology: str) -> None:
+    found = plan("prod", RIGHT | {"topology": topology})
+    for instance in found.redis:
+        passwords = {user.role: f"password-of-{user.role}" for user in instance.users}
+        lines = redis_acl.server_acl(instance, passwords, "operator").splitlines()
+        for user in instance.users:
+            string = redis_acl.access_string(user)
+            state, _, rights = string.partition(" ")
+            assert f"user {user.username} {state} >{passwords[user.role]} {rights}" in lines
+            # ElastiCache has passwords and their absence apart, and refuses them here.
+            assert not any(word.startswith((">", "<", "#", "!")) or word in ("nopass", "reset") for word in string.split())
