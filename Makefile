@@ -9,6 +9,8 @@ SUPERSET_VENV := .venv-superset
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
+SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*.sh bench/*.sh) .ci/run
+
 # Without the compiled files that Python would write, every command takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -85,6 +87,8 @@ lint: $(VENV)/.dev ## format, lint, imports between rooms
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+	@for script in $(SHELL_SCRIPTS); do "$$(sed -n "1s|.*[/ ]||p" $$script)" -n $$script || exit 1; done
 
 types: $(VENV)/.dev $(SUPERSET_VENV)/.types ## strict types, in both environments
 	@$(VENV)/bin/pyright

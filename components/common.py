@@ -194,6 +194,19 @@ def disruption_budget(
     )
 
 
+def volume_claim(name: str, size: int, claim_labels: dict[str, str]) -> core.PersistentVolumeClaimArgs:
+    """A claim template of `size` bytes that one pod writes."""
+    return core.PersistentVolumeClaimArgs(
+        api_version="v1",
+        kind="PersistentVolumeClaim",
+        metadata=meta.ObjectMetaArgs(name=name, labels=claim_labels),
+        spec=core.PersistentVolumeClaimSpecArgs(
+            access_modes=["ReadWriteOnce"],
+            resources=core.VolumeResourceRequirementsArgs(requests={"storage": format_memory(size)}),
+        ),
+    )
+
+
 def service_account(
     name: str, scope: Scope, object_labels: Mapping[str, str], opts: pulumi.ResourceOptions
 ) -> pulumi.Output[str]:

@@ -90,6 +90,11 @@ class Process:
     restart_policy: str | None = None
 
 
+def recently_written(seconds: int, prefix: str) -> list[str]:
+    """The command of a probe that succeeds where a file whose path begins with `prefix` was written in the last `seconds`."""
+    return ["sh", f"{APP}/runtime/start/recently_written.sh", str(seconds), prefix]
+
+
 def secret_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:
     """A digest that changes with any secret of the process."""
     digests = [each.fingerprint for each in (args.secrets, *process.secrets)]

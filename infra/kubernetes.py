@@ -21,8 +21,9 @@ from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
 from components.postgres_cluster import PORT as CLUSTER_PORT
 from components.postgres_cluster import PostgresCluster, cluster_flows
-from components.redis import Redis, RedisArgs, certificate_names, password_key, sentinel_name
+from components.redis import Redis, RedisArgs, certificate_names, sentinel_name
 from components.redis_access import PASSWORD, PasswordRef, RedisAccess
+from components.redis_users import password_key
 from components.route import WebRoute, WebRouteArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs

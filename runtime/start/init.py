@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
+from tenacity import Retrying, wait_fixed
 
 from runtime.broker import queues, server_check
 from runtime.config import render
@@ -74,19 +75,16 @@ def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float
 
 
 def _until(deadline: float, seconds: float, what: str, check: Callable[[], None]) -> None:
-    while True:
-        try:
-            check()
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
-            if time.monotonic() >= deadline:
-                raise InitError(
-                    f"{what} did not answer within {seconds:.0f} s: {reason}. Start it, or correct its host, port and "
-                    "password, and run this again"
-                ) from error
-            time.sleep(0.3)
-        else:
-            return
+    # All services share one deadline.
+    waiting = Retrying(stop=lambda _: time.monotonic() >= deadline, wait=wait_fixed(0.3), reraise=True)
+    try:
+        waiting(check)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InitError(
+            f"{what} did not answer within {seconds:.0f} s: {reason}. Start it, or correct its host, port and "
+            "password, and run this again"
+        ) from error
 
 
 def look_at_existing(topology: Topology, env: Mapping[str, str], report: Report = say) -> None:

@@ -20,12 +20,13 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from redis.exceptions import NoPermissionError
 
-from components import redis
+from components.redis_files import SERVER_ACL
 from local import binaries
-from topology import redis_acl, stack_file
+from topology import redis_acl, stack_file, valkey_conf
 from topology.model import RedisInstance, RedisRole
 from topology.plan import plan
 from topology.settings.redis import Persistence
+from topology.valkey_conf import ServerPaths
 
 OPERATOR = "operator-password"
 PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-password"}
@@ -41,9 +42,9 @@ def instance(**changes: Any) -> RedisInstance:
 @contextmanager
 def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[bytes]]:
     """A server with exactly what the pod mounts, at this machine's paths."""
-    config = redis.server_config(wanted).replace(f"dir {redis.DATA}", f"dir {folder}").replace(redis.AUTH, str(folder))
-    (folder / "redis.conf").write_text(config + "bind 127.0.0.1\n")
-    (folder / redis.ACL).write_text(redis_acl.server_acl(wanted, PASSWORDS, OPERATOR))
+    paths = ServerPaths(data=str(folder), acl_file=str(folder / SERVER_ACL), bind="127.0.0.1")
+    (folder / "redis.conf").write_text(valkey_conf.server_conf(wanted, paths))
+    (folder / SERVER_ACL).write_text(redis_acl.server_acl(wanted, PASSWORDS, OPERATOR))
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([str(binaries.valkey_server()), str(folder / "redis.conf")], stdout=log, stderr=log)
     try:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import redis as redis_client
 
-from components import redis
+from components.redis import certificate_names, sentinel_name
+from components.redis_files import SENTINEL_ACL, SERVER_ACL
 from local import binaries
 from tests.runtime.conftest import PROJECT, Prepared, free_ports, run_script, until
 from tests.runtime.stacks import REDIS_PASSWORDS, topology
 from tests.tls import Authority, known_to, redis_server
-from topology import redis_acl
+from topology import redis_acl, valkey_conf
 from topology.model import RedisInstance, Topology
+from topology.valkey_conf import ServerPaths
 
 pytestmark = pytest.mark.superset
 
@@ -54,34 +56,34 @@ class World:
         for instance in plan.redis:
             folder = self.folder / instance.name
             # Sentinel tells clients the one name that this machine itself resolves, in place of the primary's.
-            self.authority.sign(folder, [*redis.certificate_names(instance, plan.namespace), "localhost"])
-            port = self.serve(folder, instance, redis.server_config(instance), instance.name)
+            self.authority.sign(folder, [*certificate_names(instance, plan.namespace), "localhost"])
+            port = self.serve(folder, instance, self.server_conf(folder, instance), instance.name)
             if not instance.sentinel:
                 continue
-            lines = [
-                *redis.listen(instance, 26379),
-                f"aclfile {redis.AUTH}/{redis.SENTINEL_ACL}",
-                "sentinel resolve-hostnames yes",
-                "sentinel announce-hostnames yes",
-                f"sentinel monitor {instance.name} localhost {port} 1",
-                f"sentinel auth-user {instance.name} {redis_acl.OPERATOR}",
-                f"sentinel auth-pass {instance.name} {OPERATOR}",
-                f"dir {redis.DATA}",
-            ]
-            self.serve(folder, instance, "\n".join(lines) + "\n", redis.sentinel_name(instance), "--sentinel")
+            config = (
+                valkey_conf.sentinel_conf(instance, self.paths(folder, SENTINEL_ACL))
+                + f"sentinel monitor {instance.name} localhost {port} 1\n"
+                + valkey_conf.monitor_conf(instance)
+                + f"sentinel auth-pass {instance.name} {OPERATOR}\n"
+            )
+            self.serve(folder, instance, config, sentinel_name(instance), "--sentinel")
+
+    def paths(self, folder: Path, acl_file: str) -> ServerPaths:
+        return ServerPaths(str(folder), str(folder / acl_file), certificates=str(folder), bind="127.0.0.1")
+
+    def server_conf(self, folder: Path, instance: RedisInstance) -> str:
+        return valkey_conf.server_conf(instance, self.paths(folder, SERVER_ACL))
 
     def serve(self, folder: Path, instance: RedisInstance, config: str, name: str, *options: str) -> int:
         port = self.ports[name] = free_ports(1)
         listens = f"tls-port {26379 if options else instance.port}"
         assert listens in config
-        config = config.replace(listens, f"tls-port {port}").replace(f"dir {redis.DATA}", f"dir {folder}")
-        config = config.replace(redis.AUTH, str(folder)).replace(redis.TLS, str(folder))
         # There is no replica here.
-        config = config.replace("min-replicas-to-write 1", "min-replicas-to-write 0")
-        for file, write in ((redis.ACL, redis_acl.server_acl), (redis.SENTINEL_ACL, redis_acl.sentinel_acl)):
+        config = config.replace(listens, f"tls-port {port}").replace("min-replicas-to-write 1", "min-replicas-to-write 0")
+        for file, write in ((SERVER_ACL, redis_acl.server_acl), (SENTINEL_ACL, redis_acl.sentinel_acl)):
             (folder / file).write_text(known_to(self.program, write(instance, REDIS_PASSWORDS, OPERATOR)))
         path = folder / f"{name}.conf"
-        path.write_text(config + "bind 127.0.0.1\n")
+        path.write_text(config)
         with (folder / f"{name}.log").open("wb") as log:
             self.processes.append(subprocess.Popen([self.program, str(path), *options], stdout=log, stderr=log))
 
@@ -181,7 +183,8 @@ def test_a_certificate_of_another_name_is_refused(prepared: Prepared, tmp_path: 
     (instance,) = plan.redis
     try:
         found.authority.sign(found.folder / instance.name, ["redis.another-namespace.svc"])
-        found.serve(found.folder / instance.name, instance, redis.server_config(instance), instance.name)
+        folder = found.folder / instance.name
+        found.serve(folder, instance, found.server_conf(folder, instance), instance.name)
         refused = used(found, prepared, plan, "--refused")
     finally:
         for process in found.processes:
