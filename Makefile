@@ -13,7 +13,7 @@ UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy test test-cluster chaos lint format docs lock image
+.PHONY: help install up down status logs clean render policy check test test-cluster chaos lint types format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))
 
+check: lint ## lint, and the tests that need neither Superset nor services: what to run before a commit
+	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
+
 test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
@@ -78,10 +81,12 @@ test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a re
 chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real services, and show what held [SCENARIO=…]
 	@$(VENV)/bin/python -m bench.chaos $(SCENARIO)
 
-lint: $(VENV)/.dev $(SUPERSET_VENV)/.types ## format, lint, rooms, and the types of both environments
+lint: $(VENV)/.dev ## format, lint, imports between rooms
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports --no-logo
+
+types: $(VENV)/.dev $(SUPERSET_VENV)/.types ## strict types, in both environments
 	@$(VENV)/bin/pyright
 	@$(VENV)/bin/pyright --project pyrightconfig.superset.json
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.codecs import frame
 from runtime.results.envelope import signing_secret
 from runtime.results.store import Store
-from topology.model import Caching
+from topology.settings.caching import Caching
 
 CACHING = Caching(
     chart_data_ttl_seconds=3600,

@@ -28,8 +28,9 @@ from components.common import (
     service_account,
 )
 from components.redis import volume_claim
-from topology.model import Images, Postgres
+from topology.model import Postgres
 from topology.quantities import MIB
+from topology.settings.images import Images
 
 NAME = "postgres"
 DATA = "/data"

@@ -33,8 +33,9 @@ from components.common import (
 )
 from components.redis_access import AUTHORITY
 from topology import redis_acl
-from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, Images, RedisInstance, RedisRole
+from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, RedisInstance, RedisRole
 from topology.quantities import format_memory
+from topology.settings.images import Images
 
 NAME = "redis"
 DATA = "/data"

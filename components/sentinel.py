@@ -29,7 +29,9 @@ from components.common import (
     spread,
 )
 from topology import redis_acl
-from topology.model import SENTINEL_PORT, Images, RedisInstance, Resources
+from topology.model import SENTINEL_PORT, RedisInstance
+from topology.settings.images import Images
+from topology.settings.resources import Resources
 
 NAME = "redis-sentinel"
 #: A Sentinel holds a few connections and no data.

@@ -281,8 +281,7 @@ def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServe
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: a scrape every few seconds is no news."""
 
-    host = topology.exporter.host if topology.platform == "local" else "0.0.0.0"  # noqa: S104 - a pod's own address
-    return _Server((host, topology.exporter.port), Handler)
+    return _Server((topology.exporter.bind, topology.exporter.port), Handler)
 
 
 def _password(topology: Topology, env: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ from runtime.queries.executions import Attempt, Execution, Outcome
 from runtime.queries.interfaces import OPEN_STATES, Identified, superset
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
 from topology import metric_names
-from topology.model import Resilience
+from topology.settings.resilience import Resilience
 
 if TYPE_CHECKING:
     from celery import Task

@@ -16,7 +16,8 @@ from runtime.environment.redis_clients import client
 from runtime.results.envelope import Envelope, RefusedError, opened, signing_secret, wrap
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
-from topology.model import Caching, Purpose, Topology
+from topology.model import Purpose, Topology
+from topology.settings.caching import Caching
 
 logger = logging.getLogger(__name__)
 

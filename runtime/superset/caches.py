@@ -70,7 +70,7 @@ class Cache(BaseCache):
     def get(self, key: str) -> Any:
         """The value of `key` for the current user's tenant; None where there is none, or the caller shall compute it.
 
-        In a `flights.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
+        In a `single_flight.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
         """
         name = self.store.key(key)
         scope = single_flight.current()

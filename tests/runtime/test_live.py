@@ -45,7 +45,7 @@ def redis_command(port: int, database: int, *words: str, user: str = "operator",
 def worker(prepared: Prepared) -> Iterator[None]:
     """The worker of Bob's tenant, with the very command that the platform starts."""
     log = prepared.services.folder / "worker.log"
-    command = commands.worker(prepared.topology, prepared.topology.pool("tenant-b"))
+    command = commands.worker(prepared.topology.pool("tenant-b"))
     with log.open("w") as output:
         process = subprocess.Popen(command, env=prepared.environment("worker"), cwd=PROJECT, stdout=output, stderr=output)
         try:

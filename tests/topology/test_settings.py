@@ -10,6 +10,7 @@ from topology import presets, stack_file
 from topology.plan import plan
 from topology.problems import StackError
 from topology.settings import read
+from topology.settings.section import fields_by_key
 
 SHIPPED = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 
@@ -71,6 +72,12 @@ def test_five_mistakes_of_five_kinds_are_five_messages_in_one_run() -> None:
         ),
         ({"topology": "minimal", "pools": {"Heavy_Pool": {}}}, "pools.Heavy_Pool", "lower-case letters"),
         ({"topology": "minimal", "web": {"threads": 0}}, "web.threads", "greater than or equal to 1"),
+        # What the topology calls it is no key.
+        (
+            {"topology": "minimal", "web": {"request_timeout_seconds": 9}},
+            "web.request_timeout_seconds",
+            "'request_timeout'?",
+        ),
         ({"topology": "minimal", "web": {"threads": True}}, "web.threads", "valid integer"),
         ({"topology": "minimal", "web": 3}, "web", "dictionary"),
         ({"topology": "minimal", "platform": "docker"}, "platform", "'local' or 'kubernetes'"),
@@ -95,6 +102,13 @@ def test_a_mistake_is_named_with_its_key_and_the_way_out(config: dict[str, Any],
     found = dict(problems_of(config))
     assert key in found, found
     assert says in found[key]
+
+
+def test_a_bare_number_of_a_cpu_share_is_one_of_cores_in_a_stack_file_alone() -> None:
+    resources = {"cpu_request": 1, "cpu_limit": 2.5}
+    topology = plan("cores", {"topology": "minimal", "web": {"resources": resources}})
+    assert (topology.web.resources.cpu_request_millis, topology.web.resources.cpu_limit_millis) == (1000, 2500)
+    assert type(topology).model_validate_json(topology.model_dump_json()) == topology
 
 
 def test_a_password_in_a_uri_is_refused_and_not_repeated() -> None:
@@ -133,7 +147,7 @@ def test_any_field_of_a_preset_can_be_overridden_alone(topology: str) -> None:
         assert not reading.problems, path
         node: Any = reading.settings
         for key in path:
-            node = node[key] if isinstance(node, dict) else getattr(node, key)
+            node = node[key] if isinstance(node, dict) else getattr(node, fields_by_key(type(node))[key][0])
         assert node == value + 1, path
         checked += 1
     assert checked > 30

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from redis import Redis
 
 from runtime.environment.redis_databases import located
@@ -61,6 +62,7 @@ KINDS: dict[str, Callable[[Message], object]] = {
 }
 
 
+@pytest.mark.services
 def test_whatever_is_in_its_queue_a_worker_goes_on(tmp_path: Path) -> None:
     server = Server(tmp_path, free_port())
     server.start()

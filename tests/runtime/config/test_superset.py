@@ -11,7 +11,8 @@ from runtime.config import render
 from tests.runtime.config.names import unread_cache, unread_celery, unread_settings
 from tests.runtime.conftest import Prepared, run_script
 from tests.runtime.stacks import STACKS, environment, topology
-from topology.model import Compression, Purpose, Topology
+from topology.model import Purpose, Topology
+from topology.settings.workers import Compression
 
 pytestmark = pytest.mark.superset
 

@@ -350,6 +350,7 @@ class Exporter:
         return self.scrape()[name].samples[0].value
 
 
+@pytest.mark.superset
 def test_what_prometheus_gets(server: Server, plan: Topology, tmp_path: Path) -> None:
     """From a loaded broker to a dead one and back; nothing is said of queues while nothing is known of them."""
     app = celery(plan)
@@ -465,6 +466,7 @@ def test_scrapes_of_one_moment_share_a_look() -> None:
     assert len(looks) == 1
 
 
+@pytest.mark.superset
 def test_it_needs_no_superset_and_says_what_it_lacks(plan: Topology, tmp_path: Path) -> None:
     others = ("superset", "flask", "celery", "sqlalchemy")
     script = f"import sys, runtime.observability.exporter; print([m for m in {others} if m in sys.modules])"

@@ -91,7 +91,7 @@ class Worker:
     def start(self) -> Worker:
         self.log = self.prepared.services.folder / f"{self.name}.log"
         before = self.log.read_text().count(" ready.") if self.log.exists() else 0
-        command = commands.worker(self.prepared.topology, self.prepared.topology.pool("tenant-b"))
+        command = commands.worker(self.prepared.topology.pool("tenant-b"))
         command = [f"--concurrency={self.size}" if part.startswith("--autoscale") else part for part in command]
         command = [f"--hostname={self.name}@%h" if part.startswith("--hostname") else part for part in command]
         with self.log.open("a") as output:

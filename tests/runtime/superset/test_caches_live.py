@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.conftest import Prepared, run_script
-from topology.model import Caching, Spill
+from topology.settings.caching import Caching, Spill
 
 pytestmark = pytest.mark.superset
 

@@ -18,7 +18,8 @@ from runtime.tenants.fairness import Turns, shares_of
 from tests.runtime.conftest import PROJECT, Services, until
 from tests.runtime.stacks import topology
 from topology import commands
-from topology.model import Priority, Share
+from topology.model import Share
+from topology.settings.tenants import Priority
 
 QUEUES = ("a", "b", "c", "d")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
@@ -101,7 +102,7 @@ def run(services: Services, folder: Path, arguments: str, **env: str) -> list[di
     submit = [str(binaries.superset_python()), "-m", module, *arguments.split()]
     done = subprocess.run(submit, env=environment, cwd=PROJECT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    command = [word.replace(commands.CELERY_APP, f"{module}:app") for word in commands.worker(plan, plan.pool("default"))]
+    command = [word.replace(commands.CELERY_APP, f"{module}:app") for word in commands.worker(plan.pool("default"))]
     count = sum(map(int, arguments.split()[1::3]))
     log = folder / "worker.log"
     with log.open("w") as output:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.tenants.recognition import NOBODY, Person, Recognition
-from topology.model import GuestClaim, Tenant
+from topology.model import Tenant
+from topology.settings.tenants import GuestClaim
 
 
 def tenant(
