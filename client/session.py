@@ -185,7 +185,7 @@ class Session:
             retry=retry_if_exception(lambda error: repeatable and isinstance(error, httpx.TransportError))
             | retry_if_result(lambda answer: _refused_unread(answer, repeatable=repeatable)),
             wait=RETRY,
-            stop=lambda state: state.seconds_since_start + state.upcoming_sleep > patience,
+            stop=lambda state: stop_before_delay(patience)(state),
             retry_error_callback=last_outcome,
         )
         try:
