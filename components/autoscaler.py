@@ -16,7 +16,8 @@ from components.redis import sentinel_name
 from components.redis_access import RedisAccess
 from components.web import cpu_metric
 from topology import metric_names
-from topology.model import SENTINEL_PORT, Pool, RedisDatabase, Scaling
+from topology.model import SENTINEL_PORT, Pool, RedisDatabase
+from topology.settings.workers import Scaling
 from topology.valkey_conf import AUTHORITY
 
 #: External metrics that an HPA asks for, of the exporter's, by way of the metrics adapter: messages of each `queue_name` that

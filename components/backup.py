@@ -27,8 +27,11 @@ from components.common import (
     service_account,
 )
 from components.postgres import PASSWORD, user_of
-from topology.model import Backup, Images, Postgres, Resources
+from topology.model import Postgres
 from topology.quantities import format_memory
+from topology.settings.images import Images
+from topology.settings.postgres import Backup
+from topology.settings.resources import Resources
 
 NAME = "postgres-backup"
 DUMPS = "/dumps"

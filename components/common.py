@@ -12,8 +12,8 @@ from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 from pulumi_kubernetes.policy import v1 as policy
 
-from topology.model import Resources
 from topology.quantities import format_cpu, format_memory
+from topology.settings.resources import Resources
 
 #: Prefix of the annotations and labels that are this project's own.
 PREFIX = "superset-async"

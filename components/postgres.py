@@ -29,8 +29,9 @@ from components.common import (
     service_account,
     volume_claim,
 )
-from topology.model import Images, Postgres
+from topology.model import Postgres
 from topology.postgres_settings import arguments, server_settings
+from topology.settings.images import Images
 
 NAME = "postgres"
 DATA = "/data"

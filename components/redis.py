@@ -43,8 +43,9 @@ from components.redis_files import (
 )
 from components.redis_users import OPERATOR_PASSWORD, users_secret
 from topology import redis_acl
-from topology.model import SENTINEL_SUFFIX, Images, RedisInstance, RedisRole
+from topology.model import SENTINEL_SUFFIX, RedisInstance, RedisRole
 from topology.quantities import format_memory
+from topology.settings.images import Images
 
 NAME = "redis"
 #: The user of the official Debian images; the volumes belong to its group.

@@ -43,7 +43,9 @@ from components.redis_files import (
 )
 from components.redis_users import OPERATOR_PASSWORD
 from topology import redis_acl
-from topology.model import SENTINEL_PORT, Images, RedisInstance, Resources
+from topology.model import SENTINEL_PORT, RedisInstance
+from topology.settings.images import Images
+from topology.settings.resources import Resources
 
 NAME = "redis-sentinel"
 #: A Sentinel holds a few connections and no data.

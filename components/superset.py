@@ -27,7 +27,9 @@ from components.configuration import FILE, ConfigurationRef, Role
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
 from topology import commands
 from topology.commands import ROLE_ENV, TOPOLOGY_ENV
-from topology.model import Images, Resources, Spill
+from topology.settings.caching import Spill
+from topology.settings.images import Images
+from topology.settings.resources import Resources
 
 #: The image's user, and the folder that holds the `runtime` package (runtime/Dockerfile).
 USER = 1000

@@ -75,7 +75,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
     superset += [
         Process(
             name=f"worker-{pool.name}",
-            command=_in_superset_environment(commands.worker(topology, pool)),
+            command=_in_superset_environment(commands.worker(pool)),
             environment=superset_environment(topology, folder, secrets, "worker"),
             stop_signal="TERM",
             stop_wait_seconds=pool.grace_period_seconds,

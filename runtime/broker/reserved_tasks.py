@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from runtime.broker import fork_safety
-from runtime.environment import coordination
+from runtime.environment import coordination, versions
 from runtime.environment.redis_clients import text
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "celery")
 
 PUBLISH_SECONDS = 5.0
 TTL_SECONDS = 20.0

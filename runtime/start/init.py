@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 from tenacity import Retrying, wait_fixed
@@ -30,6 +30,9 @@ from runtime.environment.steps import InitError
 from runtime.start.ready import prepared_step
 from runtime.superset import preparation
 from topology.model import Topology
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
 #: Seconds to wait for PostgreSQL and Redis, which may start at the same time as this.
@@ -118,7 +121,7 @@ def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
             # The transaction waits while Superset works on connections of its own.
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))
-            if not cursor.fetchone()[0]:
+            if cursor.fetchone() != (True,):
                 say("another init is at work: waiting for it to end")
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         yield
@@ -126,7 +129,7 @@ def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
         connection.close()
 
 
-def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
+def prepare(app: Flask, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
     """Migrations, own tables, roles, administrator and declared databases, in a started Superset; the databases' ids by name."""
     password = env.get(ADMIN_PASSWORD_ENV)
     if not password:

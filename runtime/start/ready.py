@@ -16,6 +16,7 @@ from contextlib import closing
 from importlib import metadata as packages
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
@@ -56,11 +57,11 @@ def missing(topology: Topology, password: str) -> str | None:
     import psycopg2
 
     try:
-        options = {**connect_args("superset-ready"), "connect_timeout": 3}
+        options: dict[str, Any] = {**connect_args("superset-ready"), "connect_timeout": 3}
         with closing(psycopg2.connect(libpq(topology, password), **options)) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT to_regclass(%s)", (STEPS_TABLE,))
-            if cursor.fetchone()[0] is None:
+            if cursor.fetchone() == (None,):
                 return "nothing is prepared in it"
             cursor.execute(f"SELECT true FROM {STEPS_TABLE} WHERE name = %s", (prepared_step(),))
             return None if cursor.fetchone() else "it is not prepared for this image"

@@ -140,6 +140,7 @@ def test_a_new_password_takes_effect_at_the_next_start_and_data_stays(pod: Serve
     assert pod.prepare("first").returncode == 0
 
 
+@pytest.mark.services
 def test_a_preparation_that_was_cut_short_begins_again() -> None:
     fresh = Server(Path(tempfile.mkdtemp(prefix="pg-")))
     try:

@@ -24,8 +24,9 @@ from components.redis_files import SERVER_ACL
 from local import binaries
 from tests.waiting import until
 from topology import redis_acl, stack_file, valkey_conf
-from topology.model import Persistence, RedisInstance, RedisRole
+from topology.model import RedisInstance, RedisRole
 from topology.plan import plan
+from topology.settings.redis import Persistence
 from topology.valkey_conf import ServerPaths
 
 OPERATOR = "operator-password"
@@ -67,6 +68,7 @@ def client(wanted: RedisInstance, username: str = "broker", **options: Any) -> A
     return redis_client.Redis(port=wanted.port, username=username, password=password, **options)
 
 
+@pytest.mark.services
 def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_path: Path) -> None:
     wanted = instance()
     with server(wanted, tmp_path):
@@ -78,6 +80,7 @@ def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_p
             redis_client.Redis(port=wanted.port).ping()
 
 
+@pytest.mark.services
 @pytest.mark.parametrize(("persistence", "survives"), [("aof", "kill"), ("aof", "term"), ("rdb", "term"), ("none", None)])
 def test_what_survives_a_restart(persistence: Persistence, survives: str | None, tmp_path: Path) -> None:
     wanted = instance(persistence=persistence)
@@ -119,6 +122,7 @@ ADMINISTRATION = (
 )
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("stack", ["minimal", "enterprise"])
 def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None:
     for number, each in enumerate(plan(stack, stack_file.read(stack)).redis):
@@ -136,6 +140,7 @@ def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None
                     redis_client.Redis(port=wanted.port, username=name, password=password).ping()
 
 
+@pytest.mark.services
 def test_on_one_server_the_users_cannot_touch_each_others_keys(tmp_path: Path) -> None:
     """In any database, by any command, also through a script; and only the broker reaches the workers' remote control."""
     wanted = instance()
@@ -184,6 +189,7 @@ def test_no_pattern_of_one_user_matches_what_is_the_others() -> None:
             assert not [mine for mine in broker.keys if fnmatchcase(key, mine)], key
 
 
+@pytest.mark.services
 def test_celery_needs_no_more_than_its_user_may(tmp_path: Path) -> None:
     """Submit, priorities, retry, result, inspect, revoke, events: the server refuses none of it to the broker's user."""
     wanted = instance()

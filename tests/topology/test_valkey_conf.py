@@ -16,8 +16,9 @@ from local.processes import redis_config
 from local.state import StateFolder
 from tests.waiting import free_port, until
 from topology import redis_acl, stack_file, valkey_conf
-from topology.model import Persistence, RedisInstance, RedisRole
+from topology.model import RedisInstance, RedisRole
 from topology.plan import plan
+from topology.settings.redis import Persistence
 from topology.valkey_conf import ServerPaths
 
 OPERATOR = "operator-password"
