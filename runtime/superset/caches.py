@@ -63,7 +63,7 @@ class Cache(BaseCache):
     def get(self, key: str) -> Any:
         """The value of `key` for the current user's tenant; None where there is none, or the caller shall compute it.
 
-        In a `flights.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
+        In a `single_flight.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
         """
         name = self.store.key(key)
         scope = single_flight.current()
@@ -95,7 +95,7 @@ class Cache(BaseCache):
                 scope.refused = _reason(error)
                 scope.too_large = isinstance(error, store.TooLargeError)
             raise
-        if scope and scope.lease and scope.lease.name == name:
+        if scope and scope.flight and scope.flight.name == name:
             scope.end(single_flight.DONE)
         return True
 
@@ -140,10 +140,10 @@ class Cache(BaseCache):
         if state == "fresh" and not found.claimed:
             return _value(found.envelope)
         try:
-            if lease := single_flight.take(name, self._topology.celery.time_limit_seconds):
+            if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
                 if state != "gone" and not found.claimed:
                     single_flight.refreshed()
-                return self._hold(scope, lease, found.envelope)
+                return self._compute(scope, flight, found.envelope)
             if state != "gone":
                 return _value(found.envelope)
             return None if scope.nested else self._wait(scope, name)
@@ -154,13 +154,13 @@ class Cache(BaseCache):
             logger.warning("no lease for a chart's data: it is computed without", exc_info=True)
             return None if state == "gone" else _value(found.envelope)
 
-    def _hold(self, scope: single_flight.Scope, lease: single_flight.Lease, before: Envelope | None) -> Any:
-        """Make the lease the scope's, unless the value was stored since `before` was read."""
-        now = self.store.read(lease.name)
+    def _compute(self, scope: single_flight.Scope, flight: single_flight.Flight, before: Envelope | None) -> Any:
+        """Have the scope compute, unless the value was stored since `before` was read."""
+        now = self.store.read(flight.name)
         if now is not None and (before is None or now.computed > before.computed):
-            lease.end(single_flight.DONE)
+            flight.end(single_flight.DONE)
             return now.value
-        scope.lease = lease
+        scope.flight = flight
         scope.began = time.time()
         return None
 
@@ -177,8 +177,8 @@ class Cache(BaseCache):
                 return None
             if (found := self.store.read(name)) is not None:
                 return found.value
-            if lease := single_flight.take(name, self._topology.celery.time_limit_seconds):
-                return self._hold(scope, lease, None)
+            if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
+                return self._compute(scope, flight, None)
         raise single_flight.BusyError(
             f"The same chart is being computed for someone else, and was not ready within {self._patience:.0f} s. Try again "
             "in a moment: once it is ready it is served at once."

@@ -1,4 +1,4 @@
-"""Where Superset computes a chart's data: its look into the cache, its query and its storing become one `flights.scope`.
+"""Where Superset computes a chart's data: its look into the cache, its query and its storing become one `single_flight.scope`.
 
 As shipped (6.1) nothing joins identical computations: each request that finds nothing runs its query, and a result that
 cannot be stored is reported as done and then not found. Two methods are wrapped, because a cache's `get` and `set` alone do
@@ -102,7 +102,7 @@ def _run(scope: single_flight.Scope, compute: Callable[[], Any]) -> Any:
 def _finish(scope: single_flight.Scope, error: str | None) -> None:
     if error:
         scope.end(single_flight.FAILED + str(error).encode())
-    elif scope.lease:
+    elif scope.flight:
         # It has a result and did not store it: it was not to be stored, or could not be.
         scope.end(single_flight.ALONE)
 
