@@ -134,7 +134,7 @@ def falls_silent(
     """Whether nobody takes or renews the lease for `SILENCE_SECONDS` in which it is free, so that whoever had it is gone.
 
     It waits for that, for as long as the lease needs to end and `patience` seconds without Redis at most: then what redis-py
-    raised is raised. False as soon as somebody shows a sign of life.
+    raised is raised. At once it is True of a holder that is known to be dead, and False where somebody shows a sign of life.
     """
     free_since: float | None = None
     last: Held | None = None
@@ -151,6 +151,8 @@ def falls_silent(
                 raise
         else:
             away_since = None
+            if found and found.holder == GONE:
+                return True
             if found is None:
                 free_since = clock() if free_since is None else free_since
                 if asked - free_since >= SILENCE_SECONDS:
@@ -166,9 +168,7 @@ def _held(lease: Lease) -> Held | None:
     pipe.get(lease.key)
     pipe.pttl(lease.key)
     value, milliseconds = pipe.execute()
-    if value is None or text(value) == GONE:
-        return None
-    return Held(text(value), milliseconds / 1000)
+    return None if value is None else Held(text(value), milliseconds / 1000)
 
 
 def _run(script: str, lease: Lease, *arguments: object) -> Any:
@@ -209,6 +209,11 @@ class Keeper:
         """Renew the lease no more."""
         with self._lock:
             self._until.pop(lease, None)
+
+    def keeps(self, lease: Lease) -> bool:
+        """Whether this process does what the lease is for."""
+        with self._lock:
+            return lease in self._until
 
     def give_back(self, lease: Lease) -> None:
         """Renew the lease no more, and release it. It never fails: without Redis the lease ends by itself."""
