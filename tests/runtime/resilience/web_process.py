@@ -92,15 +92,15 @@ class Process:
         changed = plan.model_copy(update={"resilience": plan.resilience.model_copy(update=bounds)})
         process_topology.started = lambda: changed
 
-    def look(self, *after: float) -> None:
-        """Have the reaper look once after each of so many seconds, by its own clock."""
+    def sweep(self, *after: float) -> None:
+        """Have the reaper sweep once after each of so many seconds, by its own clock."""
         for seconds in after:
             self._now += seconds
             with self._app.app_context():
                 with reaper.alone() as mine:
                     if not mine:
                         raise RuntimeError("another reaper is at work")
-                    self._reaper.look()
+                    self._reaper.sweep()
                 import_module("superset.extensions").db.session.remove()
 
     def send_due(self) -> int:
