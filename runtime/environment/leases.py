@@ -28,6 +28,8 @@ RENEW_SECONDS = 1.0
 #: A process that lives and reaches Redis takes a lease that Redis has lost again within this time: one pause, one connection
 #: that is found dead, one that is made anew, and a second for the thread to be scheduled.
 SILENCE_SECONDS = RENEW_SECONDS + SOCKET_TIMEOUT_SECONDS + CONNECT_TIMEOUT_SECONDS + 1.0
+#: Between two questions whether a lease is renewed.
+WATCH_SECONDS = 0.5
 #: The value of a lease whose process is known to be dead. Anyone may take it at once.
 GONE = "gone"
 
@@ -160,7 +162,7 @@ def falls_silent(
             elif free_since is not None or (last and (found.holder != last.holder or found.seconds > last.seconds)):
                 return False
             last = found
-        sleep(RENEW_SECONDS / 2)
+        sleep(WATCH_SECONDS)
 
 
 def _held(lease: Lease) -> Held | None:

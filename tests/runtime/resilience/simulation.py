@@ -1,6 +1,7 @@
-"""A small platform whose clock is told: deliveries, their keepers, delayed messages and the reaper, as they are, around a Redis in
-memory that executes the real scripts, loses its last second and is away, and a metadata database of SQLite that executes the real
-SQL of executions and copies.
+"""A small platform whose clock is told.
+
+Deliveries, their keepers, delayed messages and the reaper are the real ones. Redis is in memory, executes the real scripts, loses
+its last second, and is away; the metadata database is SQLite, and executes the real SQL of executions and copies.
 
 Deliveries run in threads of which one runs at a time: each stops at every question to Redis or to the database, so that whoever
 drives the simulation decides what comes between two of them, and where a process dies.
@@ -14,7 +15,7 @@ import sqlite3
 import threading
 import time as real_time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
 from types import SimpleNamespace
@@ -164,7 +165,8 @@ class Ending:
         self.world.declared_ended(query_id, message)
         marks = ",".join("?" * len(states))
         done = connection.exec_driver_sql(
-            f"UPDATE query SET status = 'failed', error = ? WHERE id = ? AND status IN ({marks})", (message, query_id, *states)
+            f"UPDATE query SET status = 'failed', error = ? WHERE id = ? AND status IN ({marks})",
+            (message, query_id, *states),
         )
         return bool(done.rowcount)
 
@@ -186,6 +188,8 @@ class World:
         self.actors: list[Actor] = []
         self.cancelled: set[int] = set()
         self.begun: dict[int, int] = {}
+        #: What was delayed and is sent.
+        self.sent: list[TaskMessage] = []
         self.writes: set[int] = set()
         self._numbers, self._redis_back = count(1), 0.0
         self._server = fakeredis.FakeServer(server_type="valkey")
@@ -200,6 +204,7 @@ class World:
         self._broker, self._client = self._connection(0), self._connection(1)
         self._patch(patch)
         self.reaper = reaper.Reaper(Messages(self._broker, "", [QUEUE]), PACE, lambda: self.now)
+        self.reaper_lives = True
         self._next_sweep, self._next_publish = self.now, self.now
         self._remember()
 
@@ -217,8 +222,8 @@ class World:
         patch.setattr(counters, "count", lambda *_, **__: None)
         patch.setattr(metadata_database, "transaction", self.transaction)
         patch.setattr(process_topology, "started", lambda: SimpleNamespace(resilience=BOUNDS))
-        patch.setattr(TaskMessage, "send", lambda message, app: self._send(message.task_id))
-        patch.setattr(fork_safety, "undisturbed", lambda: suppress())
+        patch.setattr(TaskMessage, "send", lambda message, app: self._sent(message))
+        patch.setattr(fork_safety, "undisturbed", nullcontext)
         patch.setattr(leases, "keeper", _Keepers(self))
         patch.setattr(deliveries.os, "getpid", self._pid)
         patch.setattr(deliveries, "tenant_of_queue", lambda queue: "")
@@ -264,6 +269,11 @@ class World:
             self._send(task.task_id)
         return query_id
 
+    def _sent(self, message: TaskMessage) -> None:
+        self.point()
+        self.sent.append(message)
+        self._send(message.task_id)
+
     def _send(self, task_id: str) -> None:
         tag = f"tag-{next(self._numbers)}"
         message = {"headers": {"id": task_id}, "properties": {"delivery_tag": tag, "delivery_info": {}}}
@@ -283,10 +293,19 @@ class World:
             self._broker.zadd("unacked_index", {tag: self.now})
         except RedisError:
             return None
-        pid = next(self._numbers)
-        actor = Actor(self, worker, pid, task_id, tag, lambda: self._handle(actor))
+        actor = Actor(self, worker, next(self._numbers), task_id, tag, lambda: self._handle(actor))
         self.actors.append(actor)
         return actor
+
+    def sender(self) -> Actor:
+        """A worker's parent that sends what is due, step by step."""
+        actor = Actor(self, "w1@h", next(self._numbers), "", "", self._send_due)
+        self.actors.append(actor)
+        return actor
+
+    def _send_due(self) -> None:
+        with suppress(RedisError):
+            delayed_messages.send_due(None)
 
     def _handle(self, actor: Actor) -> None:
         subject = actor.task_id.removeprefix(query_tasks.SQL_TASK)
@@ -323,12 +342,16 @@ class World:
         others = [it for it in self.actors if it.executing == query_id and it is not actor]
         if others:
             self.violations.append(f"query {query_id} is executed twice at one time")
+        if self.status(query_id) not in OPEN_STATES:
+            self.violations.append(f"query {query_id} is executed after it has ended")
         self.begun[query_id] = self.begun.get(query_id, 0) + 1
         if query_id in self.writes and self.begun[query_id] > 1:
             self.violations.append(f"write {query_id} is executed a second time")
         actor.executing = query_id
         with self.transaction() as connection:
-            connection.exec_driver_sql("UPDATE query SET status = 'running' WHERE id = ? AND status = 'pending'", (query_id,))
+            connection.exec_driver_sql(
+                "UPDATE query SET status = 'running' WHERE id = ? AND status = 'pending'", (query_id,)
+            )
         actor.waits = True
         while not actor.may_finish:
             actor.point()
@@ -354,14 +377,18 @@ class World:
                     actor.step()
         self.actors = [actor for actor in self.actors if actor.alive and not actor.done]
 
+    def tick(self) -> None:
+        """Time passes, and nobody does anything."""
+        self.now += TICK
+        if self.now >= self._redis_back:
+            self._server.connected = True
+        self._remember()
+
     def advance(self, seconds: float) -> None:
         """Let time pass, in which everybody does what they do all the time."""
         until = self.now + seconds
         while self.now < until:
-            self.now += TICK
-            if self.now >= self._redis_back:
-                self._server.connected = True
-            self._remember()
+            self.tick()
             for actor in self.actors:
                 if self.now % leases.RENEW_SECONDS < TICK:
                     actor.keeper.renew_all()
@@ -369,7 +396,7 @@ class World:
                 delayed_messages.send_due(None)
             if self.now >= self._next_publish:
                 self._publish()
-            if self.now >= self._next_sweep:
+            if self.now >= self._next_sweep and self.reaper_lives:
                 self._next_sweep = self.now + PACE.every
                 with suppress(RedisError):
                     self.reaper.sweep()
@@ -422,6 +449,24 @@ class World:
     def _remember(self) -> None:
         kept = {number: (database._dict, database._expiry_heap) for number, database in self._server.dbs.items()}
         self._history = [*self._history[-4:], copy.deepcopy(kept)]
+
+    def problems(self) -> list[str]:
+        """What was seen to be wrong, and what executes without a record that says so."""
+        found = list(self.violations)
+        for actor in self.actors:
+            if actor.executing is not None and actor.waits:
+                asked = f"SELECT count(*) FROM {executions.TABLE} WHERE subject = ? AND ended_at IS NULL"
+                if self._database.execute(asked, (str(actor.executing),)).fetchone()[0] != 1:
+                    found.append(f"query {actor.executing} is executed, and its attempt has ended")
+        return found
+
+    def unacknowledged(self) -> int:
+        """Messages that were delivered and not acknowledged."""
+        return int(self._broker.hlen("unacked"))
+
+    def waiting(self) -> frozenset[str]:
+        """The tasks that are delayed."""
+        return delayed_messages.waiting()
 
     def status(self, query_id: int) -> str:
         """Of a query's row."""

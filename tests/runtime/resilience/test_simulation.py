@@ -1,7 +1,7 @@
 """Whatever happens, in whatever order: what executes is not declared lost, a write begins once, and everything ends.
 
-The machines drive `simulation.World`: the real deliveries, keepers, delayed messages and reaper around a Redis that loses its last
-second. `MUTATIONS` are mistakes that the code once had, or could have: for each a scenario passes on the code as it is and fails
+The machines drive `simulation.World`: the real deliveries, keepers, delayed messages and reaper around a Redis that loses its
+last second. `MUTATIONS` are mistakes that the code once had, or could have: for each a scenario passes on the code as it is and fails
 with the mistake, and the machine finds the gravest ones by itself.
 """
 
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from runtime.broker import delayed_messages
+from runtime.broker.messages import Messages
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import leases, restarts
-from runtime.queries import deliveries, executions, reaper
+from runtime.queries import deliveries, executions, final_states, reaper
 from tests.runtime.resilience.simulation import TICK, World, world
 
 WORKERS = ("w1@h", "w2@h")
@@ -90,16 +91,195 @@ class Platform(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_wrong(self) -> None:
-        assert self.world.violations == []
+        assert self.world.problems() == []
 
     def teardown(self) -> None:
         try:
-            if not self.world.violations:
+            if not self.world.problems():
                 self.world.settle()
-            assert self.world.violations == []
+            assert self.world.problems() == []
         finally:
             self._around.__exit__(None, None, None)
 
 
 def test_what_lives_is_not_declared_lost_a_write_begins_once_and_all_ends() -> None:
     run_state_machine_as_test(Platform, settings=SETTINGS)
+
+
+def silence_shorter_than_renewals(patch: pytest.MonkeyPatch) -> None:
+    """Renewed every 5 s, given up after 3 s."""
+    patch.setattr(leases, "RENEW_SECONDS", 5.0)
+    patch.setattr(leases, "SILENCE_SECONDS", 3.0)
+
+
+def own_renewal_goes_on(patch: pytest.MonkeyPatch) -> None:
+    """A second delivery that waits for the first to take its lease again renews its own meanwhile."""
+    give_back = leases.Keeper.give_back
+
+    def give_back_and_renew(keeper: leases.Keeper, lease: leases.Lease) -> None:
+        give_back(keeper, lease)
+        keeper.keep(lease)
+        keeper.renew_all()
+
+    def sleep_silently(*_: object, **options: Any) -> bool:
+        options["sleep"](leases.SILENCE_SECONDS)
+        return True
+
+    patch.setattr(leases.Keeper, "give_back", give_back_and_renew)
+    patch.setattr(leases, "falls_silent", sleep_silently)
+
+
+def begins_before_it_has_won(patch: pytest.MonkeyPatch) -> None:
+    """What runs is ended, and then the row of the new attempt is there already."""
+    begin = executions.begin
+
+    def end_and_begin(connection: Any, execution: executions.Execution, attempt: int) -> bool:
+        executions.end(connection, execution.kind, execution.subject, "lost")
+        return begin(connection, execution, attempt)
+
+    patch.setattr(executions, "begin", end_and_begin)
+
+
+def removes_what_was_rescheduled(patch: pytest.MonkeyPatch) -> None:
+    """What was sent is removed by its id."""
+    script = "redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('HDEL', KEYS[2], ARGV[1]) return 1"
+    patch.setattr(delayed_messages, "_REMOVE", script)
+
+
+def trusts_what_it_knew_before_the_silence(patch: pytest.MonkeyPatch) -> None:
+    """A delivery decides by the attempt that it saw before it waited."""
+    read = deliveries.Delivery._read
+
+    def read_once(delivery: Any) -> deliveries.Seen:
+        delivery.seen = getattr(delivery, "seen", None) or read(delivery)
+        return delivery.seen
+
+    patch.setattr(deliveries.Delivery, "_read", read_once)
+
+
+def every_sweep_is_after_an_absence(patch: pytest.MonkeyPatch) -> None:
+    """As with a pooled connection that is a new one at every sweep."""
+    patch.setattr(restarts.RestartDetector, "is_same", lambda *_: False)
+
+
+def restores_before_it_ends(patch: pytest.MonkeyPatch) -> None:
+    """The reaper gives a message back, and then ends the write of which it is, which a worker may have begun."""
+
+    def restore_first(self: Any, tag: str, task: str) -> None:
+        self._messages.restore(tag)
+        query_id = int(task.removeprefix("sql-"))
+        if final_states.left_write(query_id):
+            final_states.end_lost({query_id: "lost"})
+
+    patch.setattr(reaper.Reaper, "_restore", restore_first)
+
+
+def a_lost_lease_of_one_that_lives(platform: World, _: pytest.MonkeyPatch) -> None:
+    """Redis loses a lease that was just taken, and the message comes again before its process has taken it anew."""
+    platform.advance(5 - platform.now % 5)
+    platform.submit(writes=False)
+    platform.deliver()
+    platform.run()
+    platform.crash_redis(1.0, 0)
+    platform.send_again("sql-1")
+    platform.deliver("w2@h")
+    platform.run()
+    platform.advance(25)
+
+
+def one_that_ends_while_it_is_waited_for(platform: World, _: pytest.MonkeyPatch) -> None:
+    """The same, and it ends before it had to take its lease again."""
+    platform.submit(writes=False)
+    first = platform.deliver()
+    platform.run()
+    platform.crash_redis(1.0, 0)
+    platform.send_again("sql-1")
+    platform.deliver("w2@h")
+    platform.run()
+    assert first
+    platform.finish(first)
+    platform.run()
+    platform.advance(25)
+
+
+def two_that_begin(platform: World, _: pytest.MonkeyPatch) -> None:
+    """Both have found that nobody has begun: one took the lease before Redis lost it, the other after."""
+    platform.submit(writes=True)
+    first = platform.deliver()
+    assert first
+    # It takes the lease, reads that there is no attempt, and is about to write its own.
+    for _ in range(3):
+        first.step()
+    platform.crash_redis(1.0, 0)
+    platform.send_again("sql-1")
+    second = platform.deliver("w2@h")
+    assert second
+    while second.runnable:
+        second.step()
+    platform.run()
+    platform.advance(1)
+
+
+def a_worker_that_dies(platform: World, _: pytest.MonkeyPatch) -> None:
+    """Its message is delivered and nobody's."""
+    platform.submit(writes=False)
+    platform.deliver()
+    platform.run()
+    platform.kill_worker("w1@h")
+    platform.advance(60)
+
+
+def a_quick_worker(platform: World, patch: pytest.MonkeyPatch) -> None:
+    """It takes a message in the moment in which the reaper gives it back."""
+    restore = Messages.restore
+
+    def restore_and_deliver(messages: Messages, tag: str) -> str | None:
+        where = restore(messages, tag)
+        platform.deliver("w2@h")
+        platform.run()
+        return where
+
+    patch.setattr(Messages, "restore", restore_and_deliver)
+    platform.submit(writes=True)
+    platform.deliver()
+    platform.kill_worker("w1@h")
+    platform.advance(60)
+
+
+MUTATIONS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World, pytest.MonkeyPatch], None]]] = [
+    (silence_shorter_than_renewals, a_lost_lease_of_one_that_lives),
+    (own_renewal_goes_on, a_lost_lease_of_one_that_lives),
+    (trusts_what_it_knew_before_the_silence, one_that_ends_while_it_is_waited_for),
+    (begins_before_it_has_won, two_that_begin),
+    (every_sweep_is_after_an_absence, a_worker_that_dies),
+    (restores_before_it_ends, a_quick_worker),
+]
+
+
+def played(scenario: Callable[[World, pytest.MonkeyPatch], None], patch: pytest.MonkeyPatch) -> list[str]:
+    """What is wrong after a scenario, and after all was given time to end."""
+    with world() as platform:
+        platform.advance(30)
+        scenario(platform, patch)
+        if not platform.problems():
+            platform.settle()
+        return platform.problems()
+
+
+@pytest.mark.parametrize(("mistake", "scenario"), MUTATIONS)
+def test_each_mistake_is_seen(
+    mistake: Callable[[pytest.MonkeyPatch], None], scenario: Callable[[World, pytest.MonkeyPatch], None]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        assert played(scenario, patch) == []
+    with pytest.MonkeyPatch.context() as patch:
+        mistake(patch)
+        assert played(scenario, patch) != []
+
+
+@pytest.mark.parametrize("mistake", [silence_shorter_than_renewals, own_renewal_goes_on])
+def test_the_machine_finds_what_once_was_wrong(mistake: Callable[[pytest.MonkeyPatch], None]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        mistake(patch)
+        with pytest.raises(AssertionError):
+            run_state_machine_as_test(Platform, settings=settings(SETTINGS, max_examples=400, phases=[Phase.generate]))
