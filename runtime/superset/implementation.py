@@ -149,9 +149,8 @@ class Ending:
     def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
         """As Superset does when their users stop them."""
         with metadata_database.transaction() as connection:
-            rows = connection.exec_driver_sql(
-                "SELECT id, database_id FROM query WHERE id = ANY(%s)", (list(query_ids),)
-            ).fetchall()
+            asked = "SELECT id, database_id FROM query WHERE id = ANY(%(ids)s)"
+            rows = connection.exec_driver_sql(asked, {"ids": list(query_ids)}).fetchall()
         answered = [(row[0], _canceller(row[1]).cancel(row[0])) for row in rows]
         deadline = time.monotonic() + seconds
         late = [query_id for query_id, done in answered if not done.wait(max(0.0, deadline - time.monotonic()))]

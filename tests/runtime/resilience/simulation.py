@@ -26,7 +26,7 @@ import pytest
 from celery.exceptions import Ignore, Reject
 from fakeredis import _helpers as fake_helpers
 from fakeredis._socket import _base as fake_socket
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from runtime.broker import delayed_messages, fork_safety, reserved_tasks
 from runtime.broker.messages import Messages
@@ -363,6 +363,9 @@ class World:
     def declared_ended(self, query_id: int, message: str) -> None:
         """Somebody says of a query that it has ended."""
         own = getattr(self.local, "actor", None)
+        lost = message in (query_tasks.LOST_WRITE, reaper.WORKER_LOST) or "times in a row" in message
+        if lost and self.begun.get(query_id) and query_id not in self.cancelled:
+            self.violations.append(f"query {query_id} is declared lost, and its statement was not cancelled before")
         for actor in self.actors:
             if actor.executing == query_id and actor is not own:
                 self.violations.append(f"query {query_id} is executed, and is declared: {message}")
@@ -460,9 +463,21 @@ class World:
                     found.append(f"query {actor.executing} is executed, and its attempt has ended")
         return found
 
+    def refuse_writes(self, patch: pytest.MonkeyPatch) -> None:
+        """Redis is at `maxmemory`: it takes no SET."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+
+        patch.setattr(self._client, "set", refuse)
+
     def unacknowledged(self) -> int:
         """Messages that were delivered and not acknowledged."""
         return int(self._broker.hlen("unacked"))
+
+    def suspected(self) -> bool:
+        """Whether the reaper's last sweep found anything that looks lost."""
+        return bool(self.reaper._suspects._since)
 
     def waiting(self) -> frozenset[str]:
         """The tasks that are delayed."""

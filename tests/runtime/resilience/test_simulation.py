@@ -1,13 +1,13 @@
 """Whatever happens, in whatever order: what executes is not declared lost, a write begins once, and everything ends.
 
 The machines drive `simulation.World`: the real deliveries, keepers, delayed messages and reaper around a Redis that loses its
-last second. `MUTATIONS` are mistakes that the code once had, or could have: for each a scenario passes on the code as it is and fails
-with the mistake, and the machine finds the gravest ones by itself.
+last second. `MUTATIONS` are mistakes that the code once had, or could have: for each a scenario passes on the code as it is and
+fails with the mistake, and the machine finds the gravest ones by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from runtime.broker import delayed_messages
 from runtime.broker.messages import Messages
 from runtime.broker.task_messages import TaskMessage
-from runtime.environment import leases, restarts
+from runtime.environment import coordination, leases, restarts
 from runtime.queries import deliveries, executions, final_states, reaper
-from tests.runtime.resilience.simulation import TICK, World, world
+from tests.runtime.resilience.simulation import PACE, TICK, World, world
 
 WORKERS = ("w1@h", "w2@h")
 SETTINGS = settings(
@@ -246,6 +246,24 @@ def a_quick_worker(platform: World, patch: pytest.MonkeyPatch) -> None:
     platform.advance(60)
 
 
+def a_write_whose_worker_dies(platform: World, _: pytest.MonkeyPatch) -> None:
+    """It had begun: nobody runs it again, and its statement may go on in the database."""
+    platform.submit(writes=True)
+    platform.deliver()
+    platform.run()
+    platform.kill_worker("w1@h")
+    platform.advance(60)
+
+
+def ends_before_it_cancels(patch: pytest.MonkeyPatch) -> None:
+    """The user is told before the statement is cancelled."""
+
+    def end_lost(queries: Mapping[int, str]) -> dict[int, bool]:
+        return {query: final_states.end("sql", str(query), "lost", message) for query, message in queries.items()}
+
+    patch.setattr(final_states, "end_lost", end_lost)
+
+
 MUTATIONS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World, pytest.MonkeyPatch], None]]] = [
     (silence_shorter_than_renewals, a_lost_lease_of_one_that_lives),
     (own_renewal_goes_on, a_lost_lease_of_one_that_lives),
@@ -253,6 +271,7 @@ MUTATIONS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World, pyt
     (begins_before_it_has_won, two_that_begin),
     (every_sweep_is_after_an_absence, a_worker_that_dies),
     (restores_before_it_ends, a_quick_worker),
+    (ends_before_it_cancels, a_write_whose_worker_dies),
 ]
 
 
@@ -283,3 +302,111 @@ def test_the_machine_finds_what_once_was_wrong(mistake: Callable[[pytest.MonkeyP
         mistake(patch)
         with pytest.raises(AssertionError):
             run_state_machine_as_test(Platform, settings=settings(SETTINGS, max_examples=400, phases=[Phase.generate]))
+
+
+@pytest.mark.parametrize("fault", ["none", "restarted", "full", "away"])
+def test_the_reaper_is_quiet_while_the_living_may_not_have_been_heard(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what becomes of the message of a dead worker: it is put back two sweeps after it looks lost, and not before the living
+    had time to be heard."""
+    with world() as platform:
+        platform.advance(30)
+        platform.submit(writes=False)
+        platform.deliver()
+        platform.kill_worker("w1@h")
+        # What the worker had published has ended, and the message has looked lost in one sweep.
+        while not platform.suspected():
+            platform.advance(TICK)
+        if fault == "restarted":
+            platform.crash_redis(0, 0)
+        elif fault == "full":
+            with pytest.MonkeyPatch.context() as patch:
+                platform.refuse_writes(patch)
+                platform.advance(PACE.every)
+        elif fault == "away":
+            platform.reaper_lives = False
+            platform.advance(90)
+            platform.reaper_lives = True
+        platform.advance(PACE.apart + TICK)
+        assert platform.unacknowledged() == (0 if fault == "none" else 1)
+        platform.advance(PACE.quiet + PACE.every)
+        assert platform.unacknowledged() == 0
+
+
+class Delays(RuleBasedStateMachine):
+    """Delayed messages between workers that reschedule them and senders that die, around the same Redis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._around = world()
+        self.world = self._around.__enter__()
+        self.last: dict[str, int] = {}
+
+    @rule(task=st.sampled_from("ab"), seconds=st.sampled_from([0.0, 1.0, 20.0]))
+    def reschedule(self, task: str, seconds: float) -> None:
+        """A delivery of the task wants to come again, whether it waits already, is being sent, or neither."""
+        self.last[task] = self.last.get(task, 0) + 1
+        delayed_messages.send_later(TaskMessage("t", task, [self.last[task]], {}, "q", None, None, {}), seconds)
+
+    @rule()
+    def start_sender(self) -> None:
+        self.world.sender()
+
+    @precondition(lambda self: any(actor.runnable for actor in self.world.actors))
+    @rule(data=st.data())
+    def step(self, data: Any) -> None:
+        data.draw(st.sampled_from([it for it in self.world.actors if it.runnable])).step()
+
+    @precondition(lambda self: self.world.actors)
+    @rule(data=st.data())
+    def kill_sender(self, data: Any) -> None:
+        actor = data.draw(st.sampled_from(self.world.actors))
+        actor.kill()
+        self.world.actors.remove(actor)
+
+    @rule(ticks=st.integers(1, 90))
+    def time_passes(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.world.tick()
+
+    @rule(lost=st.sampled_from([0.0, TICK, 1.0]))
+    def crash_redis(self, lost: float) -> None:
+        """What was scheduled in the last moment is lost: the reaper's to find, and nobody's here."""
+        self.world.crash_redis(lost, 0)
+        kept = self.world.waiting()
+        self.last = {task: number for task, number in self.last.items() if task in kept}
+        for task in self.last:
+            self.last[task] = delayed_number(task)
+
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        assert self.world.violations == []
+
+    def teardown(self) -> None:
+        """What a delivery wanted last is sent, and nothing stays."""
+        try:
+            self.world.run()
+            for _ in range(90):
+                self.world.tick()
+                delayed_messages.send_due(None)
+            assert self.world.waiting() == set()
+            sent = {(message.task_id, message.args[0]) for message in self.world.sent}
+            assert set(self.last.items()) <= sent
+        finally:
+            self._around.__exit__(None, None, None)
+
+
+def delayed_number(task: str) -> int:
+    """Which of the task's messages Redis has."""
+    kept = coordination.client().hget(coordination.key(delayed_messages.MESSAGES), task)
+    return int(TaskMessage.from_json(kept.decode().partition(" ")[2]).args[0])
+
+
+def test_what_is_delayed_is_sent_as_it_was_wanted_last() -> None:
+    run_state_machine_as_test(Delays, settings=SETTINGS)
+
+
+def test_the_machine_finds_that_a_rescheduled_message_is_removed() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        removes_what_was_rescheduled(patch)
+        with pytest.raises(AssertionError):
+            run_state_machine_as_test(Delays, settings=settings(SETTINGS, max_examples=400, phases=[Phase.generate]))
