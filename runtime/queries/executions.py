@@ -16,30 +16,6 @@ Kind = Literal["sql", "chart"]
 #: None (NULL) while it runs. `lost`: its worker or message was gone, and it was not finished. `retried`: another attempt follows.
 Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
 
-#: Times are UTC. `tenant` is empty for queries of no tenant. `attempt` counts from 1. `writes` is what the fence decided by:
-#: true where the statement may change data.
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE} (
-    kind text NOT NULL,
-    subject text NOT NULL,
-    attempt integer NOT NULL,
-    task_id text NOT NULL,
-    tenant text NOT NULL DEFAULT '',
-    queue text NOT NULL,
-    username text NOT NULL DEFAULT '',
-    database_name text NOT NULL DEFAULT '',
-    writes boolean NOT NULL DEFAULT false,
-    worker text NOT NULL,
-    submitted_at timestamptz,
-    started_at timestamptz NOT NULL DEFAULT now(),
-    ended_at timestamptz,
-    outcome text,
-    PRIMARY KEY (kind, subject, attempt)
-);
-CREATE INDEX IF NOT EXISTS {TABLE}_started_at ON {TABLE} (started_at);
-CREATE INDEX IF NOT EXISTS {TABLE}_running ON {TABLE} (kind, subject) WHERE ended_at IS NULL;
-"""
-
 #: An attempt that has no end, when a newer one (or its end from outside) is written.
 _OPEN = "kind = %s AND subject = %s AND ended_at IS NULL"
 

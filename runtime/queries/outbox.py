@@ -12,14 +12,6 @@ from typing import Any
 from runtime.broker.task_messages import TaskMessage
 
 TABLE = "superset_async_messages"
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE} (
-    query_id integer PRIMARY KEY,
-    message text NOT NULL,
-    sent_at timestamptz NOT NULL DEFAULT now(),
-    sent_again boolean NOT NULL DEFAULT false
-);
-"""
 
 
 def keep(connection: Any, query_id: int, message: TaskMessage) -> None:

@@ -26,9 +26,8 @@ from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
 from runtime.environment.steps import InitError
-from runtime.queries import executions, outbox
 from runtime.start.ready import prepared_step
-from runtime.superset import implementation, preparation
+from runtime.superset import preparation
 from topology.model import Topology
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
@@ -107,18 +106,23 @@ def look_at_existing(topology: Topology, env: Mapping[str, str], report: Report 
 
 @contextmanager
 def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
-    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done."""
+    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done.
+
+    The lock is a transaction's: behind a pooler in transaction mode one of a session would stay with a connection of the
+    pooler's, and nobody could give it back.
+    """
     import psycopg2
 
     password = stack_secrets.read(topology, env).postgres_password
     connection = psycopg2.connect(libpq(topology, password), application_name="superset-init")
     try:
-        connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
+            # The transaction waits while Superset works on connections of its own.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))
             if not cursor.fetchone()[0]:
                 say("another init is at work: waiting for it to end")
-                cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         yield
     finally:
         connection.close()
@@ -130,7 +134,7 @@ def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report
     if not password:
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     preparation.migrate(app, report)
-    preparation.make_tables(executions.SCHEMA, outbox.SCHEMA, implementation.INDEX)
+    preparation.migrate_own_tables(report)
     declare_queues(topology, env, report)
     preparation.sync_roles(app, report)
     preparation.ensure_admin(app, topology.admin_username, password, report)

@@ -22,6 +22,7 @@ from runtime.environment.metadata_database import connect_args, libpq
 from runtime.environment.process_topology import load_topology
 from runtime.environment.secrets import ConfigurationError
 from runtime.environment.steps import STEPS_TABLE
+from runtime.queries import migrations
 from topology.model import Topology
 
 #: Seconds to wait: a first init takes one or two minutes, a large migration longer. The pod then tries again.
@@ -43,6 +44,7 @@ def prepared_step() -> str:
     Those of earlier images stay, so that their pods still start while a new image rolls out.
     """
     parts = [packages.version(name) for name in ("apache-superset", "flask-appbuilder")]
+    parts.append(migrations.HEAD)
     parts.extend((Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in PREPARING)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return f"prepared {digest[:32]}"

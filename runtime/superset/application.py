@@ -15,10 +15,11 @@ from topology.commands import ROLE_ENV
 def extend(app: Any) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     # Not above: these lean on Superset, and the configuration names this function where there is none.
-    from runtime.superset import charts, submission, usage_api
+    from runtime.superset import charts, script_guard, submission, usage_api
 
     login_rate.limit(app)
     charts.install()
+    script_guard.install()
     if os.environ.get(ROLE_ENV) == "web":
         submission.install(app)
         usage_api.install(app)

@@ -33,10 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Key in a query's `extra`: the id of the task that was, or is about to be, sent for it. Synchronous queries have none.
 TASK_KEY = "superset_async_task"
-#: SQL that is true for a row of the query table that has not ended.
+#: SQL that is true for a row of the query table that has not ended; migration 0001 has an index of these.
 OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
-#: For the reaper, and for the bounds of a user, which ask the query table; its own indexes do not help.
-INDEX = f"CREATE INDEX IF NOT EXISTS superset_async_open_queries ON query (user_id) WHERE {OPEN}"
 
 
 def install() -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from runtime.environment import steps
 from runtime.environment.steps import InitError
+from runtime.queries import migrations
 from runtime.superset import application
 from runtime.superset.statement_timeout import engine_params
 from topology.model import AnalyticDatabase, Topology
@@ -218,10 +219,16 @@ def record(step: str, digest: str) -> None:
     db.session.commit()
 
 
-def make_tables(*statements: str) -> None:
-    """Execute these statements of SQL in the metadata database."""
+def migrate_own_tables(report: Report) -> bool:
+    """Bring this project's tables to this version; False where they were there already. InitError for those of a newer one."""
     from superset.extensions import db
 
-    for statement in statements:
-        db.session.connection().exec_driver_sql(statement)
+    try:
+        before = migrations.upgrade(db.session.connection())
+    except migrations.UnknownRevisionError as error:
+        raise InitError(str(error)) from None
     db.session.commit()
+    if before == migrations.HEAD:
+        return False
+    report(f"migrated this project's tables from {before or 'nothing'} to {migrations.HEAD}")
+    return True

@@ -13,6 +13,13 @@ from typing import Any
 PASSWORD = "for-this-test"
 #: Carol is of a tenant's role; Dave is of no tenant.
 NAMES = ("alice", "bob", "carol", "dave")
+#: What would let a session write, or run longer, in a database without DML.
+LIFTING = (
+    "SET default_transaction_read_only=off; COMMIT; SELECT 3 AS x INTO lifted",
+    "COMMIT; BEGIN READ WRITE; SELECT 1 AS a INTO lifted; COMMIT; SELECT 1",
+    "PREPARE d AS SELECT 1 AS a INTO lifted; EXECUTE d",
+    "SET statement_timeout=0; SELECT slow(60)",
+)
 
 
 def main() -> None:
@@ -49,6 +56,7 @@ def main() -> None:
     answer["warehouse"] = Browser(app, "dave", warehouse_id).follow("SELECT 2 AS two")
     answer["bob"] = bob.follow("SELECT 1 AS one")
     answer["slow"] = bob.follow("SELECT slow(8)")
+    answer["guarded"] = {sql: [bob.follow(sql), bob.submit(sql, asynchronous=False)] for sql in LIFTING}
     answer["usage"] = {
         "admin": bob.get("/api/v1/superset_async/usage?by=tenant&hours=2"),
         "wrong": bob.get("/api/v1/superset_async/usage?by=colour&hours=0"),
@@ -139,13 +147,13 @@ class Browser:
         token = self._client.get("/api/v1/security/csrf_token/", headers=self._headers).json["result"]
         self._headers["X-CSRFToken"] = token
 
-    def submit(self, sql: str, **headers: str) -> dict[str, Any]:
-        """Submit asynchronously: status, JSON and seconds."""
+    def submit(self, sql: str, *, asynchronous: bool = True, **headers: str) -> dict[str, Any]:
+        """Submit a query: status, JSON and seconds."""
         started = time.monotonic()
         body = {
             "database_id": self._database_id,
             "sql": sql,
-            "runAsync": True,
+            "runAsync": asynchronous,
             "client_id": f"{time.monotonic_ns() % 10**10}",
             "schema": "public",
         }
