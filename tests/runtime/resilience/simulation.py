@@ -9,6 +9,7 @@ drives the simulation decides what comes between two of them, and where a proces
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import sqlite3
@@ -18,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -39,8 +41,19 @@ from runtime.tenants.router import SQL_LAB_TASK
 #: Of the simulation: what may happen at one moment is decided step by step, then this passes.
 TICK = 0.5
 QUEUE = "q"
+MIGRATIONS = Path(executions.__file__).parent / "migrations/versions"
 PACE = reaper.Pace(every=10, apart=10, quiet=25, unsent=30, synchronous=600)
 BOUNDS = SimpleNamespace(max_retries=3, retry_backoff_seconds=8)
+
+
+def own_tables() -> list[str]:
+    """The SQL of all migrations, whose modules need Alembic, which Superset's environment has."""
+    found: list[str] = []
+    for path in sorted(MIGRATIONS.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STATEMENTS":
+                found += ast.literal_eval(node.value)
+    return found
 
 
 class KilledError(BaseException):
@@ -198,9 +211,11 @@ class World:
         self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._database.create_function("now", 0, lambda: self.now)
         self._database.create_function("to_timestamp", 1, lambda seconds: seconds)
-        for schema in (executions.SCHEMA, outbox.SCHEMA):
-            self._database.executescript(schema.replace("DEFAULT now()", "DEFAULT 0"))
-        self._database.execute("CREATE TABLE query (id integer primary key, status text, error text, writes int, at real)")
+        self._database.execute(
+            "CREATE TABLE query (id integer primary key, status text, error text, writes int, at real, user_id int)"
+        )
+        for statement in own_tables():
+            self._database.execute(statement.replace("DEFAULT now()", "DEFAULT 0"))
         self._broker, self._client = self._connection(0), self._connection(1)
         self._patch(patch)
         self.reaper = reaper.Reaper(Messages(self._broker, "", [QUEUE]), PACE, lambda: self.now)
@@ -259,7 +274,7 @@ class World:
     def submit(self, *, writes: bool) -> int:
         """A query's row, its copy and its message."""
         query_id = next(self._numbers)
-        self._database.execute("INSERT INTO query VALUES (?, 'pending', '', ?, ?)", (query_id, writes, self.now))
+        self._database.execute("INSERT INTO query VALUES (?, 'pending', '', ?, ?, 1)", (query_id, writes, self.now))
         task = TaskMessage(SQL_LAB_TASK, f"sql-{query_id}", [], {}, QUEUE, None, None, {})
         with self.transaction() as connection:
             outbox.keep(connection, query_id, task)
