@@ -123,7 +123,7 @@ class Cache(BaseCache):
         return self._lifetimes.state(found, time.time(), random.random())  # noqa: S311
 
     def _probe(self, scope: single_flight.Scope, name: str) -> Any:
-        found = self.store.look(name)
+        found = self.store.find(name)
         state = self._state(found.envelope) if scope.may_refresh else "fresh"
         if found.envelope is None or state == "gone":
             scope.missed = True
@@ -135,7 +135,7 @@ class Cache(BaseCache):
         return found.envelope.value
 
     def _compute_once(self, scope: single_flight.Scope, name: str) -> Any:
-        found = self.store.look(name)
+        found = self.store.find(name)
         state = self._state(found.envelope)
         if state == "fresh" and not found.claimed:
             return _value(found.envelope)

@@ -15,7 +15,7 @@ import json
 import sqlite3
 import threading
 import time as real_time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -560,7 +560,7 @@ class _Keepers:
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def world() -> Generator[World]:
     """A platform for one block."""
     with pytest.MonkeyPatch.context() as patch:
         made = World(patch)
