@@ -29,7 +29,7 @@ REFRESHED = "superset_async_cache_refreshed_total"
 LEASE_SECONDS = 5.0
 #: How long an outcome is there for those who have not asked for it yet.
 OUTCOME_SECONDS = 60
-#: One blocking call to Redis, and how often one who waits looks for the holder: shorter than a client's socket timeout.
+#: One blocking call to Redis, and how often one who waits checks that the holder lives: shorter than a client's socket timeout.
 SLICE_SECONDS = 0.5
 
 #: Outcomes. DONE: the value is stored. ALONE: there is one that could not be stored, so each computes for itself. AGAIN: it
@@ -126,7 +126,7 @@ def refreshed() -> None:
 class Scope:
     """One computation of one chart's data, from its question to the cache to its result or failure.
 
-    `probe`: it only looks; it neither waits nor computes. `may_refresh`: a probe may be told that there is nothing, so that
+    `probe`: it only asks; it neither waits nor computes. `may_refresh`: a probe may be told that there is nothing, so that
     its request has the value computed anew. `nested`: it is part of one that others may wait for.
     """
 

@@ -1,8 +1,8 @@
-"""Where Superset computes a chart's data: its look into the cache, its query and its storing become one `single_flight.scope`.
+"""Where Superset computes a chart's data: its question to the cache, its query and its storing become one `single_flight.scope`.
 
 As shipped (6.1) nothing joins identical computations: each request that finds nothing runs its query, and a result that
 cannot be stored is reported as done and then not found. Two methods are wrapped, because a cache's `get` and `set` alone do
-not see whether the caller only looks, and what became of a computation that stored nothing.
+not see whether the caller only asks, and what became of a computation that stored nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from topology.commands import ROLE_ENV
 
 logger = logging.getLogger(__name__)
 
-#: Attribute of flask.g with the identity of what this request's look did not find.
+#: Attribute of flask.g with the identity of what this request did not find.
 _MISSED = "superset_async_missed"
 #: Views that fetch a result that a job has announced: they are served whatever is there.
 _FETCHING = ("ChartDataRestApi.data_from_cache", "Superset.explore_json_data")
@@ -108,7 +108,7 @@ def _finish(scope: single_flight.Scope, error: str | None) -> None:
 
 
 def _may_refresh() -> bool:
-    """Whether a look of this request that finds nothing leads to a computation."""
+    """Whether it leads to a computation where this request finds nothing."""
     return has_request_context() and request.endpoint not in _FETCHING
 
 
@@ -148,7 +148,7 @@ def _remember(keys: list[str] | None) -> None:
 
 
 def missed() -> list[str] | None:
-    """The cache keys of the chart that this request's last look did not find, once; None where it did not look."""
+    """The cache keys of the chart that this request did not find last, once; None where it did not ask."""
     return cast("list[str] | None", g.pop(_MISSED, None))
 
 
