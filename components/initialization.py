@@ -20,7 +20,7 @@ from components.common import (
 from components.superset import Process, SupersetArgs, pod_template, secret_digest
 from runtime.queries import migrations
 from topology import commands
-from topology.model import Resources
+from topology.settings.resources import Resources
 
 #: It loads the same application as a web process, once, and holds no more.
 RESOURCES = Resources(

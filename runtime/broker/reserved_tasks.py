@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from runtime.broker import fork_safety
-from runtime.environment import coordination, counters
+from runtime.environment import coordination, counters, versions
 from runtime.environment.redis_clients import text
 from topology import metric_names
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "celery")
 
 PUBLISH_SECONDS = 5.0
 TTL_SECONDS = 20.0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+from runtime.environment.metadata_database import Connection
 
 #: One row for each step, with the digest of its input.
 STEPS_TABLE = "superset_async_steps"

@@ -7,7 +7,9 @@ metadata database, so they survive Redis; beat prunes them with Superset's own o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from runtime.environment.metadata_database import Connection
 
 TABLE = "superset_async_executions"
 
@@ -45,7 +47,7 @@ class Attempt:
     writes: bool
 
 
-def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
+def last(connection: Connection, kind: Kind, subject: str) -> Attempt | None:
     """The last attempt, None where there was none. `connection` is SQLAlchemy's, to the metadata database, here and below."""
     row = connection.exec_driver_sql(
         f"SELECT attempt, outcome, writes FROM {TABLE} WHERE kind = %s AND subject = %s ORDER BY attempt DESC LIMIT 1",
@@ -54,7 +56,7 @@ def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
     return Attempt(*row) if row else None
 
 
-def begin(connection: Any, execution: Execution, attempt: int) -> bool:
+def begin(connection: Connection, execution: Execution, attempt: int) -> bool:
     """Write that `attempt` runs; what ran before it is `lost`. False where another has written this attempt: nothing changes."""
     done = connection.exec_driver_sql(
         f"INSERT INTO {TABLE} (kind, subject, attempt, task_id, tenant, queue, username, database_name, writes, worker, "
@@ -82,7 +84,7 @@ def begin(connection: Any, execution: Execution, attempt: int) -> bool:
     return True
 
 
-def end(connection: Any, kind: Kind, subject: str, outcome: Outcome, attempt: int | None = None) -> bool:
+def end(connection: Connection, kind: Kind, subject: str, outcome: Outcome, attempt: int | None = None) -> bool:
     """Write how `attempt` ended, or, for whoever knows that no process executes it, the one that runs; False where none does.
 
     For `runtime.queries.final_states`, which ends the query with it.
@@ -94,7 +96,7 @@ def end(connection: Any, kind: Kind, subject: str, outcome: Outcome, attempt: in
     return bool(done.rowcount)
 
 
-def prune(connection: Any, days: int) -> int:
+def prune(connection: Connection, days: int) -> int:
     """Delete the rows that began more than `days` ago and have ended; how many."""
     done = connection.exec_driver_sql(
         f"DELETE FROM {TABLE} WHERE started_at < now() - make_interval(days => %s) AND ended_at IS NOT NULL", (days,)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
 
 from runtime.broker import fork_safety
 from runtime.broker.requests import WatchedRequest
@@ -41,7 +40,7 @@ class LostChildRequest(WatchedRequest):
         _later(self, _end_write if comes_again else lambda asked: _end(asked, query_tasks.LOST_READ, "lost"))
 
 
-def _bury(request: Any) -> None:
+def _bury(request: WatchedRequest) -> None:
     asked = query_tasks.of(request.task.name, request.args, request.kwargs)
     if asked is None or not request.worker_pid:
         return
@@ -73,7 +72,7 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="endings")
 
 
-def _later(request: Any, end: Callable[[query_tasks.Work], None]) -> None:
+def _later(request: WatchedRequest, end: Callable[[query_tasks.Work], None]) -> None:
     """Have `end` called outside of the event loop, which must not wait for a database."""
     asked = query_tasks.of(request.task.name, request.args, request.kwargs)
     if asked is not None:

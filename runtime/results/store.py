@@ -8,14 +8,16 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from redis import Redis
 
 from runtime.environment import counters, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.results.envelope import Envelope, RefusedError, opened, signing_secret, wrap
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
-from topology.model import Caching, Purpose, Topology
+from topology.model import Purpose, Topology
+from topology.settings.caching import Caching
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Found:
 class Store:
     """The values of one purpose."""
 
-    def __init__(self, client: Any, purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
+    def __init__(self, client: Redis[bytes], purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
         self.client = client
         self.prefix = prefix
         self._purpose: Purpose = purpose

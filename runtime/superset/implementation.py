@@ -21,13 +21,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from runtime.environment import metadata_database, versions
+from runtime.environment.metadata_database import Connection
 from runtime.queries import final_states, interfaces, query_tasks
 from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
 
 def install() -> None:
     """Have this process ask its Superset; UntestedVersionError for one of another version."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "sqlalchemy")
     metadata_database.use_pool_of(_pooled_engine)
     interfaces.use(interfaces.Superset(Identification(), Fence(), Ending()))
 

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.queries import session_guard, transient_errors
 from runtime.queries.final_states import ENDED_BY_DATABASE
 from topology.model import Tenant
+
+if TYPE_CHECKING:
+    from psycopg2 import extensions
+    from sqlalchemy.engine import URL
 
 #: Execution option of a database's engine (Superset: engine_params) that says this database's own limit, in seconds.
 OPTION = "statement_timeout_seconds"
@@ -60,7 +64,7 @@ class StatementTimeout:
     most_seconds: int
     working_for: Callable[[], Tenant | None] = field(default=lambda: None, repr=False)
 
-    def __call__(self, uri: Any, params: dict[str, Any], *_: object) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, uri: URL, params: dict[str, Any], *_: object) -> tuple[URL, dict[str, Any]]:
         """The connection's URL and engine parameters, with the limit in them where the engine has one."""
         tenant = self.working_for()
         seconds = self.seconds(params, tenant)
@@ -110,7 +114,7 @@ def ended_message(limit: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> type[Any]:
+def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> type[extensions.connection]:
     """A psycopg2 connection class whose statements have the limit, end with their client, and only read where that is said.
 
     All of that is set for one transaction, and anew before each statement: what a statement changes holds for no other one, and
@@ -125,14 +129,14 @@ def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> ty
         def execute(self, query: Any, vars: Any = None) -> None:
             if isinstance(query, str):
                 refuse(query)
-            self.connection.guard()
+            cast("Connection", self.connection).guard()
             try:
                 extensions.cursor.execute(self, query, vars)
             except psycopg2.errors.QueryCanceled as error:
                 # The same class is raised when a user stops the query.
                 if "statement timeout" not in str(error):
                     raise
-                raise psycopg2.errors.QueryCanceled(ended_message(self.connection.limit)) from error
+                raise psycopg2.errors.QueryCanceled(ended_message(cast("Connection", self.connection).limit)) from error
             except psycopg2.OperationalError as error:
                 if self.connection.closed:
                     time.sleep(STOP_SECONDS)

@@ -45,7 +45,7 @@ def redis_command(port: int, database: int, *words: str, user: str = "operator",
 def worker(prepared: Prepared) -> Iterator[None]:
     """The worker of Bob's tenant, with the very command that the platform starts."""
     log = prepared.services.folder / "worker.log"
-    command = commands.worker(prepared.topology, prepared.topology.pool("tenant-b"))
+    command = commands.worker(prepared.topology.pool("tenant-b"))
     with log.open("w") as output:
         process = subprocess.Popen(command, env=prepared.environment("worker"), cwd=PROJECT, stdout=output, stderr=output)
         try:
@@ -62,7 +62,7 @@ def worker(prepared: Prepared) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def live(prepared: Prepared, worker: None) -> dict[str, Any]:
-    return run_script("web_process.py", prepared.environment("web"))
+    return run_script("web_process", prepared.environment("web"))
 
 
 def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], prepared: Prepared) -> None:
