@@ -20,7 +20,7 @@ from runtime.broker.messages import Messages
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, leases, restarts
 from runtime.queries import deliveries, executions, final_states, reaper
-from tests.runtime.resilience.simulation import PACE, TICK, World, world
+from tests.runtime.queries.simulation import PACE, TICK, World, world
 
 WORKERS = ("w1@h", "w2@h")
 SETTINGS = settings(
