@@ -401,7 +401,7 @@ class Delays(RuleBasedStateMachine):
 
 def delayed_number(task: str) -> int:
     """Which of the task's messages Redis has."""
-    kept = coordination.client().hget(coordination.key(delayed_messages.MESSAGES), task)
+    kept: Any = coordination.client().hget(coordination.key(delayed_messages.MESSAGES), task)
     return int(TaskMessage.from_json(kept.decode().partition(" ")[2]).args[0])
 
 
