@@ -69,7 +69,7 @@ class Store:
         """The envelope of the full name `name`; None where there is none, or one that is refused."""
         return self._opened(name, self.client.get(name))
 
-    def look(self, name: str) -> Found:
+    def find(self, name: str) -> Found:
         """The same in one round trip with whether it is claimed."""
         sealed, claim = self.client.mget(name, name + CLAIM)
         return Found(self._opened(name, sealed), claim is not None)
