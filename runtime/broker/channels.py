@@ -13,6 +13,8 @@ taken of each. Here it asks those that a `QueueOrder` allows. A question (BRPOP)
 the queues of its beginning: one that was left out because it was at its bound, and is below it a moment later, would be heard
 only at the next question, so that a tenant of short queries could run no more than its bound each second. So the end of a task
 ends such a question at once, by a message to a list of the worker's own.
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations

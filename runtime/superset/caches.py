@@ -2,6 +2,10 @@
 
 As shipped (flask-caching 2.3.1, cachelib 0.13) both unpickle whatever Redis has, and behind Sentinel the caches read from
 replicas, which lag: a chart that a worker has just stored was not always found. Imported only inside Superset.
+
+Replaces the classes that CACHE_TYPE and RESULTS_BACKEND name: `flask_caching.backends.base.BaseCache` is subclassed, and
+Superset's `results_backend_manager` gets an object like cachelib's (read and tested with Superset 6.1.0 and flask-caching
+2.3.1; no upstream issue known).
 """
 
 from __future__ import annotations

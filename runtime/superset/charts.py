@@ -3,6 +3,9 @@
 As shipped (6.1) nothing joins identical computations: each request that finds nothing runs its query, and a result that
 cannot be stored is reported as done and then not found. Two methods are wrapped, because a cache's `get` and `set` alone do
 not see whether the caller only asks, and what became of a computation that stored nothing.
+
+Replaces `get_df_payload` of `superset.common.query_context_processor.QueryContextProcessor` and of `superset.viz.BaseViz`,
+and writes a chart's form through `superset.extensions.cache_manager` (read and tested with 6.1.0; no upstream issue known).
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ by hook what changes.
 
 Leans on the columns of the tables query, dbs, tables and ab_user, on `superset.sql_lab.cancel_query`, and on
 `superset.async_events` (read and tested with 6.1.0).
+
+Superset 7's pull requests are 43407, 43424, 43429 and 43627 for charts, and 43928 for SQL Lab.
 """
 
 from __future__ import annotations

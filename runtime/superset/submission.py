@@ -4,6 +4,10 @@ As shipped (Superset 6.1) queues have no end, a query that the broker refused st
 rolled back over the `failed` that Superset writes), a pending one cannot be stopped, and the caller gets a 500. Here a
 submission is refused with 429 beyond the stack's bounds and with 503 where the broker does not take it, both in the shape of
 Superset's errors; and each task's id says whose it is, so that the reaper can tell where its message is.
+
+Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, `QueryDAO.stop_query`,
+and the tasks of asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto
+its Global Task Framework (its pull request 43928).
 """
 
 from __future__ import annotations
