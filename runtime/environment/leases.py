@@ -235,7 +235,7 @@ class Keeper:
             return
         results: list[Any]
         try:
-            results = _renew_each(kept)
+            results: list[Any] = _renew_each(kept)
         except Exception as error:
             results = [error] * len(kept)
         for lease, result in zip(kept, results, strict=True):

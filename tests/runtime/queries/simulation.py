@@ -147,8 +147,8 @@ class Connection:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def exec_driver_sql(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        return self._database.execute(sql.replace("%s", "?"), tuple(parameters))
+    def exec_driver_sql(self, statement: str, parameters: Any = ()) -> Any:
+        return self._database.execute(statement.replace("%s", "?"), tuple(parameters))
 
 
 @dataclass

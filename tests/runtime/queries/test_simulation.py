@@ -401,7 +401,8 @@ class Delays(RuleBasedStateMachine):
 
 def delayed_number(task: str) -> int:
     """Which of the task's messages Redis has."""
-    kept: Any = coordination.client().hget(coordination.key(delayed_messages.MESSAGES), task)
+    client: Any = coordination.client()
+    kept = client.hget(coordination.key(delayed_messages.MESSAGES), task)
     return int(TaskMessage.from_json(kept.decode().partition(" ")[2]).args[0])
 
 
