@@ -108,6 +108,10 @@ class Runs:
             errors["not ended when the run was"] = unfinished
         return Outcome(side.name, figures, errors, measure.foreign_share(before, after, self._cores), len(samples))
 
+    def generate(self, side: Side, cell: Cell, queries: int) -> Answer:
+        """So many queries without thinking, and without measuring the side."""
+        return _generate(self.task(side, cell, queries), lambda _: None)
+
     def _lost(self, side: Side, samples: Sequence[Sample]) -> dict[str, float]:
         ids = ",".join(f"'{sample.client_id}'" for sample in samples)
         if not ids:
@@ -122,7 +126,7 @@ class Runs:
     def count(self, side: Side, cell: Cell) -> dict[str, dict[str, float]]:
         """What one query costs in statements and commands, with nobody else there."""
         alone = Cell(cell.workload, 1, 0.0, cell.polling, cell.poll_seconds, cell.delay_ms)
-        busy = counting.count(side, lambda: _generate(self.task(side, alone, COUNTED_QUERIES), lambda _: None))
+        busy = counting.count(side, lambda: self.generate(side, alone, COUNTED_QUERIES))
         idle = counting.count(side, lambda: time.sleep(self._schedule.count / 2))
         return counting.per_query(busy, idle, COUNTED_QUERIES)
 

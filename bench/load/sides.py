@@ -45,6 +45,8 @@ person = ["--username", "admin", "--firstname", "a", "--lastname", "b", "--email
 sys.argv = ["superset", "fab", "create-admin", *person, "--password", sys.stdin.readline().strip()]
 superset()
 """
+#: The longest that a web tier may take to start; ten processes on two busy cores take minutes.
+START_SECONDS = 600
 #: Who floods in `tenants`; the administrator is the one who is measured.
 FLOODER = "flooder"
 #: Of this project, on one machine: a worker of the pool's own concurrency, and a queue for each tenant.
@@ -436,7 +438,7 @@ class StockSide(Side):
             if tier in tiers:
                 named = {**environment, "PGAPPNAME": f"superset-{tier}"}
                 self._spawn(tier, [str(programs / command[0]), *command[1:]], named)
-        if "web" in tiers and not wait_until(lambda: _healthy(f"http://127.0.0.1:{self._ports.web}"), 180, 0.5):
+        if "web" in tiers and not wait_until(lambda: _healthy(f"http://127.0.0.1:{self._ports.web}"), START_SECONDS, 0.5):
             raise SideError(f"{self.name}: the web tier did not start; see {self._folder / 'web.log'}")
 
     def _register_database(self, session: Session) -> int:
