@@ -11,7 +11,7 @@ from sizing.constants import MEASURED
 from sizing.load import HOUR, Load, QueryClass
 from sizing.queueing import Service, Stream, merged, slots_needed, wait_quantile
 from topology.connection_budget import connections_needed
-from topology.model import TopologyName
+from topology.model import Resources, TopologyName
 from topology.plan import plan
 from topology.presets import merge, settings_of
 from topology.quantities import GIB, MIB, parse_memory
@@ -91,6 +91,8 @@ def recommend(load: Load, topology: TopologyName | None = None, base: Mapping[st
     config = merge(base or {"platform": "kubernetes"}, sizes)
     planned = plan("sized", config)
     connections = connections_needed(planned.celery, planned.pools, planned.web)
+    config = merge(config, {"postgres": {"resources": _postgres_memory(connections, planned.postgres.resources)}})
+    planned = plan("sized", config)
     rates = planned.rates
     busy = load.busy_hours / 24
     workers = sum(pool.max_workers * busy + pool.min_workers * (1 - busy) for pool in pools)
@@ -175,6 +177,15 @@ def _redis(maxmemory: int) -> dict[str, Any]:
         "maxmemory": _size(maxmemory),
         "volume_size": _size(volume),
         "resources": {"memory_request": _size(limit), "memory_limit": _size(limit)},
+    }
+
+
+def _postgres_memory(connections: int, now: Resources) -> dict[str, str]:
+    """Connections hold at most half of the server's memory; the rest is for what they read."""
+    needed = _rounded(2 * connections * MEASURED.connection_bytes, GIB)
+    return {
+        "memory_request": _size(max(now.memory_request_bytes, needed)),
+        "memory_limit": _size(max(now.memory_limit_bytes, needed)),
     }
 
 
@@ -274,7 +285,7 @@ def _limits(
         ),
         Limit(
             "cache, memory",
-            int(str(parse_memory(caches["maxmemory"]))) * 0.75 / max(1, _cache_bytes(load) * 0.75),
+            int(str(parse_memory(caches["maxmemory"]))) / (_cache_bytes(load) * 3 / 4),
             "raise redis.cache.maxmemory, keep results for less long, or spill large ones to a volume",
         ),
     ]
