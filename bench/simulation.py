@@ -12,6 +12,7 @@ import argparse
 import math
 import random
 import statistics
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,35 +147,35 @@ def day(
     """
     dice = random.Random(seed)
     environment: Any = simpy.Environment()
-    queue: list[tuple[float, Service]] = []
+    queue: deque[tuple[float, Service]] = deque()
     running = 0
     workers = started = rules.min_workers
     waited: list[float] = []
     series: list[tuple[float, int, int]] = []
     hours_paid = 0.0
     cpu_of_slot = MEASURED.worker_cpu_seconds / merged(streams).service.mean
-    top = 5.1 * peak
 
     def dispatch() -> None:
         nonlocal running
         while queue and running < started * concurrency:
-            came, service = queue.pop(0)
+            came, service = queue.popleft()
             waited.append(environment.now - came)
             running += 1
-            environment.process(serve(service))
+            environment.timeout(drawn(service, dice)).callbacks.append(served)
 
-    def serve(service: Service) -> Generator[Any, Any, None]:
+    def served(_: object) -> None:
         nonlocal running
-        yield environment.timeout(drawn(service, dice))
         running -= 1
         dispatch()
 
     def arrive() -> Generator[Any, Any, None]:
         weights = [stream.rate for stream in streams]
         while environment.now < hours * HOUR:
-            yield environment.timeout(dice.expovariate(top))
-            # Thinning: arrivals at the highest rate, of which the curve's share is kept.
-            if dice.random() * top < peak * curve(environment.now / HOUR % 24):
+            # The rate is that of the minute; what would come after its end is drawn anew, which changes nothing (memoryless).
+            pause = dice.expovariate(peak * curve(environment.now / HOUR % 24))
+            left = 60.0 - environment.now % 60.0
+            yield environment.timeout(min(pause, left))
+            if pause < left:
                 queue.append((environment.now, dice.choices(streams, weights)[0].service))
                 dispatch()
 
@@ -207,9 +208,9 @@ def day(
     return Day(percentile(waited, 0.95) or 0.0, max(waited, default=0.0), hours_paid, max(it for _, it, _ in series), tuple(series))
 
 
-#: The pool of the presets under a load that needs about ten workers of four in its busiest hour.
-POOL_STREAMS = (Stream(0.9, SHORT), Stream(0.1, MEDIUM), Stream(0.005, LONG))
-POOL_PEAK = 25.0
+#: The pool of the presets under 3 queries a second in its busiest hour, which keep 13 of its slots busy.
+POOL_STREAMS = (Stream(0.6, SHORT), Stream(0.35, MEDIUM), Stream(0.04, LONG))
+POOL_PEAK = 3.0
 TARGETS, WINDOWS = (4, 8, 16, 50), (60.0, 300.0, 900.0)
 
 

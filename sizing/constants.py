@@ -29,9 +29,9 @@ class Constants:
     sql_result_bytes: int = 73_000
     chart_result_bytes: int = 25_400
     #: `python -m bench.footprints`: a message on the broker, a query in the metadata database, a PostgreSQL connection's own memory.
-    message_bytes: int = 4000
-    metadata_bytes: int = 3000
-    connection_bytes: int = 5000000
+    message_bytes: int = 1_301
+    metadata_bytes: int = 3_140
+    connection_bytes: int = 2_531_000
     #: An AOF rewrite beside a snapshot, times maxmemory (docs/measurements.md).
     redis_volume_factor: float = 4.4
 

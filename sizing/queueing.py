@@ -16,11 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 #: A stream is a slow one where its mean is as many times that of all faster ones.
 SLOW = 6.0
 #: Waits are found to this share of themselves.
 _PRECISION = 1e-3
+#: States of slow queries that are less likely than this are left out.
+_NEGLIGIBLE = 1e-12
+#: What one look at a load asks for again and again: the same few slots left, for the same streams.
+_remembered = lru_cache(maxsize=50_000)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def merged(streams: Sequence[Stream]) -> Stream:
     return Stream(rate, Service(mean, math.sqrt(max(0.0, second / mean**2 - 1))))
 
 
+@_remembered
 def waiting_probability(slots: int, offered: float) -> float:
     """Erlang C: the share of arrivals that find all `slots` busy, where `offered` Erlang arrive; 1 when overloaded."""
     if offered >= slots:
@@ -106,7 +112,7 @@ def slots_needed(streams: Sequence[Stream], share: float, wait: float, utilizati
     return slots
 
 
-def _by_time_scale(streams: Sequence[Stream]) -> list[Stream]:
+def _by_time_scale(streams: Sequence[Stream]) -> tuple[Stream, ...]:
     """Groups of streams, fastest first, each far slower than the ones before it together."""
     groups: list[list[Stream]] = []
     for stream in sorted(streams, key=lambda it: it.service.mean):
@@ -115,10 +121,10 @@ def _by_time_scale(streams: Sequence[Stream]) -> list[Stream]:
             groups.append([stream])
         else:
             groups[-1].append(stream)
-    return [merged(group) for group in groups]
+    return tuple(merged(group) for group in groups)
 
 
-def _tail(slots: int, whole: Stream, groups: Sequence[Stream], wait: float) -> float:
+def _tail(slots: int, whole: Stream, groups: tuple[Stream, ...], wait: float) -> float:
     return min(_one_queue(slots, whole, wait), _taken_apart(slots, groups, wait))
 
 
@@ -130,7 +136,8 @@ def _one_queue(slots: int, stream: Stream, wait: float) -> float:
     return waiting * math.exp(-wait * waiting / mean) if mean > 0 else 0.0
 
 
-def _taken_apart(slots: int, groups: Sequence[Stream], wait: float) -> float:
+@_remembered
+def _taken_apart(slots: int, groups: tuple[Stream, ...], wait: float) -> float:
     """The slowest group has what the others leave it on average; the others have what it leaves them at the moment."""
     *faster, slowest = groups
     if not faster:
@@ -141,11 +148,15 @@ def _taken_apart(slots: int, groups: Sequence[Stream], wait: float) -> float:
         return 1.0
     filled = _waiting_probability_between(left, slowest.offered)
     until = slowest.service.mean * (1 + slowest.service.cv**2) / 2 / (left - slowest.offered)
-    state, total, weighted = 1.0, 0.0, 0.0
-    for busy in range(math.ceil(left)):
-        state *= slowest.offered / busy if busy else 1.0
-        total += state
-        weighted += state * _taken_apart(slots - busy, faster, wait)
+    states = [
+        math.exp(busy * math.log(slowest.offered) - math.lgamma(busy + 1) - slowest.offered) for busy in range(math.ceil(left))
+    ]
+    total = sum(states)
+    weighted = sum(
+        state * _taken_apart(slots - busy, tuple(faster), wait)
+        for busy, state in enumerate(states)
+        if state > _NEGLIGIBLE * total
+    )
     return filled * math.exp(-wait / until) + (1 - filled) * weighted / total
 
 

@@ -21,6 +21,7 @@ class Forward(asyncio.Protocol):
         self.delay = delay
         self.transport: asyncio.Transport | None = None
         self.peer: Forward | None = None
+        self._ended = False
         self._early: list[bytes] = []
         self._under_way: deque[bytes] = deque()
 
@@ -55,6 +56,21 @@ class Forward(asyncio.Protocol):
         """Write to this end, unless it is gone."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """This end sends no more, and may still receive: pass that on, after what is under way; the last one closes both."""
+        self._ended = True
+        asyncio.get_running_loop().call_later(self.delay, self._pass_end_on)
+        return True
+
+    def _pass_end_on(self) -> None:
+        if self.peer is None or self.peer.transport is None or self.transport is None:
+            return
+        if self.peer._ended:
+            self.peer.transport.close()
+            self.transport.close()
+        elif not self.peer.transport.is_closing():
+            self.peer.transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the other end too, after what is on its way."""
