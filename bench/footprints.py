@@ -1,4 +1,5 @@
-"""`python -m bench.footprints [--queries 300]`: bytes that one query leaves on the broker, in the metadata database and in a connection.
+"""`python -m bench.footprints [--queries 300]`: bytes that one query leaves on the broker, in the metadata database and in a
+connection.
 
 They are counts and not times, so a busy machine changes nothing. `sizing/constants.py` has what this printed.
 """
@@ -56,7 +57,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     arguments = parser.parse_args()
     console = Console()
-    with World({"topology": "minimal", "resilience": {"max_queued": 5000, "max_in_flight_per_user": 5000}}, console.print) as world:
+    with World(
+        {"topology": "minimal", "resilience": {"max_queued": 5000, "max_in_flight_per_user": 5000}}, console.print
+    ) as world:
         for name, value in measure(world, arguments.queries).items():
             console.print(f"{name}: {value:.0f}", highlight=False)
 

@@ -1,7 +1,8 @@
 """Pools simulated with simpy: the queueing model beside what it approximates, and the autoscaler over a day.
 
     python -m bench.simulation model        P95 of the wait: model against simulation, for loads of three kinds
-    python -m bench.simulation autoscaler   a day's curve and a Monday's burst: P95 of the wait against worker-hours, by target and window
+    python -m bench.simulation autoscaler   a day's curve and a Monday's burst: P95 of the wait against worker-hours, by
+    target and window
 
 Simulated time has nothing to do with this machine's: a figure is the same on a busy one. Seeds are fixed.
 """
@@ -42,9 +43,7 @@ def drawn(service: Service, dice: random.Random) -> float:
 
 
 def waits(slots: int, streams: Sequence[Stream], arrivals: int, seed: int) -> list[float]:
-    """Seconds that each of `arrivals` waited in one queue before `slots`, from an empty start whose first tenth is left out.
-
-"""
+    """Seconds that each of `arrivals` waited in one queue before `slots`, from an empty start whose first tenth is left out."""
     dice = random.Random(seed)
     environment: Any = simpy.Environment()
     pool: Any = simpy.Resource(environment, slots)
@@ -87,8 +86,8 @@ CASES = (
 
 @dataclass(frozen=True)
 class Checked:
-    """A case with the slots that the model gives it, and the fewest that the simulation needs: P95 of the wait with the model's slots
-    by the model and by the simulation's runs, in seconds."""
+    """A case with the slots that the model gives it, and the fewest that the simulation needs: P95 of the wait with the
+    model's slots by the model and by the simulation's runs, in seconds."""
 
     name: str
     slots: int
@@ -98,7 +97,8 @@ class Checked:
 
 
 def check(case: Case, arrivals: int, runs: int) -> Checked:
-    """Size `case` as the recommendation does, and simulate it `runs` times; then with ever fewer slots, until its objective is missed."""
+    """Size `case` as the recommendation does, and simulate it `runs` times; then with ever fewer slots, until its objective
+    is missed."""
     slots = slots_needed(case.streams, 0.95, case.wait, MEASURED.utilization)
 
     def simulated(number: int) -> tuple[float, ...]:
@@ -132,11 +132,12 @@ def monday(hour: float) -> float:
     return weekday(hour) + (4.0 if 9 <= hour < 9 + 1 / 6 else 0.0)
 
 
-def day(
+def day(  # noqa: PLR0915 one world of processes that share what they change
     rules: Rules,
     curve: Callable[[float], float],
     peak: float,
     streams: Sequence[Stream],
+    *,
     concurrency: int,
     seed: int,
     hours: float = 24.0,
@@ -205,7 +206,9 @@ def day(
     environment.process(arrive())
     environment.process(scale())
     environment.run()
-    return Day(percentile(waited, 0.95) or 0.0, max(waited, default=0.0), hours_paid, max(it for _, it, _ in series), tuple(series))
+    return Day(
+        percentile(waited, 0.95) or 0.0, max(waited, default=0.0), hours_paid, max(it for _, it, _ in series), tuple(series)
+    )
 
 
 #: The pool of the presets under 3 queries a second in its busiest hour, which keep 13 of its slots busy.
@@ -225,7 +228,13 @@ def days(targets: Sequence[int], windows: Sequence[float], hours: float = 24.0) 
     ]
     return {
         (name, target, window): day(
-            replace(base, queued_per_worker=target, window=window), curve, POOL_PEAK, POOL_STREAMS, 4, 1, hours
+            replace(base, queued_per_worker=target, window=window),
+            curve,
+            POOL_PEAK,
+            POOL_STREAMS,
+            concurrency=4,
+            seed=1,
+            hours=hours,
         )
         for name, curve, target, window in track(grid, description="days")
     }
@@ -253,7 +262,14 @@ def plot_days(found: dict[tuple[str, int, float], Day], folder: Path) -> Path:
 
 
 def _show_model(console: Console, arrivals: int, runs: int) -> None:
-    heads = ("load", "wait allowed s", "slots, model", "slots, simulation", "P95 with the model's slots: model s", "simulation s")
+    heads = (
+        "load",
+        "wait allowed s",
+        "slots, model",
+        "slots, simulation",
+        "P95 with the model's slots: model s",
+        "simulation s",
+    )
     console.print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for case in CASES:
         found = check(case, arrivals, runs)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 import yaml
@@ -57,13 +57,19 @@ def size(
     load: Annotated[Path | None, typer.Option("--load", help="YAML file of a load; --example prints one")] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="stack of a platform on this machine, or a CSV file of executions (--sql prints its query)"),
+        typer.Option(
+            "--from", help="stack of a platform on this machine, or a CSV file of executions (--sql prints its query)"
+        ),
     ] = None,
     days: Annotated[int, typer.Option("--days", min=1, max=366, help="of how many days until now, with --from")] = 14,
-    wait_p95: Annotated[float, typer.Option("--wait-p95", min=0.01, help="with --from: seconds that 95 of 100 may wait")] = 2.0,
+    wait_p95: Annotated[
+        float, typer.Option("--wait-p95", min=0.01, help="with --from: seconds that 95 of 100 may wait")
+    ] = 2.0,
     topology: Annotated[str | None, typer.Option("--topology", help="default: what the load and its tenants need")] = None,
     base: Annotated[str | None, typer.Option("--base", help="stack of which all but the sizes is kept")] = None,
-    write: Annotated[str | None, typer.Option("--write", help="write stacks/Pulumi.WRITE.yaml, which must not exist")] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", help="write stacks/Pulumi.WRITE.yaml, which must not exist")
+    ] = None,
     grow: Annotated[str, typer.Option("--grow", help="also what as many times the load needs")] = "10",
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
     example: Annotated[bool, typer.Option("--example", help="print a load file, and nothing else")] = False,
@@ -122,7 +128,9 @@ def executions(text: str, where: str) -> Iterator[Executed]:
     """The executions in CSV with a header; LoadError for other columns or a row that has no times."""
     rows = csv.DictReader(text.splitlines())
     if tuple(rows.fieldnames or ()) != COLUMNS:
-        raise LoadError(f"{where}: columns = {rows.fieldnames}: must be {', '.join(COLUMNS)}. Export it with the query of --sql")
+        raise LoadError(
+            f"{where}: columns = {rows.fieldnames}: must be {', '.join(COLUMNS)}. Export it with the query of --sql"
+        )
     for number, row in enumerate(rows, 2):
         try:
             times = [float(row[name]) for name in COLUMNS[3:]]
@@ -137,8 +145,8 @@ def _of_local(stack: str, days: int) -> str:
     topology = folder.read_topology()
     if topology is None:
         raise SizeError(
-            f"--from {stack}: there is no platform of that stack on this machine, and no file of that name that ends in .csv. For a "
-            "cluster: run the query of --sql with psql --csv against its metadata database, and give the file"
+            f"--from {stack}: there is no platform of that stack on this machine, and no file of that name that ends in .csv. "
+            "For a cluster: run the query of --sql with psql --csv against its metadata database, and give the file"
         )
     secrets = ensure_secrets(folder, topology)
     server = topology.postgres
@@ -149,11 +157,10 @@ def _of_local(stack: str, days: int) -> str:
 def _topology(name: str | None) -> TopologyName | None:
     if name is None:
         return None
-    known: tuple[TopologyName, ...] = ("minimal", "enterprise", "high-throughput", "multi-tenant")
-    found = next((it for it in known if it == name), None)
-    if found is None:
+    known = get_args(TopologyName)
+    if name not in known:
         raise SizeError(f"--topology {name}: must be one of {', '.join(known)}")
-    return found
+    return cast(TopologyName, name)
 
 
 def _factors(text: str) -> list[float]:
@@ -213,7 +220,10 @@ def _show(found: Recommendation, out: Console) -> None:
         ("web", f"up to {found.web_replicas} pods"),
         ("broker", f"{format_memory(found.broker_bytes)} of messages at most"),
         ("cache", f"{found.cache_bytes / 2**20:.0f} MiB of results"),
-        ("PostgreSQL", f"{found.postgres_cores:.2f} cores, {found.connections} connections, {format_memory(found.postgres_volume)}"),
+        (
+            "PostgreSQL",
+            f"{found.postgres_cores:.2f} cores, {found.connections} connections, {format_memory(found.postgres_volume)}",
+        ),
         ("cost", f"{found.monthly_cost:,.0f} {found.currency} a month at the stack's rates"),
     ):
         out.print(f"{name}: {value}", highlight=False)

@@ -1,7 +1,8 @@
 """What a scaler decides, as KEDA and the HPA behind it do: the desired number of workers, and how fast it may change. Pure.
 
-The HPA takes the larger of what messages and processor time ask for, tolerates a tenth of deviation, grows by at most 100 % or 2 workers in 30 s,
-and shrinks by one worker in 60 s once nothing asked for more during the window: `components/autoscaler.py` writes these rules.
+The HPA takes the larger of what messages and processor time ask for, tolerates a tenth of deviation, grows by at most 100 %
+or 2 workers in 30 s, and shrinks by one worker in 60 s once nothing asked for more during the window:
+`components/autoscaler.py` writes these rules.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Rules:
-    """What a pool is scaled by. Seconds, except `queued_per_worker` (messages waiting or running) and `cpu_target` (a share of the
-    request). `decide_every`: the HPA's own period; `look_every`: how often KEDA asks the broker."""
+    """What a pool is scaled by. Seconds, except `queued_per_worker` (messages waiting or running) and `cpu_target` (a share
+    of the request). `decide_every`: the HPA's own period; `look_every`: how often KEDA asks the broker."""
 
     min_workers: int
     max_workers: int

@@ -1,7 +1,7 @@
 """What one query, one slot and one connection cost, as measured; every number of the model that is not the reader's own.
 
-All of Superset 6.1 with this project on 2 cores of Debian 12, Python 3.11; the command that measures each is beside it. Processor times
-are the upper ends of what quiet runs showed, so that a recommendation is not too small.
+All of Superset 6.1 with this project on 2 cores of Debian 12, Python 3.11; the command that measures each is beside it.
+Processor times are the upper ends of what quiet runs showed, so that a recommendation is not too small.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ class Constants:
     utilization: float = 0.70
     #: A worker's child under work, with what it shares: the limit at which the presets replace it.
     child_bytes: int = 433_000_000
-    #: A stored result of 1 000 rows × 10 columns: SQL Lab's (zlib), and a chart's (zstd). `bench/codecs.py`, `make bench … --once`.
+    #: A stored result of 1 000 rows × 10 columns: SQL Lab's (zlib), and a chart's (zstd). `bench/codecs.py`, `make bench …
+    #: --once`.
     sql_result_bytes: int = 73_000
     chart_result_bytes: int = 25_400
-    #: `python -m bench.footprints`: a message on the broker, a query in the metadata database, a PostgreSQL connection's own memory.
+    #: `python -m bench.footprints`: a message on the broker, a query in the metadata database, a PostgreSQL connection's own
+    #: memory.
     message_bytes: int = 1_301
     metadata_bytes: int = 3_140
     connection_bytes: int = 2_531_000

@@ -68,8 +68,8 @@ def changes(found: Recommendation, rate: float) -> list[str]:
     wanted: list[str] = []
     if found.postgres_cores > LARGEST_SERVER_CORES:
         wanted.append(
-            f"the metadata needs {found.postgres_cores:.0f} cores, more than one server has: a stack for each group of teams, or cheaper "
-            "status requests first (read replicas do not help: submissions and states are writes)"
+            f"the metadata needs {found.postgres_cores:.0f} cores, more than one server has: a stack for each group of teams, "
+            "or cheaper status requests first (read replicas do not help: submissions and states are writes)"
         )
     elif found.postgres_cores > OWN_SERVER_CORES:
         wanted.append(f"a server of its own for the metadata, {found.postgres_cores:.0f} cores (postgres.kind: existing)")

@@ -33,8 +33,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class QueryClass(_Part):
-    """Queries of one kind. `per_hour`: in the busiest hour. `seconds`: mean in the database. `variation`: standard deviation of that,
-    divided by the mean. `tenant`: whose pool they go to; None: the default one."""
+    """Queries of one kind. `per_hour`: in the busiest hour. `seconds`: mean in the database. `variation`: standard deviation
+    of that, divided by the mean. `tenant`: whose pool they go to; None: the default one."""
 
     name: str
     kind: Literal["sql", "chart"] = "sql"
@@ -64,8 +64,9 @@ class QueryClass(_Part):
 
 
 class Load(_Part):
-    """All classes. `wait_p95`: seconds that 95 of 100 queries may wait in the queue in the busiest hour. `busy_hours`: how many hours
-    of a day are like the busiest one; in the others a tenth of it is assumed. `tenants`: how each is recognised, as in a stack file."""
+    """All classes. `wait_p95`: seconds that 95 of 100 queries may wait in the queue in the busiest hour. `busy_hours`: how
+    many hours of a day are like the busiest one; in the others a tenth of it is assumed. `tenants`: how each is recognised,
+    as in a stack file."""
 
     users: Annotated[int, Field(ge=1)]
     classes: Annotated[tuple[QueryClass, ...], Field(min_length=1, strict=False)]
@@ -89,8 +90,8 @@ def read(content: object, where: str) -> Load:
     named = {it.tenant for it in load.classes if it.tenant}
     if missing := sorted(named - load.tenants.keys()):
         raise LoadError(
-            f"{where}: tenants = {sorted(load.tenants)}: {', '.join(missing)} of the classes are not among them. Say by what each is "
-            "recognised, as in a stack file: tenants: {" + missing[0] + ": {roles: [Finance]}}"
+            f"{where}: tenants = {sorted(load.tenants)}: {', '.join(missing)} of the classes are not among them. Say by what each "
+            "is recognised, as in a stack file: tenants: {" + missing[0] + ": {roles: [Finance]}}"
         )
     return load
 
@@ -108,10 +109,13 @@ class Executed:
 
 
 def observed(rows: Iterable[Executed], wait_p95: float, tenants: Mapping[str, dict[str, Any]]) -> Load:
-    """The load that `rows` were: the busiest hour's rates, in classes by duration; LoadError where there is nothing to learn from."""
+    """The load that `rows` were: the busiest hour's rates, in classes by duration; LoadError where there is nothing to learn
+    from."""
     found = sorted(rows, key=lambda row: row.submitted)
     if not found:
-        raise LoadError("no execution has ended in that time: there is nothing to learn a load from. Give a load file instead")
+        raise LoadError(
+            "no execution has ended in that time: there is nothing to learn a load from. Give a load file instead"
+        )
     hours = Counter(int(row.submitted // HOUR) for row in found)
     busiest = max(hours, key=lambda hour: (hours[hour], hour))
     by_day: dict[int, Counter[int]] = {}
@@ -142,6 +146,6 @@ def observed(rows: Iterable[Executed], wait_p95: float, tenants: Mapping[str, di
         users=len({row.username for row in found}),
         classes=tuple(classes),
         wait_p95=wait_p95,
-        busy_hours=max(1, max(like_it)),
+        busy_hours=max(1, *like_it),
         tenants=dict(tenants),
     )

@@ -2,11 +2,11 @@
 
 Two approximations, of which the smaller one is taken, since both err upwards where they err much:
 
-- All streams as one M/G/c queue: the probability of waiting is Erlang C's, the mean wait that of M/M/c times (1 + cv²) / 2 (Lee and
-  Longton), and a wait's tail is exponential, as it is exactly in M/M/c. It overstates the wait of many short queries beside a
-  few long ones: most of the mixture's variation is of queries that seldom fill the pool together.
-- Streams of far longer durations taken apart (time-scale decomposition): they change so slowly that the others see a fixed number of
-  slots left, and that number is random.
+- All streams as one M/G/c queue: the probability of waiting is Erlang C's, the mean wait that of M/M/c times (1 + cv²) / 2
+  (Lee and Longton), and a wait's tail is exponential, as it is exactly in M/M/c. It overstates the wait of many short queries
+  beside a few long ones: most of the mixture's variation is of queries that seldom fill the pool together.
+- Streams of far longer durations taken apart (time-scale decomposition): they change so slowly that the others see a fixed
+  number of slots left, and that number is random.
 
 `python -m bench.simulation model` shows the model beside a simulation, and how many slots it gives too many.
 """
@@ -37,7 +37,9 @@ class Service:
 
     def __post_init__(self) -> None:
         if not (self.mean > 0 and self.cv >= 0):
-            raise ValueError(f"a service time needs a mean above 0 and a variation of at least 0, not {self.mean}, {self.cv}")
+            raise ValueError(
+                f"a service time needs a mean above 0 and a variation of at least 0, not {self.mean}, {self.cv}"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def wait_quantile(slots: int, streams: Sequence[Stream], share: float) -> float:
 
 
 def slots_needed(streams: Sequence[Stream], share: float, wait: float, utilization: float) -> int:
-    """The fewest slots that are busy for at most `utilization` of the time, and in which `share` of arrivals wait at most `wait`."""
+    """The fewest slots in which `share` of arrivals wait at most `wait`, busy for at most `utilization` of the time."""
     slots = max(1, math.ceil(sum(stream.offered for stream in streams) / utilization - 1e-9))
     while tail(slots, streams, wait) > 1 - share:
         slots += 1
@@ -149,7 +151,8 @@ def _taken_apart(slots: int, groups: tuple[Stream, ...], wait: float) -> float:
     filled = _waiting_probability_between(left, slowest.offered)
     until = slowest.service.mean * (1 + slowest.service.cv**2) / 2 / (left - slowest.offered)
     states = [
-        math.exp(busy * math.log(slowest.offered) - math.lgamma(busy + 1) - slowest.offered) for busy in range(math.ceil(left))
+        math.exp(busy * math.log(slowest.offered) - math.lgamma(busy + 1) - slowest.offered)
+        for busy in range(math.ceil(left))
     ]
     total = sum(states)
     weighted = sum(

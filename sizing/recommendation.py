@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sizing.constants import MEASURED
-from sizing.load import HOUR, Load, QueryClass
+from sizing.load import Load, QueryClass
 from sizing.queueing import Service, Stream, merged, slots_needed, wait_quantile
 from topology.connection_budget import connections_needed
 from topology.model import Resources, TopologyName
@@ -27,7 +27,8 @@ HOURS_A_MONTH = 730
 
 @dataclass(frozen=True)
 class PoolSize:
-    """A worker pool: `slots` that the busiest hour needs, in workers of `concurrency`; `wait` is what the model says of it, in s."""
+    """A worker pool: `slots` that the busiest hour needs, in workers of `concurrency`; `wait` is what the model says of it,
+    in s."""
 
     name: str
     rate: float
@@ -87,7 +88,16 @@ def recommend(load: Load, topology: TopologyName | None = None, base: Mapping[st
     retention = settings_of(chosen)["maintenance"]["query_retention_days"]
     volume = _rounded(2 * _queries_a_day(load) * retention * MEASURED.metadata_bytes + 2 * GIB, GIB)
     postgres_cores = rate * MEASURED.postgres_cpu_seconds / MEASURED.utilization
-    sizes = _config(load, chosen, pools, web, broker, cache, postgres_cores, volume)
+    sizes = _config(
+        load,
+        topology=chosen,
+        pools=pools,
+        web=web,
+        broker=broker,
+        cache=cache,
+        postgres_cores=postgres_cores,
+        postgres_volume=volume,
+    )
     config = merge(base or {"platform": "kubernetes"}, sizes)
     planned = plan("sized", config)
     connections = connections_needed(planned.celery, planned.pools, planned.web)
@@ -108,7 +118,7 @@ def recommend(load: Load, topology: TopologyName | None = None, base: Mapping[st
         connections=connections,
         monthly_cost=(workers * rates.worker_hour + rates.redis_hour) * HOURS_A_MONTH,
         currency=rates.currency,
-        limits=_limits(rate, pools, config, chosen, load, connections),
+        limits=_limits(rate, pools=pools, config=config, topology=chosen, load=load, connections=connections),
         config=config,
     )
 
@@ -130,9 +140,9 @@ def _pools(load: Load) -> tuple[PoolSize, ...]:
 def pool_size(name: str, classes: list[QueryClass], wait_p95: float) -> PoolSize:
     """The workers for `classes` in one queue.
 
-    A worker has as many children as its memory holds and as its one core carries; one worker more than needed may be lost or still
-    start. At rest there are as many as the other hours need. The scaler's target is the messages that one worker works off
-    within the wait that is allowed: more of them mean that somebody waits longer.
+    A worker has as many children as its memory holds and as its one core carries; one worker more than needed may be lost or
+    still start. At rest there are as many as the other hours need. The scaler's target is the messages that one worker works
+    off within the wait that is allowed: more of them mean that somebody waits longer.
     """
     streams = [query.stream for query in classes]
     whole = merged(streams)
@@ -195,6 +205,7 @@ def _size(size: int) -> str:
 
 def _config(
     load: Load,
+    *,
     topology: TopologyName,
     pools: tuple[PoolSize, ...],
     web: int,
@@ -204,7 +215,7 @@ def _config(
     postgres_volume: int,
 ) -> dict[str, Any]:
     preset = settings_of(topology)
-    scaling = preset["workers"]["scaling"]
+    scaling: dict[str, Any] | None = preset["workers"]["scaling"]
     overrides: dict[str, Any] = {}
     tenants: dict[str, Any] = {name: dict(told) for name, told in load.tenants.items()}
     for pool in pools:
@@ -237,7 +248,7 @@ def _config(
         cores = max(1, math.ceil(postgres_cores))
         config["postgres"]["resources"] = {"cpu_request": str(cores), "cpu_limit": str(max(4, 2 * cores))}
         target = min((pool.queued_per_worker for pool in pools), default=50)
-        config["workers"]["scaling"] = scaling | {"queued_per_worker": target}
+        config["workers"]["scaling"] = (scaling or {}) | {"queued_per_worker": target}
     if tenants:
         config["tenants"] = tenants
     return config
@@ -245,6 +256,7 @@ def _config(
 
 def _limits(
     rate: float,
+    *,
     pools: tuple[PoolSize, ...],
     config: Mapping[str, Any],
     topology: TopologyName,
@@ -259,7 +271,11 @@ def _limits(
     caches = full["redis"]["cache"] or full["redis"]["broker"]
     busy = MEASURED.utilization
     limits = [
-        Limit(f"workers of {pool.name}", pool.holds, f"raise max_workers of {pool.name}, and give long queries a tenant of their own")
+        Limit(
+            f"workers of {pool.name}",
+            pool.holds,
+            f"raise max_workers of {pool.name}, and give long queries a tenant of their own",
+        )
         for pool in pools
     ]
     limits += [

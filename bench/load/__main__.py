@@ -5,7 +5,8 @@
     python -m bench.load --list                         what sides and cells there are
 
 Both sides run at the same time, each with PostgreSQL, Valkey, web tier, worker and beat of its own; the load goes to one, then to
-the other, and so on. What other programs took of the machine is measured in every run: a figure from a noisy machine is called so.
+the other, and so on. What other programs took of the machine is measured in every run: a figure from a noisy machine is
+called so.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def wanted(names: Sequence[str]) -> list[Cell]:
 
 
 def compare(
-    a: sides.Side, b: sides.Side, cells: Sequence[Cell], pairs: int, schedule: Schedule, console: Console, *, with_once: bool
+    a: sides.Side, b: sides.Side, cells: Sequence[Cell], *, pairs: int, schedule: Schedule, console: Console, with_once: bool
 ) -> tuple[list[CellResult], dict[str, dict[str, float]]]:
     """Measure all cells on both sides, in turns; the results, and what is taken once a side."""
     runs = Runs(a, b, schedule)
@@ -70,8 +71,11 @@ def compare(
                 for side, outcomes in order if pair % 2 == 0 else order[::-1]:
                     outcomes.append(runs.run(side, cell))
                 progress.advance(bar)
-            last = f"{result.a[-1].figures['queries/s']:.1f} and {result.b[-1].figures['queries/s']:.1f} queries/s in the last pair"
-            progress.console.print(f"{cell.name}: {last}, {result.b[-1].foreign:.0%} of the machine taken by others")
+            rates = " and ".join(f"{it.figures['queries/s']:.1f}" for it in (result.a[-1], result.b[-1]))
+            others = result.b[-1].foreign
+            progress.console.print(
+                f"{cell.name}: {rates} queries/s in the last pair, {others:.0%} of the machine taken by others"
+            )
             for side in (a, b):
                 result.counted[side.name] = runs.count(side, cell)
     other: dict[str, dict[str, float]] = {}
@@ -127,9 +131,7 @@ def main() -> int:
         return 1
 
 
-def _run(
-    arguments: argparse.Namespace, cells: list[Cell], schedule: Schedule, bounds: Bounds, console: Console
-) -> int:
+def _run(arguments: argparse.Namespace, cells: list[Cell], schedule: Schedule, bounds: Bounds, console: Console) -> int:
     expected = expected_seconds(cells, arguments.pairs, schedule)
     ends = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=expected)
     console.print(
@@ -151,7 +153,9 @@ def _run(
             with console.status(f"start {side.name}"):
                 side.start()
             console.print(f"{side.name} answers after {sides.first_answer(side):.1f} s", highlight=False)
-        results, other = compare(a, b, cells, arguments.pairs, schedule, console, with_once=arguments.once)
+        results, other = compare(
+            a, b, cells, pairs=arguments.pairs, schedule=schedule, console=console, with_once=arguments.once
+        )
     found = report.Report(
         a=a.name,
         b=b.name,
@@ -169,7 +173,9 @@ def _run(
         console.print(f"written: {path}", highlight=False)
     standing = [it.stands for cell in results for name, it in report.verdicts(cell, bounds).items() if name == "queries/s"]
     if not all(standing):
-        console.print(f"{standing.count(False)} of {len(standing)} cells have no result: the machine was too noisy", style="yellow")
+        console.print(
+            f"{standing.count(False)} of {len(standing)} cells have no result: the machine was too noisy", style="yellow"
+        )
         return 2
     return 0
 

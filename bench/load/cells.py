@@ -1,18 +1,19 @@
 """What is measured, by name: pure. A cell is one workload under one load; its name says all of it, so any can be asked for.
 
-    small-50u              50 closed-loop users (one query at a time each, 1 s of thought between), asking every 0.2 s
-    small-1u-api0.05       one user who asks every 0.05 s
-    small-50u-browser      50 users who ask as Superset's own pages do: every 2 s (SQL Lab), every 0.5 s (charts)
-    small-6ps              6 queries a second arrive, whatever becomes of the ones before (an open loop)
-    small-10u-2ms          each packet to and from Redis and PostgreSQL takes 2 ms
+small-50u              50 closed-loop users (one query at a time each, 1 s of thought between), asking every 0.2 s
+small-1u-api0.05       one user who asks every 0.05 s
+small-50u-browser      50 users who ask as Superset's own pages do: every 2 s (SQL Lab), every 0.5 s (charts)
+small-6ps              6 queries a second arrive, whatever becomes of the ones before (an open loop)
+small-10u-2ms          each packet to and from Redis and PostgreSQL takes 2 ms
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from topology.problems import MendableError, did_you_mean
 
@@ -99,7 +100,7 @@ def parse(name: str) -> Cell:
             f"{name} is no cell: it must be WORKLOAD-LOAD[-POLLING][-DELAY], such as small-50u, small-1u-api0.05, "
             f"small-50u-browser, small-6ps or small-10u-2ms. {did_you_mean(workload, get_args(Workload))}"
         )
-    workload: Workload = next(it for it in get_args(Workload) if it == match["workload"])
+    workload = cast(Workload, match["workload"])
     users, rate = int(match["users"] or 0), float(match["rate"] or 0)
     if not users and not rate:
         raise CellError(f"{name}: a load of nothing measures nothing; give users (50u) or arrivals a second (6ps)")
@@ -157,7 +158,7 @@ class Schedule:
 
 def expected_seconds(cells: Sequence[Cell], pairs: int, schedule: Schedule) -> float:
     """How long the measurement of `cells` takes with two sides: starting them, all runs, and counting."""
-    changes = sum(before.delay_ms != after.delay_ms for before, after in zip(cells, cells[1:], strict=False))
+    changes = sum(before.delay_ms != after.delay_ms for before, after in itertools.pairwise(cells))
     changes += 1 if cells and cells[0].delay_ms else 0
     each = 2 * pairs * schedule.run + 2 * schedule.count
     return 2 * schedule.start + len(cells) * each + 2 * changes * schedule.delay_change

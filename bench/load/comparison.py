@@ -91,9 +91,7 @@ class Runs:
         other = self.b if side is self.a else self.a
         own = [os.getpid(), *(pid for pids in (other.tiers() if other else {}).values() for pid in pids)]
         readings: list[measure.Reading] = []
-        answer = _generate(
-            self.task(side, cell), lambda pid: readings.append(measure.read(side.tiers(), [*own, pid]))
-        )
+        answer = _generate(self.task(side, cell), lambda pid: readings.append(measure.read(side.tiers(), [*own, pid])))
         before, after = readings
         samples = [sample for sample in answer.samples if sample.kind != "flood"]
         figures = latency_figures(samples, after.at - before.at)
@@ -184,7 +182,7 @@ def _generate(task: Task, at_edge: Callable[[int], object]) -> Answer:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101, PT018
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101
     try:
         process.stdin.write(task.model_dump_json())
         process.stdin.close()

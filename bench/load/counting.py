@@ -1,8 +1,8 @@
 """How many SQL statements and Redis commands one query costs, by tier: counted by the servers themselves, not in a timed run.
 
 PostgreSQL logs every statement with the name that its client gave itself (statements on the analytic database are the worker's);
-Valkey's MONITOR shows every command with its client's address, which belongs to a process. What an idle platform does in as long a
-time is taken away.
+Valkey's MONITOR shows every command with its client's address, which belongs to a process. What an idle platform does in as
+long a time is taken away.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Counts:
 
 
 def statements_by_tier(log: str, analytics: str) -> Counter[str]:
-    """Statements in lines that PostgreSQL has logged with `_PREFIX`, by the tier that sent them; the benchmark's own are left out."""
+    """Statements in lines that PostgreSQL has logged with `_PREFIX`, by the tier that sent them; the benchmark's own are
+    left out."""
     found: Counter[str] = Counter()
     for match in _STATEMENT.finditer(log):
         who = match["who"]

@@ -1,8 +1,8 @@
 """`python -m bench.load.delay_proxy MS LISTEN:TARGET [LISTEN:TARGET …]`: TCP on loopback with a one-way delay.
 
 Stands between Superset's processes and their data stores where the kernel has no netem. Each packet goes on MS milliseconds
-after it came, and packets do not wait for each other: a delay, not a bandwidth. Prints `ready`, and serves until it is ended. Its own
-cost is measured: it is a tier of the side, and with 0 ms its latency is what it adds by itself.
+after it came, and packets do not wait for each other: a delay, not a bandwidth. Prints `ready`, and serves until it is
+ended. Its own cost is measured: it is a tier of the side, and with 0 ms its latency is what it adds by itself.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Forward(asyncio.Protocol):
         elif not self.peer.transport.is_closing():
             self.peer.transport.write_eof()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio names it
         """End the other end too, after what is on its way."""
         if self.peer is not None and self.peer.transport is not None:
             asyncio.get_running_loop().call_later(self.delay, self.peer.transport.close)

@@ -20,9 +20,7 @@ from urllib.parse import quote
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
-from locust.contrib.fasthttp import FastResponse
 from locust.env import Environment
-from locust.user.wait_time import constant
 
 from bench.load import workloads
 from bench.load.exchange import Answer, Sample, Task
@@ -83,7 +81,7 @@ class QueryUser(FastHttpUser):
         token = run.task.flood_token if self.flooding else run.task.token
         self.sent = {"Authorization": f"Bearer {token}"}
         answer = self.call("GET", "/api/v1/security/csrf_token/", "csrf")
-        self.sent |= {"X-CSRFToken": str(cast(Any, answer.json())["result"]), "Referer": f"{run.task.url}/"}
+        self.sent |= {"X-CSRFToken": str(answer.json()["result"]), "Referer": f"{run.task.url}/"}
         self.last_event: str | None = None
 
     @task
@@ -120,7 +118,7 @@ class QueryUser(FastHttpUser):
         counted = measured if run.task.cell.per_second else run.measuring
         if counted and outcome == "success":
             run.samples.append(Sample(kind=kind, began=due, seconds=ended - due, client_id=client_id))
-        events.request.fire(
+        cast(Any, events.request).fire(
             request_type="QUERY",
             name=kind,
             response_time=(ended - due) * 1000,
@@ -142,7 +140,7 @@ class QueryUser(FastHttpUser):
             "queryLimit": 10_000,
         }
         answer = self.call("POST", "/api/v1/sqllab/execute/", "submit", body, wanted=(202,))
-        query_id = int(cast(Any, answer.json())["query"]["queryId"])
+        query_id = int(answer.json()["query"]["queryId"])
         key = self.followed(query_id, client_id, since)
         self.call("GET", f"/api/v1/sqllab/results/?q=(key:'{key}')", "rows")
         return client_id
@@ -154,11 +152,11 @@ class QueryUser(FastHttpUser):
             gevent.sleep(run.task.cell.poll_seconds)
             run.polls += run.measuring
             if run.task.cell.polling == "api":
-                found = cast(Any, self.call("GET", f"/api/v1/query/{query_id}", "poll").json())["result"]
+                found = self.call("GET", f"/api/v1/query/{query_id}", "poll").json()["result"]
                 state, key = found["status"], found["results_key"]
             else:
                 path = f"/api/v1/query/updated_since?q=(last_updated_ms:{since})"
-                listed = cast(Any, self.call("GET", path, "poll").json())["result"]
+                listed = self.call("GET", path, "poll").json()["result"]
                 mine = [it for it in listed if it["id"] == client_id]
                 if not mine:
                     continue
@@ -177,7 +175,7 @@ class QueryUser(FastHttpUser):
             body = workloads.chart(run.task.dataset_id, salt)
             answer = self.call("POST", "/api/v1/chart/data", "chart", body, wanted=(200, 202))
             if answer.status_code == 202:
-                told = cast(Any, answer.json())
+                told = answer.json()
                 jobs[str(told.get("result", told)["job_id"])] = salt
 
         self.together([(ask, salt) for salt in salts])
@@ -189,7 +187,7 @@ class QueryUser(FastHttpUser):
             run.polls += run.measuring
             query = f"?last_id={quote(self.last_event)}" if self.last_event else ""
             ready: list[str] = []
-            for event in cast(Any, self.call("GET", f"/api/v1/async_event/{query}", "poll").json())["result"]:
+            for event in self.call("GET", f"/api/v1/async_event/{query}", "poll").json()["result"]:
                 self.last_event = str(event["id"])
                 if event["job_id"] in jobs and event["status"] in ("done", "error"):
                     del jobs[event["job_id"]]
@@ -213,14 +211,13 @@ class QueryUser(FastHttpUser):
         for greenlet in greenlets:
             greenlet.get()
 
-    def call(
-        self, method: str, path: str, name: str, body: Any = None, wanted: tuple[int, ...] = (200,)
-    ) -> FastResponse:
+    def call(self, method: str, path: str, name: str, body: Any = None, wanted: tuple[int, ...] = (200,)) -> Any:
         """One request; FailedError for any other status than `wanted`."""
-        answer: Any = self.client.request(method, path, name=name, headers=self.sent, json=body)
+        client: Any = self.client
+        answer = client.request(method, path, name=name, headers=self.sent, json=body)
         if answer.status_code not in wanted:
             raise FailedError(f"{name} {answer.status_code}")
-        return cast(FastResponse, answer)
+        return answer
 
 
 class FloodUser(QueryUser):
@@ -232,12 +229,14 @@ class FloodUser(QueryUser):
 class ArrivalUser(QueryUser):
     """An open loop: queries are due at random moments, and begin whatever became of the ones before."""
 
-    wait_time = constant(0)
+    def wait_time(self) -> float:
+        """None: `query` itself waits for the next one that is due."""
+        return 0.0
 
     def on_start(self) -> None:
         """Sessions beside this user's own, taken in turns."""
         super().on_start()
-        self.sessions = [QueryUser(self.environment) for _ in range(OPEN_LOOP_SESSIONS)]
+        self.sessions = [QueryUser(cast(Any, self).environment) for _ in range(OPEN_LOOP_SESSIONS)]
         for session in self.sessions:
             session.on_start()
         self.arrived = Group()

@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 
-
 def tree(roots: Iterable[int]) -> Iterator[psutil.Process]:
     """The processes `roots` and all that descend from them, each once; those that are gone are left out."""
     seen: set[int] = set()

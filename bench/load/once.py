@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from typing import Any
 
 from bench.load import workloads
 from bench.load.cells import parse
@@ -26,20 +26,24 @@ def cold_starts(side: Side) -> dict[str, float]:
 
 
 def stored_bytes(side: Side, runs: Runs) -> dict[str, float]:
-    """MB of Redis for 100 000 cached charts of 1 000 rows × 10 columns: the mean growth of used memory by each that a run stores."""
+    """MB of Redis for 100 000 cached charts of 1 000 rows × 10 columns: how much used memory grows by each that is stored."""
     servers = side.redis()
     before, keys = _used(servers)
     runs.generate(side, parse("chart-cold-1u"), _SAMPLED)
     after, more = _used(servers)
     if more <= keys:
         return {}
-    return {f"Redis MB for 100 000 charts of {workloads.CHART_ROWS} × {workloads.CHART_COLUMNS}": (after - before) / _SAMPLED / 10}
+    return {
+        f"Redis MB for 100 000 charts of {workloads.CHART_ROWS} × {workloads.CHART_COLUMNS}": (after - before)
+        / _SAMPLED
+        / 10
+    }
 
 
 def _used(servers: list[Any]) -> tuple[int, int]:
     """Bytes of memory that all servers use for data, and how many keys they have."""
     used = keys = 0
     for server in servers:
-        used += int(cast(Any, server.info("memory"))["used_memory_dataset"])
-        keys += sum(int(database["keys"]) for database in cast(Any, server.info("keyspace")).values())
+        used += int(server.info("memory")["used_memory_dataset"])
+        keys += sum(int(database["keys"]) for database in server.info("keyspace").values())
     return used, keys

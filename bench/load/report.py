@@ -41,14 +41,11 @@ def verdicts(cell: CellResult, bounds: Bounds) -> dict[str, Verdict]:
     runs = [*cell.a, *cell.b]
     if not runs:
         return {}
-    common = set.intersection(*(set(run.figures) for run in runs))
+    common = {name for name in runs[0].figures if all(name in run.figures for run in runs)}
     rest = sorted(common - set(_ORDER))
     return {
         name: judge(
-            [
-                Pair(a.figures[name], b.figures[name], max(a.foreign, b.foreign))
-                for a, b in zip(cell.a, cell.b, strict=True)
-            ],
+            [Pair(a.figures[name], b.figures[name], max(a.foreign, b.foreign)) for a, b in zip(cell.a, cell.b, strict=True)],
             bounds,
         )
         for name in (*(it for it in _ORDER if it in common), *rest)
@@ -69,10 +66,10 @@ def as_markdown(report: Report) -> str:
     lines = [
         f"# {report.a} against {report.b}",
         "",
-        f"`{report.command}`, {report.began} UTC, {report.took_seconds / 60:.0f} min; {report.pairs} pairs a cell, A and B in turns. Median "
-        f"(smallest to largest). A figure stands where at least {report.bounds.pairs} pairs ran with at most "
-        f"{report.bounds.foreign:.0%} of the machine's processor time taken by others, and the range of the pairs' ratios is at most "
-        f"{report.bounds.spread:.0%} of their median; otherwise it is NOISY or UNSTEADY, and no result.",
+        f"`{report.command}`, {report.began} UTC, {report.took_seconds / 60:.0f} min; {report.pairs} pairs a cell, A and B in "
+        f"turns. Median (smallest to largest). A figure stands where at least {report.bounds.pairs} pairs ran with at most "
+        f"{report.bounds.foreign:.0%} of the machine's processor time taken by others, and the range of the pairs' ratios "
+        f"is at most {report.bounds.spread:.0%} of their median; otherwise it is NOISY or UNSTEADY, and no result.",
         "",
         *(f"- **{side}**: {source}" for side, source in report.sources.items()),
         *(f"- {name}: {value}" for name, value in report.machine.items()),

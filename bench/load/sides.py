@@ -306,9 +306,7 @@ class OurSide(Side):
             }
         )
         write_private(self._state.topology, moved.model_dump_json(indent=1))
-        self.sql(
-            f"UPDATE dbs SET sqlalchemy_uri = regexp_replace(sqlalchemy_uri, ':[0-9]+/', ':{to[self.postgres.port]}/')"
-        )
+        self.sql(f"UPDATE dbs SET sqlalchemy_uri = regexp_replace(sqlalchemy_uri, ':[0-9]+/', ':{to[self.postgres.port]}/')")
         for tier in ("web", "worker", "beat", "exporter"):
             self.restart(tier)
         self.delay_ms = milliseconds

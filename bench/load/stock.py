@@ -95,9 +95,7 @@ STOCK: Mapping[str, Stock] = {
             "task_time_limit": "600",
             "task_soft_time_limit": "540",
         },
-        (
-            "SQLALCHEMY_ENGINE_OPTIONS = {{'pool_size': 10, 'max_overflow': 20, 'pool_recycle': 300, 'pool_pre_ping': True}}",
-        ),
+        ("SQLALCHEMY_ENGINE_OPTIONS = {{'pool_size': 10, 'max_overflow': 20, 'pool_recycle': 300, 'pool_pre_ping': True}}",),
         cache_seconds=3600,
     ),
     "article-high-throughput": Stock(

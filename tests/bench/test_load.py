@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import itertools
 import json
 import socket
 import time
@@ -72,7 +73,7 @@ def test_the_quick_set_measures_for_at_most_three_minutes_with_two_pairs() -> No
 @given(st.lists(NAMES, max_size=8))
 def test_the_order_changes_the_delay_as_seldom_as_there_are_delays(names: list[str]) -> None:
     ordered = in_order([parse(name) for name in names])
-    changes = sum(before.delay_ms != after.delay_ms for before, after in zip(ordered, ordered[1:], strict=False))
+    changes = sum(before.delay_ms != after.delay_ms for before, after in itertools.pairwise(ordered))
     assert changes == max(0, len({cell.delay_ms for cell in ordered}) - 1)
 
 

@@ -54,7 +54,7 @@ def test_the_processor_can_ask_for_more_than_the_queue() -> None:
 def test_a_lower_target_waits_less_and_costs_more() -> None:
     def of(target: int):  # type: ignore[no-untyped-def]
         rules = Rules(min_workers=2, max_workers=20, queued_per_worker=target)
-        return day(rules, lambda hour: weekday(hour + 8), 3.0, POOL_STREAMS, 4, 1, hours=2.0)
+        return day(rules, lambda hour: weekday(hour + 8), 3.0, POOL_STREAMS, concurrency=4, seed=1, hours=2.0)
 
     eager, lazy = of(4), of(50)
     assert eager.p95 <= lazy.p95

@@ -106,7 +106,10 @@ def test_growth_says_when_sizes_are_not_enough() -> None:
         ({"classes": []}, "classes = []"),
         ({"wait": 3}, "wait = 3"),
         ({"classes": [{"name": "x", "per_hour": -1, "seconds": 1}]}, "classes.0.per_hour = -1"),
-        ({"classes": [{"name": "x", "per_hour": 1, "seconds": 1, "tenant": "acme"}]}, "acme of the classes are not among them"),
+        (
+            {"classes": [{"name": "x", "per_hour": 1, "seconds": 1, "tenant": "acme"}]},
+            "acme of the classes are not among them",
+        ),
     ],
 )
 def test_a_wrong_load_names_key_value_and_rule(change: dict[str, Any], says: str) -> None:
