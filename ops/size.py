@@ -212,7 +212,7 @@ def _show(found: Recommendation, out: Console) -> None:
             str(pool.slots),
             f"{pool.min_workers} to {pool.max_workers}",
             str(pool.concurrency),
-            f"{pool.queued_per_worker} a worker",
+            f"{pool.queued_per_worker} a worker" if pool.max_workers > pool.min_workers else "no scaler",
             f"{pool.wait:.2f}",
         )
     out.print(table)

@@ -90,8 +90,8 @@ def read(content: object, where: str) -> Load:
     named = {it.tenant for it in load.classes if it.tenant}
     if missing := sorted(named - load.tenants.keys()):
         raise LoadError(
-            f"{where}: tenants = {sorted(load.tenants)}: {', '.join(missing)} of the classes are not among them. Say by what each "
-            "is recognised, as in a stack file: tenants: {" + missing[0] + ": {roles: [Finance]}}"
+            f"{where}: tenants = {sorted(load.tenants)}: {', '.join(missing)} of the classes are not among them. Say by what "
+            "each is recognised, as in a stack file: tenants: {" + missing[0] + ": {roles: [Finance]}}"
         )
     return load
 

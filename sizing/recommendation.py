@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sizing.constants import MEASURED
@@ -82,6 +82,9 @@ def recommend(load: Load, topology: TopologyName | None = None, base: Mapping[st
     pools = _pools(load)
     rate = sum(pool.rate for pool in pools)
     chosen = topology or _topology(load, pools)
+    if settings_of(chosen)["workers"]["scaling"] is None:
+        # Without a scaler there are as many workers as there are at rest.
+        pools = tuple(replace(pool, min_workers=pool.max_workers) for pool in pools)
     cache = _cache_bytes(load)
     broker = _broker_bytes(load)
     web = max(1 if chosen == "minimal" else 2, math.ceil(rate * MEASURED.web_cpu_seconds / MEASURED.utilization))
