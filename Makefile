@@ -10,11 +10,13 @@ STOCK_VENV := .venv-stock
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
+SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*.sh bench/*.sh) .ci/run
+
 # Without the compiled files that Python would write, every command takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy test test-cluster chaos bench bench-tuning lint format docs lock image
+.PHONY: help install up down status logs clean render policy check test test-cluster chaos bench bench-tuning lint types format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +53,11 @@ $(STOCK_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt requirements/
 	@$(UV) --python $(STOCK_VENV)/bin/python -r requirements/superset.txt -r requirements/stock.txt
 	@touch $@
 
+# Types for pyright alone: the image and the platform need none.
+$(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types.txt
+	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset-types.txt
+	@touch $@
+
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
 
 up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local]
@@ -74,6 +81,9 @@ render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))
 
+check: lint ## lint, and the tests that need neither Superset nor services: what to run before a commit
+	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
+
 test: $(VENV)/.bench $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
@@ -90,22 +100,27 @@ bench: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(STOCK_VENV)/.installed ## me
 bench-tuning: $(VENV)/.bench $(SUPERSET_VENV)/.installed ## worker children by prefetch, on short, long and mixed queries
 	@$(VENV)/bin/python -m bench.load.tuning
 
-lint: $(VENV)/.bench ## format, lint and types
+lint: $(VENV)/.bench ## format, lint, imports between rooms
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+	@for script in $(SHELL_SCRIPTS); do "$$(sed -n "1s|.*[/ ]||p" $$script)" -n $$script || exit 1; done
+
+types: $(VENV)/.bench $(SUPERSET_VENV)/.types ## strict types, in both environments
 	@$(VENV)/bin/pyright
+	@$(VENV)/bin/pyright --project pyrightconfig.superset.json
 
 format: $(VENV)/.bench ## write the format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
 docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs/policies.md from the rules
-	@$(VENV)/bin/python -m topology.reference
+	@$(VENV)/bin/python -m topology.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset dev bench stock; do \
+	@for set in bootstrap program local superset superset-types dev bench stock; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done

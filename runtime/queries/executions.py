@@ -7,7 +7,9 @@ metadata database, so they survive Redis; beat prunes them with Superset's own o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from runtime.environment.metadata_database import Connection
 
 TABLE = "superset_async_executions"
 
@@ -15,30 +17,6 @@ TABLE = "superset_async_executions"
 Kind = Literal["sql", "chart"]
 #: None (NULL) while it runs. `lost`: its worker or message was gone, and it was not finished. `retried`: another attempt follows.
 Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
-
-#: Times are UTC. `tenant` is empty for queries of no tenant. `attempt` counts from 1. `writes` is what the fence decided by:
-#: true where the statement may change data.
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE} (
-    kind text NOT NULL,
-    subject text NOT NULL,
-    attempt integer NOT NULL,
-    task_id text NOT NULL,
-    tenant text NOT NULL DEFAULT '',
-    queue text NOT NULL,
-    username text NOT NULL DEFAULT '',
-    database_name text NOT NULL DEFAULT '',
-    writes boolean NOT NULL DEFAULT false,
-    worker text NOT NULL,
-    submitted_at timestamptz,
-    started_at timestamptz NOT NULL DEFAULT now(),
-    ended_at timestamptz,
-    outcome text,
-    PRIMARY KEY (kind, subject, attempt)
-);
-CREATE INDEX IF NOT EXISTS {TABLE}_started_at ON {TABLE} (started_at);
-CREATE INDEX IF NOT EXISTS {TABLE}_running ON {TABLE} (kind, subject) WHERE ended_at IS NULL;
-"""
 
 #: An attempt that has no end, when a newer one (or its end from outside) is written.
 _OPEN = "kind = %s AND subject = %s AND ended_at IS NULL"
@@ -69,7 +47,7 @@ class Attempt:
     writes: bool
 
 
-def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
+def last(connection: Connection, kind: Kind, subject: str) -> Attempt | None:
     """The last attempt, None where there was none. `connection` is SQLAlchemy's, to the metadata database, here and below."""
     row = connection.exec_driver_sql(
         f"SELECT attempt, outcome, writes FROM {TABLE} WHERE kind = %s AND subject = %s ORDER BY attempt DESC LIMIT 1",
@@ -78,11 +56,8 @@ def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
     return Attempt(*row) if row else None
 
 
-def begin(connection: Any, execution: Execution, attempt: int) -> bool:
-    """Write that `attempt` runs; what ran before it is `lost`. False where this attempt was written by another."""
-    connection.exec_driver_sql(
-        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN}", (execution.kind, execution.subject)
-    )
+def begin(connection: Connection, execution: Execution, attempt: int) -> bool:
+    """Write that `attempt` runs; what ran before it is `lost`. False where another has written this attempt: nothing changes."""
     done = connection.exec_driver_sql(
         f"INSERT INTO {TABLE} (kind, subject, attempt, task_id, tenant, queue, username, database_name, writes, worker, "
         "submitted_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s)) ON CONFLICT DO NOTHING",
@@ -100,18 +75,28 @@ def begin(connection: Any, execution: Execution, attempt: int) -> bool:
             execution.submitted_at,
         ),
     )
-    return bool(done.rowcount)
+    if not done.rowcount:
+        return False
+    connection.exec_driver_sql(
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN} AND attempt < %s",
+        (execution.kind, execution.subject, attempt),
+    )
+    return True
 
 
-def end(connection: Any, kind: Kind, subject: str, outcome: Outcome) -> bool:
-    """Write how the attempt that runs ended; False where none runs."""
+def end(connection: Connection, kind: Kind, subject: str, outcome: Outcome, attempt: int | None = None) -> bool:
+    """Write how `attempt` ended, or, for whoever knows that no process executes it, the one that runs; False where none does.
+
+    For `runtime.queries.final_states`, which ends the query with it.
+    """
+    only, which = ("", ()) if attempt is None else (" AND attempt = %s", (attempt,))
     done = connection.exec_driver_sql(
-        f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}", (outcome, kind, subject)
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}{only}", (outcome, kind, subject, *which)
     )
     return bool(done.rowcount)
 
 
-def prune(connection: Any, days: int) -> int:
+def prune(connection: Connection, days: int) -> int:
     """Delete the rows that began more than `days` ago and have ended; how many."""
     done = connection.exec_driver_sql(
         f"DELETE FROM {TABLE} WHERE started_at < now() - make_interval(days => %s) AND ended_at IS NOT NULL", (days,)

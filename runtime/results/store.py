@@ -8,14 +8,16 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from redis import Redis
 
 from runtime.environment import counters, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.results.envelope import Envelope, RefusedError, opened, signing_secret, wrap
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
-from topology.model import Caching, Purpose, Topology
+from topology.model import Purpose, Topology
+from topology.settings.caching import Caching
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Found:
 class Store:
     """The values of one purpose."""
 
-    def __init__(self, client: Any, purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
+    def __init__(self, client: Redis[bytes], purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
         self.client = client
         self.prefix = prefix
         self._purpose: Purpose = purpose
@@ -67,7 +69,7 @@ class Store:
         """The envelope of the full name `name`; None where there is none, or one that is refused."""
         return self._opened(name, self.client.get(name))
 
-    def look(self, name: str) -> Found:
+    def find(self, name: str) -> Found:
         """The same in one round trip with whether it is claimed."""
         sealed, claim = self.client.mget(name, name + CLAIM)
         return Found(self._opened(name, sealed), claim is not None)

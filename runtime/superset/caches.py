@@ -2,6 +2,10 @@
 
 As shipped (flask-caching 2.3.1, cachelib 0.13) both unpickle whatever Redis has, and behind Sentinel the caches read from
 replicas, which lag: a chart that a worker has just stored was not always found. Imported only inside Superset.
+
+Replaces the classes that CACHE_TYPE and RESULTS_BACKEND name: `flask_caching.backends.base.BaseCache` is subclassed, and
+Superset's `results_backend_manager` gets an object like cachelib's (read and tested with Superset 6.1.0 and flask-caching
+2.3.1; no upstream issue known).
 """
 
 from __future__ import annotations
@@ -10,11 +14,13 @@ import logging
 import os
 import random
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from flask import Flask
 from flask_caching.backends.base import BaseCache
 
-from runtime.environment import redis_databases, secrets
+from runtime.environment import redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
 from runtime.results import single_flight, store
 from runtime.results.envelope import Envelope
@@ -22,6 +28,7 @@ from runtime.results.lifetimes import Lifetimes, lifetime
 from topology.model import Purpose, Topology
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "apache-superset", "flask-caching")
 
 #: What is computed from databases, so that many may want it anew at one time. The others keep what users did.
 SPREAD: frozenset[Purpose] = frozenset({"metadata_cache", "data_cache"})
@@ -53,7 +60,7 @@ class Cache(BaseCache):
         self._patience = patience(topology, os.environ)
 
     @classmethod
-    def factory(cls, _app: Any, config: dict[str, Any], args: list[Any], _options: dict[str, Any]) -> Cache:
+    def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Cache:  # noqa: ARG003
         """What flask-caching calls; CACHE_ARGS has the purpose, and all else is the topology's."""
         (purpose,) = args
         topology = load_topology(os.environ)
@@ -63,7 +70,7 @@ class Cache(BaseCache):
     def get(self, key: str) -> Any:
         """The value of `key` for the current user's tenant; None where there is none, or the caller shall compute it.
 
-        In a `flights.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
+        In a `single_flight.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
         """
         name = self.store.key(key)
         scope = single_flight.current()
@@ -95,7 +102,7 @@ class Cache(BaseCache):
                 scope.refused = _reason(error)
                 scope.too_large = isinstance(error, store.TooLargeError)
             raise
-        if scope and scope.lease and scope.lease.name == name:
+        if scope and scope.flight and scope.flight.name == name:
             scope.end(single_flight.DONE)
         return True
 
@@ -123,7 +130,7 @@ class Cache(BaseCache):
         return self._lifetimes.state(found, time.time(), random.random())  # noqa: S311
 
     def _probe(self, scope: single_flight.Scope, name: str) -> Any:
-        found = self.store.look(name)
+        found = self.store.find(name)
         state = self._state(found.envelope) if scope.may_refresh else "fresh"
         if found.envelope is None or state == "gone":
             scope.missed = True
@@ -135,15 +142,15 @@ class Cache(BaseCache):
         return found.envelope.value
 
     def _compute_once(self, scope: single_flight.Scope, name: str) -> Any:
-        found = self.store.look(name)
+        found = self.store.find(name)
         state = self._state(found.envelope)
         if state == "fresh" and not found.claimed:
             return _value(found.envelope)
         try:
-            if lease := single_flight.take(name, self._topology.celery.time_limit_seconds):
+            if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
                 if state != "gone" and not found.claimed:
                     single_flight.refreshed()
-                return self._hold(scope, lease, found.envelope)
+                return self._compute(scope, flight, found.envelope)
             if state != "gone":
                 return _value(found.envelope)
             return None if scope.nested else self._wait(scope, name)
@@ -154,13 +161,13 @@ class Cache(BaseCache):
             logger.warning("no lease for a chart's data: it is computed without", exc_info=True)
             return None if state == "gone" else _value(found.envelope)
 
-    def _hold(self, scope: single_flight.Scope, lease: single_flight.Lease, before: Envelope | None) -> Any:
-        """Make the lease the scope's, unless the value was stored since `before` was read."""
-        now = self.store.read(lease.name)
+    def _compute(self, scope: single_flight.Scope, flight: single_flight.Flight, before: Envelope | None) -> Any:
+        """Have the scope compute, unless the value was stored since `before` was read."""
+        now = self.store.read(flight.name)
         if now is not None and (before is None or now.computed > before.computed):
-            lease.end(single_flight.DONE)
+            flight.end(single_flight.DONE)
             return now.value
-        scope.lease = lease
+        scope.flight = flight
         scope.began = time.time()
         return None
 
@@ -177,8 +184,8 @@ class Cache(BaseCache):
                 return None
             if (found := self.store.read(name)) is not None:
                 return found.value
-            if lease := single_flight.take(name, self._topology.celery.time_limit_seconds):
-                return self._hold(scope, lease, None)
+            if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
+                return self._compute(scope, flight, None)
         raise single_flight.BusyError(
             f"The same chart is being computed for someone else, and was not ready within {self._patience:.0f} s. Try again "
             "in a moment: once it is ready it is served at once."
@@ -224,7 +231,7 @@ def results(database: redis_databases.Database) -> ResultStore:
     return ResultStore(topology, kept, topology.caching.query_results_ttl_seconds)
 
 
-def patience(topology: Topology, env: Any) -> float:
+def patience(topology: Topology, env: Mapping[str, str]) -> float:
     """Seconds that this process's requests or tasks may wait for another's computation."""
     if role(env) == "web":
         return max(1.0, topology.web.request_timeout_seconds - ANSWER_SECONDS)

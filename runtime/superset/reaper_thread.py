@@ -1,4 +1,8 @@
-"""Where the reaper runs: a thread of Celery beat, in Superset's application context."""
+"""Where the reaper runs: a thread of Celery beat, in Superset's application context.
+
+Leans on `superset.tasks.celery_app.flask_app` and on Celery's signal beat_init (read and tested with Superset 6.1.0 and
+Celery 5.6.3; no upstream issue known).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 from celery import signals
 
+from runtime.environment import versions
 from runtime.queries import reaper
 from topology.commands import ROLE_ENV
 
@@ -17,6 +22,7 @@ def install(env: Mapping[str, str]) -> bool:
     """Have this process, if it is beat, run the reaper from its start on; whether it is."""
     if env.get(ROLE_ENV) != "beat":
         return False
+    versions.require(__name__, "apache-superset", "celery")
 
     def start(**_: Any) -> None:
         from superset.tasks.celery_app import flask_app

@@ -1,6 +1,8 @@
 """What a Celery worker does beside its tasks, through Celery's own signals: say what it holds, send what is due, fork cleanly.
 
 Leans on `superset.tasks.celery_app.flask_app` and `superset.extensions.db` (read and tested with 6.1.0).
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import Any
 from celery import signals
 
 from runtime.broker import delayed_messages, reserved_tasks
-from runtime.environment import coordination, metadata_database
+from runtime.environment import coordination, metadata_database, versions
+from runtime.superset import connections
 from topology.commands import ROLE_ENV
 
 _threads: list[reserved_tasks.Publisher | delayed_messages.Sender] = []
@@ -21,6 +24,7 @@ def install(env: Mapping[str, str]) -> bool:
     """Connect the handlers, where this process is to become a Celery worker; whether it is."""
     if env.get(ROLE_ENV) != "worker":
         return False
+    versions.require(__name__, "apache-superset", "celery")
     signals.worker_ready.connect(started, weak=False)
     signals.worker_before_create_process.connect(about_to_fork, weak=False)
     signals.worker_process_init.connect(forked, weak=False)
@@ -61,8 +65,6 @@ def about_to_fork(**_: Any) -> None:
 
 def forked(**_: Any) -> None:
     """This is a new child: connections to Redis are its own, and transient errors of databases reach its tasks' wrapper."""
-    from runtime.superset import connections
-
     coordination.reset()
     _threads.clear()
     connections.install()

@@ -59,7 +59,10 @@ def test_json_has_sizes_limits_and_growth(load: Path) -> None:
 
 
 def test_executions_in_a_csv_are_a_load(tmp_path: Path) -> None:
-    rows = [f"sql,,u{number % 7},{36000 + number * 10},{36000 + number * 10 + 1},{36000 + number * 10 + 3}" for number in range(300)]
+    rows = [
+        f"sql,,u{number % 7},{36000 + number * 10},{36000 + number * 10 + 1},{36000 + number * 10 + 3}"
+        for number in range(300)
+    ]
     path = tmp_path / "executions.csv"
     path.write_text("\n".join([",".join(COLUMNS), *rows]))
     found = json.loads(runner.invoke(app, ["size", "--from", str(path), "--json"]).stdout)
