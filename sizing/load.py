@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sizing.constants import MEASURED
 from sizing.queueing import Service, Stream
 from topology.problems import MendableError
-from topology.settings import Name
+from topology.settings.values import Name
 
 HOUR = 3600
 #: Bounds in seconds of the classes into which executions are put.
