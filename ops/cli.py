@@ -15,7 +15,7 @@ from rich.table import Table
 
 from client.output import Format
 from local.progress import Steps
-from ops import cost, query
+from ops import cost, query, size
 from topology.checkout import require_checkout
 from topology.problems import MendableError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(query.app, name="query")
 app.command(name="cost", rich_help_panel=None)(cost.cost)
+app.command(name="size")(size.size)
 out = Console()
 err = Console(stderr=True)
 

@@ -15,7 +15,15 @@ from redis import Redis
 from runtime.environment import counters, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.results.buckets import Bucket
-from runtime.results.envelope import OVERHEAD_BYTES, Envelope, RefusedError, opened, signing_secret, wrap
+from runtime.results.envelope import (
+    OVERHEAD_BYTES,
+    Envelope,
+    RefusedError,
+    opened,
+    signing_secret,
+    size_when_inflated,
+    wrap,
+)
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
 from topology.model import Purpose, Topology
@@ -35,10 +43,10 @@ CLAIM = "~"
 class TooLargeError(Exception):
     """A result larger than the stack allows; the message is for its user."""
 
-    def __init__(self, size: int, most: int) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__(
-            f"The result has {_megabytes(size)} as stored, and at most {_megabytes(most)} are kept. Ask for fewer rows or "
-            "columns, or aggregate. An administrator can raise caching.max_result in the stack."
+            f"The result has more than {_megabytes(most)}, the most that is kept. Ask for fewer rows or columns, or aggregate. "
+            "An administrator can raise caching.max_result in the stack."
         )
 
 
@@ -108,10 +116,10 @@ class _Sealed:
             codec=caching.compression,
             above=caching.compress_above_bytes,
         )
-        size = len(envelope.body)
-        if size > caching.max_result_bytes:
+        most = caching.max_result_bytes
+        if (size_when_inflated(value, most) if isinstance(value, bytes) else envelope.plain_bytes) > most:
             counters.count(TOO_LARGE, cache=self._purpose)
-            raise TooLargeError(size, caching.max_result_bytes)
+            raise TooLargeError(most)
         return envelope
 
     def _refuse(self, name: str, error: RefusedError) -> None:
@@ -143,7 +151,7 @@ class Store(_Sealed):
         """The envelope of the full name `name`; None where there is none, or one that is refused."""
         return self._opened(name, self.client.get(name))
 
-    def look(self, name: str) -> Found:
+    def find(self, name: str) -> Found:
         """The same in one round trip with whether it is claimed."""
         sealed, claim = self.client.mget(name, name + CLAIM)
         return Found(self._opened(name, sealed), claim is not None)
