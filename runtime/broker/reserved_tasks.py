@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,18 +29,28 @@ WORKERS = "workers"
 
 
 @dataclass(frozen=True)
+class Service:
+    """Which queues a worker listens to, and how many tasks it executes at once."""
+
+    queues: Sequence[str]
+    slots: int
+
+
+@dataclass(frozen=True)
 class Holding:
-    """What one worker holds: ids of tasks, prefetched or executing, as of `at` (seconds since the epoch)."""
+    """What one worker holds: ids of tasks, prefetched or executing, as of `at` (seconds since the epoch); and what it serves."""
 
     worker: str
     held: frozenset[str]
     at: float
+    service: Service
 
 
-def publish(worker: str, held: frozenset[str], now: float) -> None:
-    """Say what `worker` holds. Raises what redis-py raises where Redis does not answer."""
+def publish(worker: str, held: frozenset[str], now: float, service: Service = Service((), 0)) -> None:
+    """Say what `worker` holds and serves. Raises what redis-py raises where Redis does not answer."""
+    said = {"held": sorted(held), "at": now, "queues": list(service.queues), "slots": service.slots}
     pipe = coordination.client().pipeline(transaction=True)
-    pipe.set(_key(worker), json.dumps({"held": sorted(held), "at": now}), px=int(TTL_SECONDS * 1000))
+    pipe.set(_key(worker), json.dumps(said), px=int(TTL_SECONDS * 1000))
     pipe.zadd(coordination.key(WORKERS), {worker: now})
     pipe.zremrangebyscore(coordination.key(WORKERS), "-inf", now - 10 * TTL_SECONDS)
     pipe.execute()
@@ -55,14 +66,20 @@ def withdraw(worker: str) -> None:
 
 def holdings() -> list[Holding]:
     """What every worker that lives holds. Raises what redis-py raises where Redis does not answer."""
-    client = coordination.client()
-    workers = [text(worker) for worker in client.zrange(coordination.key(WORKERS), 0, -1)]
-    values = cast("list[Any]", client.mget([_key(worker) for worker in workers])) if workers else []
+    return read(coordination.client(), coordination.key(""))
+
+
+def read(client: Any, prefix: str) -> list[Holding]:
+    """The same in the coordination database of `client`, whose keys begin with `prefix`."""
+    workers = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
+    values = cast("list[Any]", client.mget([f"{prefix}worker:{worker}" for worker in workers])) if workers else []
     found: list[Holding] = []
     for worker, value in zip(workers, values, strict=True):
         if value:
             said = json.loads(value)
-            found.append(Holding(worker, frozenset(said["held"]), said["at"]))
+            # Workers of before an update say nothing of what they serve.
+            service = Service(tuple(said.get("queues", ())), int(said.get("slots", 0)))
+            found.append(Holding(worker, frozenset(said["held"]), said["at"], service))
     return found
 
 
@@ -85,10 +102,11 @@ def held_here() -> frozenset[str]:
 
 
 class Publisher:
-    """A thread of a worker's parent process that publishes what it holds, as long as the process lives."""
+    """A thread of a worker's parent process that publishes what it holds and serves, as long as the process lives."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, service: Callable[[], Service]) -> None:
         self._worker = worker
+        self._service = service
         self._pid = os.getpid()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holdings", daemon=True)
@@ -111,7 +129,7 @@ class Publisher:
         while True:
             with fork_safety.undisturbed():
                 try:
-                    publish(self._worker, held_here(), time.time())
+                    publish(self._worker, held_here(), time.time(), self._service())
                 except Exception as error:
                     logger.warning("what worker %s holds was not published: %s", self._worker, error)
             if self._ended.wait(PUBLISH_SECONDS):

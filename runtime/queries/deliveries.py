@@ -22,7 +22,7 @@ from celery.exceptions import Reject as RejectedError
 from runtime.broker import delayed_messages
 from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import counters, metadata_database, process_topology
-from runtime.queries import chart_jobs, executions, final_states, leases, outbox, query_tasks, transient_errors
+from runtime.queries import chart_jobs, completions, executions, final_states, leases, outbox, query_tasks, transient_errors
 from runtime.queries.executions import Attempt, Execution, Outcome
 from runtime.queries.interfaces import OPEN_STATES, Identified, superset
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
@@ -140,7 +140,12 @@ class Delivery:
             if isinstance(decision, Refuse):
                 self._refuse(decision.message)
             elif _unended(seen.last):
-                self._known_or_put_off(lambda: self._record(final_states.outcome(seen.query.status, seen.query.error)))
+                ended = final_states.outcome(seen.query.status, seen.query.error)
+                self._known_or_put_off(lambda: self._record(ended))
+                # Its process ended between its last word to Superset and its own count.
+                self._count(ended)
+            elif seen.last is None and seen.query.status == "stopped":
+                self._count("stopped")
             logger.info("%s %s is not executed: %s", self._work.kind, self._work.subject, decision)
             counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason="ended")
             raise _ignored()
@@ -233,6 +238,7 @@ class Delivery:
         )
 
         self._send_later(seconds)
+        counters.count(metric_names.RETRIES, kind=self._work.kind)
         try:
             self._put_back()
         except Exception:
@@ -301,6 +307,11 @@ class Delivery:
         if self._work.kind == "chart":
             superset().ending.chart(self._work.job, message)
         self._known_or_put_off(end)
+        self._count("lost")
+
+    def _count(self, outcome: Outcome) -> None:
+        """Count an end that Celery does not see: to it this delivery is ignored."""
+        completions.count(self._task.name, self._queue, self._tenant, outcome)
 
     def _record(self, outcome: Outcome) -> None:
         with metadata_database.transaction() as connection:

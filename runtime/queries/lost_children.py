@@ -16,7 +16,7 @@ from typing import Any
 from runtime.broker import fork_safety
 from runtime.broker.requests import WatchedRequest
 from runtime.environment import metadata_database
-from runtime.queries import executions, final_states, leases, query_tasks
+from runtime.queries import completions, executions, final_states, leases, query_tasks
 from runtime.queries.executions import Outcome
 from runtime.queries.interfaces import superset
 
@@ -32,13 +32,16 @@ class LostChildRequest(WatchedRequest):
     def at_hard_limit(self, seconds: float) -> None:
         """The query ends with its child."""
         _bury(self)
-        _later(self, lambda asked: _end(asked, query_tasks.hard_limit(seconds), "timed_out"))
+        _later(self, lambda asked: _end(self, asked, query_tasks.hard_limit(seconds), "timed_out"))
 
     def child_lost(self, *, comes_again: bool) -> None:
         """The query ends, or whoever takes its message finds it free."""
         # Before the message goes back: whoever takes it must not wait for the lease of a dead process.
         _bury(self)
-        _later(self, _end_write if comes_again else lambda asked: _end(asked, query_tasks.LOST_READ, "lost"))
+        if comes_again:
+            _later(self, lambda asked: _end_write(self, asked))
+        else:
+            _later(self, lambda asked: _end(self, asked, query_tasks.LOST_READ, "lost"))
 
 
 def _bury(request: Any) -> None:
@@ -51,24 +54,29 @@ def _bury(request: Any) -> None:
         logger.warning("lease of %s %s is left to expire: %s", asked.kind, asked.subject, error)
 
 
-def _end_write(asked: query_tasks.Work) -> None:
+def _end_write(request: Any, asked: query_tasks.Work) -> None:
     """End what is not to be executed again now, instead of when its message is delivered again."""
     if asked.kind == "sql":
         with metadata_database.transaction() as connection:
-            final_states.refuse_write(connection, int(asked.subject))
+            ended = final_states.refuse_write(connection, int(asked.subject))
+        if ended:
+            completions.count_request(request, "lost")
 
 
-def _end(asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
+def _end(request: Any, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
     """End what nobody will finish."""
     with metadata_database.transaction() as connection:
         last = executions.last(connection, asked.kind, asked.subject)
         if last is not None and last.writes and outcome == "lost":
             message = query_tasks.LOST_WRITE
+        ended = False
         if asked.kind == "sql":
-            superset().ending.query(connection, int(asked.subject), message)
+            ended = superset().ending.query(connection, int(asked.subject), message)
         elif last is None or last.outcome is None:
             superset().ending.chart(asked.job, message)
-        executions.end(connection, asked.kind, asked.subject, outcome)
+        ended |= executions.end(connection, asked.kind, asked.subject, outcome)
+    if ended:
+        completions.count_request(request, outcome)
 
 
 @lru_cache(maxsize=1)

@@ -19,9 +19,10 @@ from runtime.broker import delayed_messages, queues, reserved_tasks
 from runtime.broker.messages import Messages
 from runtime.environment import coordination, counters, metadata_database, process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client
-from runtime.queries import chart_jobs, executions, final_states, leases, outbox
+from runtime.queries import chart_jobs, completions, executions, final_states, leases, outbox
 from runtime.queries.interfaces import OpenQuery, superset
 from runtime.queries.query_tasks import SQL_TASK
+from runtime.tenants.router import CHART_DATA_TASK, SQL_LAB_TASK
 from topology import metric_names
 from topology.model import Topology
 
@@ -175,7 +176,9 @@ class Reaper:
                     logger.warning("%s %s is lost, and could not be ended yet", kind, name, exc_info=True)
                 else:
                     self._suspects.forget((kind, name))
-        coordination.client().set(coordination.key(coordination.REAPED_AT), time.time())
+        running = (query.seconds for query in seen.queries if query.running and query.task_id)
+        said = {coordination.REAPED_AT: time.time(), coordination.OLDEST_RUNNING: max(running, default=0.0)}
+        coordination.client().mset({coordination.key(name): value for name, value in said.items()})
 
     def _notice_absence(self) -> None:
         """A connection that is not the last look's means that Redis, or the way to it, was away: leases may have expired and
@@ -213,7 +216,10 @@ class Reaper:
             if task.startswith(SQL_TASK) and (subject := task.removeprefix(SQL_TASK)).isdecimal():
                 # It would be refused at its next delivery, which may be behind hours of work.
                 with metadata_database.transaction() as connection:
-                    final_states.refuse_write(connection, int(subject))
+                    ended = final_states.refuse_write(connection, int(subject))
+                    place = completions.place_of_query(connection, int(subject))
+                if ended:
+                    completions.count(SQL_LAB_TASK, *place, "lost")
         elif where is not None:
             logger.warning("removed what was delivered as %s and is no message of a queue", tag)
             counters.count(metric_names.POISON, where="unacked")
@@ -225,6 +231,9 @@ class Reaper:
         with metadata_database.transaction() as connection:
             ended = superset().ending.query(connection, lost_query.id, message)
             executions.end(connection, "sql", str(lost_query.id), "lost")
+            place = completions.place_of_query(connection, lost_query.id)
+        if ended and lost_query.task_id:
+            completions.count(SQL_LAB_TASK, *place, "lost")
         if ended:
             logger.warning("query %s was lost, and is failed: %s", lost_query.id, message)
             counters.count(metric_names.REAPED, what="query")
@@ -248,6 +257,7 @@ class Reaper:
         chart_jobs.remove(job.metadata)
         with metadata_database.transaction() as connection:
             executions.end(connection, "chart", job.job_id, "lost")
+        completions.count(CHART_DATA_TASK, job.queue, "", "lost")
         logger.warning("chart job %s was lost, and its browser is told", job.job_id)
         counters.count(metric_names.REAPED, what="job")
 

@@ -20,11 +20,10 @@ from typing import Any, cast
 
 from runtime.environment import coordination, counters
 from runtime.results import process_liveness
+from topology import metric_names
 
 logger = logging.getLogger(__name__)
 
-WAITED = "superset_async_cache_waited_total"
-REFRESHED = "superset_async_cache_refreshed_total"
 #: A process that died, and that nobody sees, is found out after this long.
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.0
@@ -119,12 +118,17 @@ def outcome(name: str, seconds: float) -> bytes | None:
 
 def waited() -> None:
     """Count a computation that waits for another's."""
-    counters.count(WAITED)
+    counters.count(metric_names.CACHE_WAITED)
+
+
+def saved() -> None:
+    """Count a computation that another's has made needless."""
+    counters.count(metric_names.CACHE_SAVED)
 
 
 def refreshed() -> None:
     """Count a value that is computed anew while it can still be served."""
-    counters.count(REFRESHED)
+    counters.count(metric_names.CACHE_REFRESHED)
 
 
 def _key(name: str) -> str:
