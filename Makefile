@@ -13,7 +13,7 @@ UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy test test-cluster chaos lint format docs lock image
+.PHONY: help install up down status logs clean render rules policy test test-cluster chaos lint format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ clean: $(VENV)/.program ## stop it and delete its data (asks first)
 
 render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 	@$(RUN) render --stack $(STACK)
+
+rules: $(VENV)/.program ## alerts, recording rules, routes and dashboard of a stack into build/<stack>-monitoring/ [WATCHDOG=URL]
+	@$(VENV)/bin/python -m monitoring $(STACK) $(if $(WATCHDOG),--watchdog-url $(WATCHDOG))
 
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))

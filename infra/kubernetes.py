@@ -24,12 +24,14 @@ from components.postgres_cluster import PostgresCluster, cluster_flows
 from components.redis import Redis, RedisArgs, certificate_names, password_key, sentinel_name
 from components.redis_access import PASSWORD, PasswordRef, RedisAccess
 from components.route import WebRoute, WebRouteArgs
+from components.rules import AlertingRules, AlertingRulesArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs
 from components.superset import SupersetArgs
 from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
+from monitoring import rules
 from topology import commands
 from topology.model import SENTINEL_PORT, RedisInstance, Topology
 from topology.problems import Problem
@@ -210,6 +212,8 @@ def deploy(
         if topology.postgres.backup and postgres
         else None
     )
+    if topology.monitoring.rules:
+        AlertingRules(f"{topology.exporter.host}-rules", AlertingRulesArgs(scope, rules.spec(topology)), here)
     NetworkPolicies(
         "allow",
         _network(

@@ -46,6 +46,7 @@ ORDER = (
     "Ingress",
     "HTTPRoute",
     "ServiceMonitor",
+    "PrometheusRule",
 )
 #: Lists the files that the last render wrote; kubectl does not read it.
 INDEX = ".rendered"

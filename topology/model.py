@@ -282,6 +282,30 @@ class Exporter(Frozen):
     resources: Resources
 
 
+class Objectives(Frozen):
+    """What the stack promises over 30 days, for each queue and tenant: `waits_met` percent of queries begin within `wait_seconds`
+    (a bound of the histogram of waits), and `ends_well` percent end neither lost nor at a limit.
+    """
+
+    wait_seconds: float
+    waits_met: float
+    ends_well: float
+
+
+class Monitoring(Frozen):
+    """The rules on the stack's metrics.
+
+    `rules`: whether the Prometheus operator gets them. `runbooks`: where docs/runbooks is read. `prometheus_port` and
+    `alertmanager_port` are for those that this machine runs beside the stack.
+    """
+
+    rules: bool
+    runbooks: str
+    objectives: Objectives
+    prometheus_port: int
+    alertmanager_port: int
+
+
 class Job(Frozen):
     """One entry of Celery beat's schedule: `cron` is minute, hour, day of month, month, day of week (UTC)."""
 
@@ -450,6 +474,7 @@ class Topology(Frozen):
     pools: tuple[Pool, ...]
     beat: Beat
     exporter: Exporter
+    monitoring: Monitoring
     caching: Caching
     resilience: Resilience
     tenants: tuple[Tenant, ...]

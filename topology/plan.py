@@ -24,6 +24,8 @@ from topology.model import (
     GuestClaim,
     Images,
     Job,
+    Monitoring,
+    Objectives,
     OperatorNamespaces,
     Pool,
     Postgres,
@@ -115,6 +117,7 @@ def build(stack: str, settings: Settings) -> Topology:
         pools=pools,
         beat=beat,
         exporter=_exporter(settings),
+        monitoring=_monitoring(settings),
         caching=_caching(settings),
         resilience=_resilience(settings),
         tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),
@@ -460,6 +463,21 @@ def _exporter(settings: Settings) -> Exporter:
         from_namespaces=metrics.from_namespaces,
         service_monitor=metrics.service_monitor,
         resources=_resources(metrics.resources),
+    )
+
+
+def _monitoring(settings: Settings) -> Monitoring:
+    metrics = settings.metrics
+    return Monitoring(
+        rules=metrics.rules,
+        runbooks=metrics.runbooks.rstrip("/"),
+        objectives=Objectives(
+            wait_seconds=metrics.objectives.wait,
+            waits_met=metrics.objectives.waits_met,
+            ends_well=metrics.objectives.ends_well,
+        ),
+        prometheus_port=settings.local.prometheus_port,
+        alertmanager_port=settings.local.alertmanager_port,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from topology import presets
+from topology.histograms import WAIT_BUCKETS
 from topology.model import (
     Autoscaler,
     Compression,
@@ -46,6 +47,17 @@ def _matching(pattern: str, rule: str) -> AfterValidator:
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
             raise ValueError(rule)
+        return value
+
+    return AfterValidator(check)
+
+
+def _one_of(bounds: tuple[float, ...]) -> AfterValidator:
+    """A validator that takes the numbers of `bounds` alone."""
+
+    def check(value: float) -> float:
+        if value not in bounds:
+            raise ValueError(f"must be one of {', '.join(f'{bound:g}' for bound in bounds)}|Choose the nearest")
         return value
 
     return AfterValidator(check)
@@ -113,6 +125,8 @@ Port = Annotated[int, Field(ge=1024, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Percent = Annotated[int, Field(ge=1, le=100)]
+#: Percent of an objective: at 100 there would be no budget to burn.
+Objective = Annotated[float, Field(ge=50, lt=100)]
 
 
 class Section(BaseModel):
@@ -386,13 +400,33 @@ class NetworkSettings(Section):
     operator_namespaces: OperatorNamespaces
 
 
+class ObjectivesSettings(Section):
+    """What the stack promises over 30 days, for each queue and tenant; alerts page when it is about to be broken."""
+
+    wait: Annotated[float, _one_of(WAIT_BUCKETS)] = Field(
+        strict=False, description="seconds within which a worker begins a query; a bound of the histogram of waits"
+    )
+    waits_met: Objective = Field(strict=False, description="percent of queries that begin within that time")
+    ends_well: Objective = Field(
+        strict=False,
+        description="percent of queries that end neither lost nor at a limit; an error of the query itself is no breach",
+    )
+
+
 class MetricsSettings(Section):
-    """The exporter of queue metrics; see docs/metrics.md."""
+    """The exporter of queue metrics, and the rules on them; see docs/metrics.md and docs/alerts.md."""
 
     from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
     service_monitor: bool = Field(
         description="tell the Prometheus operator of it by a ServiceMonitor; false: by annotations of its Service"
     )
+    rules: bool = Field(
+        description="give the Prometheus operator the stack's alerts and recording rules as a PrometheusRule"
+    )
+    runbooks: str = Field(
+        description="URL under which the people who are paged read docs/runbooks; each alert links to its page there"
+    )
+    objectives: ObjectivesSettings
     resources: ResourceSettings
 
 
@@ -513,6 +547,8 @@ class LocalSettings(Section):
     redis_port: Port = Field(description="first Redis server; a second one has the next port")
     postgres_port: Port = Field(description="PostgreSQL")
     exporter_port: Port = Field(description="metrics of the queues, for a Prometheus on this machine")
+    prometheus_port: Port = Field(description="Prometheus, where it is started (make up OBSERVE=1)")
+    alertmanager_port: Port = Field(description="Alertmanager, where it is started")
 
 
 class Settings(Section):
