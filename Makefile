@@ -42,8 +42,8 @@ $(SUPERSET_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt
 
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
 
-up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local]
-	@$(RUN) up --stack $(STACK)
+up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local] [OBSERVE=1: with Prometheus]
+	@$(RUN) up --stack $(STACK) $(if $(OBSERVE),--observe)
 
 down: $(VENV)/.program ## stop it; data stays
 	@$(RUN) down --stack $(STACK)

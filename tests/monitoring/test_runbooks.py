@@ -39,5 +39,5 @@ def test_metrics_and_settings_that_it_names_exist() -> None:
     for key in re.findall(rf"`((?:{sections})\.[a-z_.]+)`", PAGE):
         assert f"`{key}`" in reference or f"`{key}." in reference, key
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
-    for target in re.findall(r"make ([a-z-]+)", PAGE):
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", PAGE, re.MULTILINE):
         assert target in targets, target
