@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from monitoring import routes, rules
+from monitoring import dashboard, routes, rules
 from topology.model import Topology
 
 
@@ -15,6 +15,7 @@ def files(topology: Topology, watchdog_url: str | None = None) -> dict[str, str]
     """Text by file name: equal for equal topologies. No secret is in them."""
     return {
         "rules.yaml": _yaml(rules.spec(topology), topology),
+        "dashboard.json": dashboard.document(topology),
         "alertmanager.yaml": _yaml(routes.config(topology, watchdog_url=watchdog_url), topology),
     }
 
