@@ -73,7 +73,8 @@ def _free(port: int) -> bool:
 class World:
     """One running platform. `settings` are keys of a stack file; ports and the sample database are added.
 
-    `observe`: with Prometheus and Alertmanager beside it. `sample` False leaves the 1.2 million sample rows out (the database is there, empty, with `wait_seconds`).
+    `observe`: with Prometheus and Alertmanager beside it. `sample` False leaves the 1.2 million sample rows out (the database is
+    there, empty, with `wait_seconds`).
     """
 
     settings: Mapping[str, Any]

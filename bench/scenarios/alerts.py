@@ -1,7 +1,7 @@
 """Alerts fire for real: each fault is caused on a platform with its own Prometheus, until the alert that is for it fires.
 
-First nothing is wrong, and nothing but the watchdog fires. Takes half an hour, since most alerts wait for minutes on purpose; needs
-Debian's prometheus and prometheus-alertmanager. `python -m bench.scenarios.alerts` runs it alone.
+First nothing is wrong, and nothing but the watchdog fires. Takes half an hour, since most alerts wait for minutes on purpose;
+needs Debian's prometheus and prometheus-alertmanager. `python -m bench.scenarios.alerts` runs it alone.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _with_a_worker(world: World, watch: Prometheus) -> None:
     broker = world.redis("broker")
     most = broker.config_get("maxmemory")["maxmemory"]
     broker.config_set("maxmemory", int(int(broker.info("memory")["used_memory"]) / 0.9))
-    with _background(world, lambda n: "SELECT 1 / 0 AS broken"):
+    with _background(world, lambda n: f"SELECT {n} / 0 AS broken"):
         broker.lpush("default", "what is no message")
         watch.await_alerts(
             "queries that fail, a foreign message, the broker's memory at 90 %",
