@@ -9,11 +9,13 @@ SUPERSET_VENV := .venv-superset
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
+SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*.sh bench/*.sh) .ci/run
+
 # Without the compiled files that Python would write, every command takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render rules policy test test-cluster chaos lint format docs lock image
+.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos lint types format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,11 @@ $(SUPERSET_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt
 	@echo "· installing Superset's environment ($(SUPERSET_VENV), 650 MB)"
 	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(SUPERSET_VENV)
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset.txt
+	@touch $@
+
+# Types for pyright alone: the image and the platform need none.
+$(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types.txt
+	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset-types.txt
 	@touch $@
 
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
@@ -66,6 +73,9 @@ rules: $(VENV)/.program ## alerts, recording rules, routes and dashboard of a st
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))
 
+check: lint ## lint, and the tests that need neither Superset nor services: what to run before a commit
+	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
+
 test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
@@ -76,11 +86,16 @@ test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a re
 chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real services, and show what held [SCENARIO=…]
 	@$(VENV)/bin/python -m bench.chaos $(SCENARIO)
 
-lint: $(VENV)/.dev ## format, lint and types
+lint: $(VENV)/.dev ## format, lint, imports between rooms
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+	@for script in $(SHELL_SCRIPTS); do "$$(sed -n "1s|.*[/ ]||p" $$script)" -n $$script || exit 1; done
+
+types: $(VENV)/.dev $(SUPERSET_VENV)/.types ## strict types, in both environments
 	@$(VENV)/bin/pyright
+	@$(VENV)/bin/pyright --project pyrightconfig.superset.json
 
 format: $(VENV)/.dev ## write the format
 	@$(VENV)/bin/ruff format .
@@ -91,7 +106,7 @@ docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset dev; do \
+	@for set in bootstrap program local superset superset-types dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done

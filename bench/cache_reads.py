@@ -12,16 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from cachelib.redis import RedisCache
+from redis import ConnectionError as RedisDownError
+from redis import Redis
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.codecs import frame
 from runtime.results.envelope import signing_secret
 from runtime.results.store import Store
-from topology.model import Caching
+from topology.settings.caching import Caching
 
 CACHING = Caching(
     chart_data_ttl_seconds=3600,
@@ -55,14 +58,14 @@ def main() -> None:
     command = [sys.argv[1], "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        client: Any = import_module("redis").Redis(port=port)
+        client = Redis(port=port)
         while True:
             try:
                 client.ping()
                 break
-            except import_module("redis").ConnectionError:
+            except RedisDownError:
                 time.sleep(0.05)
-        shipped: Any = import_module("cachelib.redis").RedisCache(host=client, key_prefix="shipped:")
+        shipped = RedisCache(host=client, key_prefix="shipped:")
         ours = Store(client, "data_cache", "data_cache:", signing_secret("secret", "data_cache"), CACHING)
         print("| rows | read, shipped | read, ours | stored, shipped | stored, ours | kB, shipped | kB, ours |")
         print("|---|---|---|---|---|---|---|")

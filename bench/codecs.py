@@ -13,22 +13,25 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+import pandas as pd
+import zstandard as zstd
 
 Codec = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
 
 
 def codecs() -> dict[str, Codec]:
     """Compress and decompress, by name and level."""
-    zstd: Any = import_module("zstandard")
     found: dict[str, Codec] = {"none": (lambda data: data, lambda data: data)}
     for level in (1, 6):
         found[f"zlib {level}"] = (lambda data, level=level: zlib.compress(data, level), zlib.decompress)
     for level in (1, 3, 6):
         found[f"zstd {level}"] = (lambda data, level=level: zstd.compress(data, level), zstd.decompress)
     try:
-        lz4: Any = import_module("lz4.frame")
+        import lz4.frame as lz4  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         return found
     return found | {"lz4": (lz4.compress, lz4.decompress)}
@@ -36,23 +39,21 @@ def codecs() -> dict[str, Codec]:
 
 def frame(rows: int) -> Any:
     """A DataFrame of orders: text of few values, times, amounts, ids."""
-    numpy, pandas = import_module("numpy"), import_module("pandas")
-    random = numpy.random.default_rng(7)
-    return pandas.DataFrame(
+    random = np.random.default_rng(7)
+    return pd.DataFrame(
         {
-            "ordered_at": pandas.Timestamp("2026-01-01") + pandas.to_timedelta(random.integers(0, 28_000_000, rows), "s"),
+            "ordered_at": pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 28_000_000, rows), "s"),
             "region": random.choice(["online", "north", "west", "south", "east"], rows),
             "category": random.choice(["books", "toys", "music", "games", "garden", "kitchen"], rows),
             "customer_id": random.integers(1, 20_000, rows),
             "quantity": random.integers(1, 9, rows),
-            "revenue": numpy.round(random.gamma(2.0, 40.0, rows), 2),
+            "revenue": np.round(random.gamma(2.0, 40.0, rows), 2),
         }
     )
 
 
 def values() -> dict[str, bytes]:
     """Results as bytes, by name."""
-    msgpack: Any = import_module("msgpack")
     found: dict[str, bytes] = {}
     for rows in (1_000, 100_000):
         data = frame(rows)
@@ -67,7 +68,7 @@ def values() -> dict[str, bytes]:
         text = json.dumps({"data": records, "columns": list(data.columns)}).encode()
         found[f"SQL, {rows} rows (JSON)"] = text
         found[f"SQL, {rows} rows (JSON, zlib by Superset)"] = zlib.compress(text)
-        found[f"SQL, {rows} rows (MessagePack)"] = msgpack.packb({"data": records}, use_bin_type=True)
+        found[f"SQL, {rows} rows (MessagePack)"] = cast(bytes, msgpack.packb({"data": records}, use_bin_type=True))
     return found
 
 

@@ -12,11 +12,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from flask import Flask, g
+from flask_appbuilder import AppBuilder
+from sqlalchemy import text
 
 from runtime.environment.process_topology import load_topology
+from runtime.start.wsgi import application_factory
+from runtime.superset.application import create
 from runtime.superset.directory import SupersetDirectory
 from runtime.tenants import identity
 from runtime.tenants.router import CHART_TASKS, SQL_LAB_TASK, Router
@@ -27,10 +32,10 @@ CALLS = 2000
 def people() -> None:
     """Make users, each an Admin with the roles given; idempotent."""
     wanted = json.load(sys.stdin)
-    app = import_module("superset.app").create_app()
+    app = create()
     with app.app_context():
-        extensions = import_module("superset.extensions")
-        sm = extensions.security_manager
+        appbuilder = _appbuilder(app)
+        sm: Any = appbuilder.sm
         admin = sm.find_role("Admin")
         for name, roles in wanted["users"].items():
             held = [admin, *(sm.add_role(role) or sm.find_role(role) for role in roles)]
@@ -39,12 +44,12 @@ def people() -> None:
         # No more: for what anybody may do, Flask-AppBuilder does not look at who a token's user is.
         wanted_by_guests = (("can_read", "Chart"), ("all_datasource_access", "all_datasource_access"))
         sm.find_role("Public").permissions = [sm.find_permission_view_menu(*it) for it in wanted_by_guests]
-        extensions.db.session.commit()
+        appbuilder.session.commit()
 
 
 def router() -> None:
     """Print microseconds of a route by how the tenant is found, and resident memory in MB, as JSON."""
-    app = import_module("runtime.start.wsgi").application_factory()
+    app = application_factory()
     memory = _resident_mb()
     topology = load_topology(os.environ)
     routes = Router(topology, SupersetDirectory())
@@ -54,10 +59,9 @@ def router() -> None:
         "guest_token": {"user": {"username": "acme-eve"}, "resources": [], "rls_rules": []},
     }
     with app.test_request_context():
-        flask = import_module("flask")
-        sm = import_module("superset.extensions").security_manager
-        session = import_module("superset.extensions").db.session
-        query = session.execute("SELECT max(id) FROM query").scalar()
+        appbuilder = _appbuilder(app)
+        sm: Any = appbuilder.sm
+        query = appbuilder.session.execute(text("SELECT max(id) FROM query")).scalar()
         dave = {"user_id": sm.find_user(username="dave").id}
         asked: dict[str, Callable[[], Any]] = {
             "another task": lambda: routes("prune_query", (), {}),
@@ -67,10 +71,14 @@ def router() -> None:
             "by dataset's database": lambda: routes(chart, (dave, {"datasource": {"id": 1, "type": "table"}}), {}),
             "by guest claim": lambda: routes(chart, (guest, {"datasource": {"id": 1, "type": "table"}}), {}),
         }
-        flask.g.user = sm.find_user(username="carol")
+        g.user = sm.find_user(username="carol")
         asked["tenant of the current user"] = identity.current_tenant_id
         found = {name: _timed(ask) for name, ask in asked.items()}
     print(json.dumps({"tenants": len(topology.tenants), "memory_mb": memory, "microseconds": found}))
+
+
+def _appbuilder(app: Flask) -> AppBuilder:
+    return cast(AppBuilder, app.extensions["appbuilder"])
 
 
 def _timed(ask: Callable[[], Any]) -> dict[str, Any]:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import httpx
 import prison  # pyright: ignore[reportMissingTypeStubs]
+from tenacity import (
+    Future,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_not_result,
+    retry_if_result,
+    stop_before_delay,
+)
 
 from client.errors import AccessDeniedError, LoginError, UnexpectedAnswerError, UnreachableError, UsageError
 from client.states import Backoff
 
+T = TypeVar("T")
 #: Pauses between attempts of a request that did not get through.
 RETRY = Backoff(first=0.1, factor=2, cap=2)
 #: A proxy's words for "no answer from Superset".
@@ -151,34 +161,16 @@ class Session:
     ) -> httpx.Response:
         """One request, repeated where that is safe and may help."""
         headers = {**(extra or {}), **({"X-CSRFToken": self._csrf} if method != "GET" and self._csrf else {})}
-        deadline = time.monotonic() + (self._retry_seconds if self._reached else 0.0)
-        pauses = RETRY.delays()
-        while True:
-            pause = next(pauses)
-            last = time.monotonic() + pause > deadline
+        patience = self._retry_seconds if self._reached else 0.0
+
+        def once() -> httpx.Response:
+            nonlocal patience
             cookies = list(http.cookies.jar)
-            try:
-                answer = http.request(
-                    method,
-                    path,
-                    params=parameters,
-                    json=body,
-                    headers=headers,
-                    timeout=httpx.Timeout(10.0, read=read_timeout),
-                )
-            except httpx.TransportError as error:
-                if method != "GET" or last:
-                    sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-                    detail = str(error) or type(error).__name__
-                    raise UnreachableError(
-                        f"no answer from {self.url} ({detail}): is Superset up there?", sent=sent
-                    ) from None
-                time.sleep(pause)
-                continue
-            if answer.status_code == _TOO_MANY and not self._reached:
+            timeout = httpx.Timeout(10.0, read=read_timeout)
+            answer = http.request(method, path, params=parameters, json=body, headers=headers, timeout=timeout)
+            if answer.status_code == _TOO_MANY:
                 # The address is right, so its rate limit is worth waiting out from the first request on (log-ins have one).
-                deadline = time.monotonic() + self._retry_seconds
-                last = False
+                patience = self._retry_seconds
             self._reached = True
             self._read_clock(answer)
             if _login_refused(answer):
@@ -186,13 +178,23 @@ class Session:
                 http.cookies.clear()
                 for cookie in cookies:
                     http.cookies.jar.set_cookie(cookie)
-            # Superset's own refusal of a query says what to do, and is the caller's to know.
-            said = REFUSED in error_kinds(answer)
-            refused = not said and (answer.status_code == _TOO_MANY or (method == "GET" and answer.status_code in _GATEWAY))
-            if not refused or last:
-                break
-            time.sleep(pause)
-        if answer.status_code in _GATEWAY and not said:
+            return answer
+
+        repeatable = method == "GET"
+        sending = Retrying(
+            retry=retry_if_exception(lambda error: repeatable and isinstance(error, httpx.TransportError))
+            | retry_if_result(lambda answer: _refused_unread(answer, repeatable=repeatable)),
+            wait=RETRY,
+            stop=lambda state: (state.seconds_since_start or 0.0) + state.upcoming_sleep > patience,
+            retry_error_callback=last_outcome,
+        )
+        try:
+            answer = sending(once)
+        except httpx.TransportError as error:
+            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            detail = str(error) or type(error).__name__
+            raise UnreachableError(f"no answer from {self.url} ({detail}): is Superset up there?", sent=sent) from None
+        if answer.status_code in _GATEWAY and REFUSED not in error_kinds(answer):
             raise UnreachableError(f"no answer from Superset at {self.url}: its proxy says {answer.status_code}", sent=True)
         return answer
 
@@ -201,6 +203,31 @@ class Session:
             self.clock_ahead_seconds = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
         except (KeyError, ValueError):
             self.clock_ahead_seconds = 0.0
+
+
+def ask_until(ask: Callable[[], T], holds: Callable[[T], bool], pauses: Backoff, seconds: float) -> T:
+    """The first answer of `ask` for which `holds`; the last one where none came within `seconds`. Asks at least once."""
+    asking = Retrying(
+        retry=retry_if_not_result(holds),
+        wait=pauses,
+        stop=stop_before_delay(seconds),
+        retry_error_callback=last_outcome,
+    )
+    return asking(ask)
+
+
+def last_outcome(state: RetryCallState) -> Any:
+    """What the last attempt returned, or raised."""
+    return cast("Future", state.outcome).result()
+
+
+def _refused_unread(answer: httpx.Response, *, repeatable: bool) -> bool:
+    """Whether a proxy or a rate limit refused a request before Superset read it, so that it may be sent again.
+
+    Superset's own refusal of a query says what to do, and is the caller's to know.
+    """
+    refused = answer.status_code == _TOO_MANY or (repeatable and answer.status_code in _GATEWAY)
+    return refused and REFUSED not in error_kinds(answer)
 
 
 def checked_url(url: str) -> str:

@@ -5,12 +5,16 @@ Superset keeps a query's times as milliseconds since the epoch, by the server's 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
 
 
 class State(StrEnum):
@@ -170,8 +174,8 @@ def timeline(handle: QueryHandle, status: QueryStatus, fetched_ms: float) -> Tim
 
 
 @dataclass(frozen=True)
-class Backoff:
-    """Pauses in seconds: the `first`, each next one `factor` times as long, none longer than `cap`.
+class Backoff(wait_base):
+    """Pauses in seconds: the `first`, each next one `factor` times as long, none longer than `cap`; one of tenacity's waits.
 
     A poll costs the web tier about 24 ms of CPU, so the pauses grow; what a waiter loses stays below `factor - 1` of the
     query's own time and below `cap`.
@@ -185,9 +189,17 @@ class Backoff:
         if not (0 < self.first <= self.cap and self.factor >= 1):
             raise ValueError(f"{self}: wants 0 < first <= cap and factor >= 1")
 
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """The pause after the attempt of `retry_state`, as tenacity asks for it."""
+        return self.pause(retry_state.attempt_number)
+
+    def pause(self, attempt: int) -> float:
+        """The pause after the `attempt`-th question, counted from 1."""
+        try:
+            return min(self.first * self.factor ** (attempt - 1), self.cap)
+        except OverflowError:
+            return self.cap
+
     def delays(self) -> Iterator[float]:
         """The pauses, without end."""
-        delay = self.first
-        while True:
-            yield delay
-            delay = min(delay * self.factor, self.cap)
+        return map(self.pause, itertools.count(1))

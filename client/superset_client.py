@@ -33,7 +33,7 @@ from client.errors import (
     ended,
     no_worker,
 )
-from client.session import REFUSED, RETRY, Session, error_kinds, json_object, messages, reason
+from client.session import REFUSED, RETRY, Session, ask_until, error_kinds, json_object, messages, reason
 from client.states import (
     Backoff,
     QueryHandle,
@@ -206,20 +206,19 @@ class SupersetClient:
             return QueryHandle(int(json_object(answer)["query"]["queryId"]), client_id, sent_ms, _now_ms())
 
     def find(self, client_id: str, *, sent_ms: float | None = None, patience: float = 0.0) -> QueryHandle | None:
-        """The query that was submitted under `client_id` in the last minutes, or None; looks for `patience` seconds."""
+        """The query that was submitted under `client_id` in the last minutes, or None; asks for `patience` seconds."""
         sent_ms = _now_ms() if sent_ms is None else sent_ms
         since_ms = sent_ms + (self._session.clock_ahead_seconds - 300) * 1000
-        deadline = time.monotonic() + patience
-        for pause in RETRY.delays():
+
+        def listed() -> QueryHandle | None:
             answer = self._session.call("GET", "/api/v1/query/updated_since", query={"last_updated_ms": int(since_ms)})
             with self._session.shape(answer):
                 for record in json_object(answer)["result"]:
                     if record["id"] == client_id:
                         return QueryHandle(int(record["queryId"]), client_id, sent_ms, _now_ms())
-            if time.monotonic() + pause > deadline:
-                return None
-            time.sleep(pause)
-        return None
+            return None
+
+        return ask_until(listed, lambda found: found is not None, RETRY, patience)
 
     def status(self, query_id: int) -> QueryStatus:
         """The state of a query; UnknownNameError where there is none, or it is another user's."""
@@ -249,6 +248,7 @@ class SupersetClient:
         # Nothing has ended yet when a submission is answered; a query of another day may have.
         pause = next(self.backoff.delays()) if isinstance(query, QueryHandle) else 0.0
         patient_until: float | None = None
+        # By hand: with two limits of its own, to which pauses are cut, and a patience for errors, this is more than a retry.
         for following in self.backoff.delays():
             time.sleep(pause)
             try:
@@ -309,25 +309,25 @@ class SupersetClient:
         """
         client_id = self.status(query).client_id if isinstance(query, int) else query.client_id
         query_id = query if isinstance(query, int) else query.id
-        deadline = time.monotonic() + patience
-        for pause in RETRY.delays():
+
+        def after_stop() -> QueryStatus:
             answer = self._session.call("POST", "/api/v1/query/stop", body={"client_id": client_id})
             status = self.status(query_id)
-            if status.state.final:
-                return status
-            if answer.status_code not in (200, 422):
+            if not status.state.final and answer.status_code not in (200, 422):
                 self._session.unexpected(answer, f"query {query_id} was not stopped")
-            if time.monotonic() + pause > deadline:
-                why = (
-                    "it waits in the queue, where Superset cannot stop it, and runs when a worker takes it"
-                    if status.state is State.PENDING
-                    else "its database does not cancel queries, or not this one"
-                )
-                raise NotStoppedError(
-                    f"query {query_id} could not be stopped: {why}. Try again: superset-async query stop {query_id}"
-                )
-            time.sleep(pause)
-        raise AssertionError("a back-off has no end")
+            return status
+
+        status = ask_until(after_stop, lambda found: found.state.final, RETRY, patience)
+        if status.state.final:
+            return status
+        why = (
+            "it waits in the queue, where Superset cannot stop it, and runs when a worker takes it"
+            if status.state is State.PENDING
+            else "its database does not cancel queries, or not this one"
+        )
+        raise NotStoppedError(
+            f"query {query_id} could not be stopped: {why}. Try again: superset-async query stop {query_id}"
+        )
 
     def run(
         self,
@@ -389,9 +389,7 @@ class SupersetClient:
             return ChartResult(json_object(answer)["result"], False, job_id, moments)
 
     def _chart_event(self, job_id: str, timeout: float) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout
-        for pause in self.backoff.delays():
-            time.sleep(pause)
+        def ended_event() -> dict[str, Any] | None:
             parameters = {"last_id": self._last_event} if self._last_event else None
             answer = self._session.call("GET", "/api/v1/async_event/", parameters=parameters, read_timeout=15)
             with self._session.shape(answer):
@@ -400,8 +398,13 @@ class SupersetClient:
                 self._last_event = str(event["id"])
                 if event["job_id"] == job_id and event["status"] in ("done", "error"):
                     return event
-            if time.monotonic() > deadline:
-                break
+            return None
+
+        # Nothing has ended yet when a submission is answered.
+        time.sleep(self.backoff.pause(1))
+        event = ask_until(ended_event, lambda found: found is not None, self.backoff, timeout)
+        if event is not None:
+            return event
         raise StillRunningError(
             f"the chart's job {job_id} has not ended after {timeout:g} s: it is queued (maybe where no worker "
             "listens), runs still, or its worker died"

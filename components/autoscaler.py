@@ -13,10 +13,12 @@ from pulumi_kubernetes.meta import v1 as meta
 
 from components.common import SUPERSET, Scope, labels, metadata
 from components.redis import sentinel_name
-from components.redis_access import AUTHORITY, RedisAccess
+from components.redis_access import RedisAccess
 from components.web import cpu_metric
 from topology import metric_names
-from topology.model import SENTINEL_PORT, Pool, RedisDatabase, Scaling
+from topology.model import SENTINEL_PORT, Pool, RedisDatabase
+from topology.settings.workers import Scaling
+from topology.valkey_conf import AUTHORITY
 
 #: External metrics that an HPA asks for, of the exporter's, by way of the metrics adapter: messages of each `queue_name` that
 #: wait or are in flight; and those that wait, by which it still scales out where those in flight are too many to be counted.

@@ -9,6 +9,7 @@ from pulumi_kubernetes.batch import v1 as batch
 from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
+from components import scripts
 from components.common import (
     PREFIX,
     Scope,
@@ -26,8 +27,11 @@ from components.common import (
     service_account,
 )
 from components.postgres import PASSWORD, user_of
-from topology.model import Backup, Images, Postgres, Resources
+from topology.model import Postgres
 from topology.quantities import format_memory
+from topology.settings.images import Images
+from topology.settings.postgres import Backup
+from topology.settings.resources import Resources
 
 NAME = "postgres-backup"
 DUMPS = "/dumps"
@@ -36,30 +40,6 @@ SCRIPTS = "/etc/backup"
 RESOURCES = Resources(
     cpu_request_millis=100, cpu_limit_millis=1000, memory_request_bytes=128 * 2**20, memory_limit_bytes=512 * 2**20
 )
-
-#: A dump counts only when it is complete and its table of contents can be read; then the oldest ones go.
-DUMP = """\
-set -eu
-umask 077
-file=$DUMPS/$PGDATABASE-$(date -u +%Y%m%dT%H%M%SZ).dump
-trap 'rm -f "$file.partial"' EXIT
-pg_dump --format=custom --no-password --file="$file.partial"
-pg_restore --list "$file.partial" >/dev/null
-mv "$file.partial" "$file"
-ls -1 "$DUMPS" | grep "^$PGDATABASE-.*\\.dump$" | sort -r | tail -n "+$((KEEP + 1))" | while read -r old; do
-  rm -f "$DUMPS/$old"
-done
-echo "$file: $(stat -c %s "$file") bytes"
-"""
-
-#: Puts back the newest dump (or the one that DUMP names) as a whole or not at all.
-RESTORE = """\
-set -eu
-file=$DUMPS/${DUMP:-$(ls -1 "$DUMPS" | grep "^$PGDATABASE-.*\\.dump$" | sort -r | head -n 1)}
-[ -f "$file" ] || { echo "no dump of $PGDATABASE in $DUMPS" >&2; exit 1; }
-pg_restore --clean --if-exists --no-owner --single-transaction --exit-on-error --no-password --dbname="$PGDATABASE" "$file"
-echo "$file: restored"
-"""
 
 
 @dataclass(frozen=True)
@@ -93,9 +73,9 @@ class MetadataBackup(pulumi.ComponentResource):
         self._labels = labels(scope, NAME, name)
         self._args = args
         self._account = service_account(name, scope, self._labels, child)
-        scripts = {"dump.sh": DUMP, "restore.sh": RESTORE}
+        files = scripts.texts("dump.sh", "restore.sh")
         config = core.ConfigMap(
-            f"{name}-config", metadata=metadata(scope, f"{name}-config", self._labels), data=scripts, opts=child
+            f"{name}-config", metadata=metadata(scope, f"{name}-config", self._labels), data=files, opts=child
         )
         claim = core.PersistentVolumeClaim(
             name,
@@ -118,7 +98,7 @@ class MetadataBackup(pulumi.ComponentResource):
             ),
             scratch("tmp", "64Mi"),
         ]
-        digest = content_hash(scripts)[:32]
+        digest = content_hash(files)[:32]
         dump = self._cron_job(name, "dump", args.backup.cron, volumes, digest, suspend=False, opts=child)
         self._cron_job(f"{name}-restore", "restore", "0 0 1 1 *", volumes, digest, suspend=True, opts=child)
         self.job = name_of(dump.metadata, name)

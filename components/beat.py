@@ -9,7 +9,7 @@ from pulumi_kubernetes.apps import v1 as apps
 from pulumi_kubernetes.meta import v1 as meta
 
 from components.common import SUPERSET, exec_probe, labels, metadata, name_of, selector, service_account
-from components.superset import SCRATCH, Process, SupersetArgs, pod_template
+from components.superset import SCRATCH, Process, SupersetArgs, pod_template, recently_written
 from topology import commands
 from topology.model import Beat
 
@@ -45,8 +45,8 @@ class BeatScheduler(pulumi.ComponentResource):
             labels=object_labels,
             match=match,
             # Beat writes its schedule at least every five minutes, also when nothing is due.
-            startup_probe=exec_probe(_written(5), period=5, failures=60),
-            liveness_probe=exec_probe(_written(20), period=60, failures=2),
+            startup_probe=exec_probe(recently_written(5 * 60, SCHEDULE), period=5, failures=60),
+            liveness_probe=exec_probe(recently_written(20 * 60, SCHEDULE), period=60, failures=2),
         )
         deployment = apps.Deployment(
             name,
@@ -62,8 +62,3 @@ class BeatScheduler(pulumi.ComponentResource):
         )
         self.deployment = name_of(deployment.metadata, name)
         self.register_outputs({"deployment": self.deployment})
-
-
-def _written(minutes: int) -> list[str]:
-    """A command that succeeds where beat has written its schedule in the last `minutes`."""
-    return ["sh", "-c", f'test -n "$(find {SCRATCH} -maxdepth 1 -name "beat-schedule*" -mmin -{minutes})"']

@@ -12,8 +12,8 @@ from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 from pulumi_kubernetes.policy import v1 as policy
 
-from topology.model import Resources
 from topology.quantities import format_cpu, format_memory
+from topology.settings.resources import Resources
 
 #: Prefix of the annotations and labels that are this project's own.
 PREFIX = "superset-async"
@@ -191,6 +191,19 @@ def disruption_budget(
             unhealthy_pod_eviction_policy="AlwaysAllow",
         ),
         opts=opts,
+    )
+
+
+def volume_claim(name: str, size: int, claim_labels: dict[str, str]) -> core.PersistentVolumeClaimArgs:
+    """A claim template of `size` bytes that one pod writes."""
+    return core.PersistentVolumeClaimArgs(
+        api_version="v1",
+        kind="PersistentVolumeClaim",
+        metadata=meta.ObjectMetaArgs(name=name, labels=claim_labels),
+        spec=core.PersistentVolumeClaimSpecArgs(
+            access_modes=["ReadWriteOnce"],
+            resources=core.VolumeResourceRequirementsArgs(requests={"storage": format_memory(size)}),
+        ),
     )
 
 

@@ -33,7 +33,8 @@ from components.redis_access import RedisAccess
 from components.superset import APP, CONFIG, SCRATCH, USER
 from topology import metric_names
 from topology.commands import TOPOLOGY_ENV
-from topology.model import Exporter, Images, RedisDatabase
+from topology.model import Exporter, RedisDatabase
+from topology.settings.images import Images
 
 NAME = "queue-exporter"
 PORT = "metrics"

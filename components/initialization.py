@@ -18,8 +18,9 @@ from components.common import (
     service_account,
 )
 from components.superset import Process, SupersetArgs, pod_template, secret_digest
+from runtime.queries import migrations
 from topology import commands
-from topology.model import Resources
+from topology.settings.resources import Resources
 
 #: It loads the same application as a web process, once, and holds no more.
 RESOURCES = Resources(
@@ -42,7 +43,8 @@ class InitializationArgs:
 class Initialization(pulumi.ComponentResource):
     """Migrations, roles, the administrator and the declared databases, as a Job that is safe to run again.
 
-    Its name carries a digest of image, configuration and secrets, since a Job cannot be changed: new content, new Job.
+    Its name carries a digest of image, configuration, secrets and the newest migration, since a Job cannot be changed: new
+    content, new Job.
     """
 
     #: Name of the Job.
@@ -64,7 +66,9 @@ class Initialization(pulumi.ComponentResource):
             secrets=(args.secrets,),
             restart_policy="OnFailure",
         )
-        content = content_hash(args.superset.images.superset, commands.migrate(), args.superset.configuration.hashes["init"])
+        content = content_hash(
+            args.superset.images.superset, commands.migrate(), args.superset.configuration.hashes["init"], migrations.HEAD
+        )
         job_name = secret_digest(args.superset, process).apply(lambda secret: f"{name}-{content_hash(content, secret)[:10]}")
         job = batch.Job(
             name,

@@ -9,6 +9,7 @@ from pulumi_kubernetes.apps import v1 as apps
 from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
+from components import scripts
 from components.common import (
     PREFIX,
     Scope,
@@ -26,10 +27,11 @@ from components.common import (
     secret_variable,
     selector,
     service_account,
+    volume_claim,
 )
-from components.redis import volume_claim
-from topology.model import Images, Postgres
-from topology.quantities import MIB
+from topology.model import Postgres
+from topology.postgres_settings import arguments, server_settings
+from topology.settings.images import Images
 
 NAME = "postgres"
 DATA = "/data"
@@ -38,57 +40,6 @@ SOCKETS = "/var/run/postgresql"
 PASSWORD = "password"  # noqa: S105 the key of a Secret
 #: The server's superuser. Nothing connects as it over the network; `kubectl exec … psql -U postgres` does, by the socket.
 SUPERUSER = "postgres"
-
-HBA = """\
-local all postgres peer
-host all all all scram-sha-256
-"""
-
-#: Makes the data directory once, and role, password and database at every start: a new password takes effect by a restart.
-#: The server that runs here listens on no network address, so that nobody sees it half prepared.
-PREPARE = """\
-set -eu
-umask 077
-if [ ! -s "$PGDATA/PG_VERSION" ]; then
-  rm -rf "$PGDATA.new"
-  initdb --pgdata="$PGDATA.new" --username=postgres --encoding=UTF8 --locale=C.UTF-8 \\
-    --auth-local=peer --auth-host=scram-sha-256 --data-checksums
-  mv "$PGDATA.new" "$PGDATA"
-fi
-rm -f "$PGDATA/postmaster.pid"
-pg_ctl --pgdata="$PGDATA" --wait --timeout=3600 \\
-  --options="-c listen_addresses='' -c unix_socket_directories=$PGHOST -c hba_file=$SCRIPTS/pg_hba.conf" start
-trap 'pg_ctl --pgdata="$PGDATA" --wait --mode=fast stop' EXIT
-psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=user="$METADATA_USER" --set=database="$METADATA_DATABASE" \\
-  --username=postgres --dbname=postgres --file="$SCRIPTS/roles.sql"
-"""
-
-#: The role owns its database and nothing else. A failing statement is not logged: it would show the password.
-ROLES = """\
-SET log_min_error_statement = panic;
-SET log_statement = none;
-\\getenv password METADATA_PASSWORD
-SELECT format('CREATE ROLE %I', :'user') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'user') \\gexec
-ALTER ROLE :"user" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';
-SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'user')
-  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \\gexec
-REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
-"""
-
-
-def server_settings(postgres: Postgres) -> dict[str, str]:
-    """What the topology decides about the server, whoever starts it.
-
-    A quarter of the memory request for shared buffers is PostgreSQL's own advice for a dedicated server; the connections
-    that the topology reserves are the superuser's, so that an operator gets in when the tiers use all the others.
-    """
-    return {
-        "max_connections": str(postgres.max_connections),
-        "superuser_reserved_connections": str(postgres.reserved_connections),
-        "shared_buffers": f"{max(postgres.resources.memory_request_bytes // 4 // MIB, 32)}MB",
-        "effective_cache_size": f"{max(postgres.resources.memory_request_bytes * 3 // 4 // MIB, 96)}MB",
-        "password_encryption": "scram-sha-256",
-    }
 
 
 def server_arguments(postgres: Postgres) -> list[str]:
@@ -100,7 +51,7 @@ def server_arguments(postgres: Postgres) -> list[str]:
         "hba_file": f"{SCRIPTS}/pg_hba.conf",
         "unix_socket_directories": SOCKETS,
     }
-    return ["postgres", *(argument for key, value in settings.items() for argument in ("-c", f"{key}={value}"))]
+    return ["postgres", *arguments(settings)]
 
 
 def user_of(image: str) -> int:
@@ -146,9 +97,9 @@ class PostgresServer(pulumi.ComponentResource):
             opts=child,
         )
         self.secret = name_of(secret.metadata, f"{name}-auth")
-        scripts = {"pg_hba.conf": HBA, "prepare.sh": PREPARE, "roles.sql": ROLES}
+        files = scripts.texts("pg_hba.conf", "prepare.sh", "roles.sql")
         config = core.ConfigMap(
-            f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=scripts, opts=child
+            f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=files, opts=child
         )
         account = service_account(name, scope, object_labels, child)
         core.Service(
@@ -215,7 +166,7 @@ class PostgresServer(pulumi.ComponentResource):
                     metadata=meta.ObjectMetaArgs(
                         labels=object_labels,
                         annotations={
-                            f"{PREFIX}/config": content_hash(scripts)[:32],
+                            f"{PREFIX}/config": content_hash(files)[:32],
                             f"{PREFIX}/secret": fingerprint({PASSWORD: args.password}),
                         },
                     ),

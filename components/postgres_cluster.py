@@ -8,7 +8,8 @@ from pulumi_kubernetes.core import v1 as core
 
 from components.common import labels, metadata, name_of
 from components.network import Flow, Group
-from components.postgres import NAME, PASSWORD, PostgresArgs, server_settings, user_of
+from components.postgres import NAME, PASSWORD, PostgresArgs, user_of
+from topology.postgres_settings import server_settings
 from topology.quantities import format_cpu, format_memory
 
 #: Where the operator asks every server for its state.

@@ -11,11 +11,10 @@ from pulumi_kubernetes.core import v1 as core
 
 from components.common import secret_variable
 from topology.model import RedisInstance, RedisRole, RedisUser
+from topology.valkey_conf import AUTHORITY
 
 #: Key of a Secret with nothing but an existing server's password.
 PASSWORD = "password"  # noqa: S105 a key's name
-#: Key of the certificates of authorities, as cert-manager writes it.
-AUTHORITY = "ca.crt"
 
 
 @dataclass(frozen=True)

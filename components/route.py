@@ -9,7 +9,7 @@ from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.networking import v1 as networking
 
 from components.common import SUPERSET, Scope, labels, metadata
-from topology.model import Route
+from topology.settings.web import Route
 
 
 @dataclass(frozen=True)

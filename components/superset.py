@@ -27,7 +27,9 @@ from components.configuration import FILE, ConfigurationRef, Role
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
 from topology import commands
 from topology.commands import ROLE_ENV, TOPOLOGY_ENV
-from topology.model import Images, Resources, Spill
+from topology.settings.caching import Spill
+from topology.settings.images import Images
+from topology.settings.resources import Resources
 
 #: The image's user, and the folder that holds the `runtime` package (runtime/Dockerfile).
 USER = 1000
@@ -86,6 +88,11 @@ class Process:
     liveness_probe: core.ProbeArgs | None = None
     lifecycle: core.LifecycleArgs | None = None
     restart_policy: str | None = None
+
+
+def recently_written(seconds: int, prefix: str) -> list[str]:
+    """The command of a probe that succeeds where a file whose path begins with `prefix` was written in the last `seconds`."""
+    return ["sh", f"{APP}/runtime/start/recently_written.sh", str(seconds), prefix]
 
 
 def secret_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:

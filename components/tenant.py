@@ -11,8 +11,9 @@ from pulumi_kubernetes.meta import v1 as meta
 from pulumi_kubernetes.scheduling import v1 as scheduling
 
 from components.common import PREFIX, SUPERSET, Scope, labels, metadata, name_of
-from topology.model import Priority, Quota
 from topology.quantities import format_cpu, format_memory
+from topology.settings.resources import Quota
+from topology.settings.tenants import Priority
 
 #: Below every pod that names no class (the platform's own, and other people's), so that a tenant's workers never push those
 #: out and are the first to go, the lowest first; and not below -10, where cluster autoscalers stop adding nodes for a pod.

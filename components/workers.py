@@ -21,7 +21,7 @@ from components.common import (
     selector,
     service_account,
 )
-from components.superset import SCRATCH, Process, SupersetArgs, pod_template
+from components.superset import SCRATCH, Process, SupersetArgs, pod_template, recently_written
 from runtime.observability.heartbeat import HEARTBEAT_ENV, HUNG_AFTER_SECONDS
 from topology.model import Pool
 
@@ -72,8 +72,10 @@ class Workers(pulumi.ComponentResource):
             reads=args.reads,
             priority_class=args.priority_class,
             environment=environment({HEARTBEAT_ENV: HEARTBEAT}),
-            startup_probe=exec_probe(_touched(60), period=5, failures=60),
-            liveness_probe=exec_probe(_touched(HUNG_AFTER_SECONDS), period=30, failures=2, grace=HUNG_GRACE_SECONDS),
+            startup_probe=exec_probe(recently_written(60, HEARTBEAT), period=5, failures=60),
+            liveness_probe=exec_probe(
+                recently_written(HUNG_AFTER_SECONDS, HEARTBEAT), period=30, failures=2, grace=HUNG_GRACE_SECONDS
+            ),
         )
         deployment = apps.Deployment(
             name,
@@ -97,8 +99,3 @@ class Workers(pulumi.ComponentResource):
             disruption_budget(name, scope, self.match, object_labels, child)
         self.deployment = name_of(deployment.metadata, name)
         self.register_outputs({"deployment": self.deployment})
-
-
-def _touched(seconds: int) -> list[str]:
-    """A command that succeeds where the worker's event loop has turned in the last `seconds`; it starts no Python."""
-    return ["sh", "-c", f"test $(($(date +%s) - $(stat -c %Y {HEARTBEAT}))) -lt {seconds}"]

@@ -21,8 +21,9 @@ from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
 from components.postgres_cluster import PORT as CLUSTER_PORT
 from components.postgres_cluster import PostgresCluster, cluster_flows
-from components.redis import Redis, RedisArgs, certificate_names, password_key, sentinel_name
+from components.redis import Redis, RedisArgs, certificate_names, sentinel_name
 from components.redis_access import PASSWORD, PasswordRef, RedisAccess
+from components.redis_users import password_key
 from components.route import WebRoute, WebRouteArgs
 from components.rules import AlertingRules, AlertingRulesArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
@@ -42,14 +43,6 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 
 def check(topology: Topology) -> Iterator[Problem]:
     """What keeps a topology from running on Kubernetes, beyond the invariants that hold everywhere."""
-    if topology.platform != "kubernetes":
-        yield Problem(
-            "platform",
-            topology.platform,
-            "is not deployed by Pulumi: it runs as processes of this machine",
-            f"Start it with make up STACK={topology.stack}, or set platform: kubernetes",
-        )
-        return
     if topology.postgres.kind == "cloudnativepg" and topology.postgres.port != CLUSTER_PORT:
         yield Problem(
             "postgres.port",
@@ -182,7 +175,7 @@ def deploy(
                 pool,
                 relevant_to(topology, pool),
                 share.priority_class if share else None,
-                commands.worker(topology, pool),
+                commands.worker(pool),
             ),
             ready,
         )
@@ -212,7 +205,7 @@ def deploy(
         if topology.postgres.backup and postgres
         else None
     )
-    if topology.monitoring.rules:
+    if topology.exporter.rules:
         AlertingRules(f"{topology.exporter.host}-rules", AlertingRulesArgs(scope, rules.spec(topology)), here)
     NetworkPolicies(
         "allow",

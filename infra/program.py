@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
-from infra import kubernetes
+from infra import platforms
 from topology import plan, settings
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.problems import Problem, StackError, did_you_mean
@@ -46,7 +46,7 @@ def main() -> None:
     except StackError as error:
         raise pulumi.RunError(str(error)) from None
     variables = {database.name: database.uri_env for database in planned.databases if database.uri_env}
-    outputs = kubernetes.deploy(
+    outputs = platforms.deployment_of(planned).deploy(
         planned,
         database_uris={variables[name]: pulumi.Output.secret(uri) for name, uri in given.database_uris.items()},
         postgres_password=None if given.postgres_password is None else pulumi.Output.secret(given.postgres_password),
@@ -90,7 +90,7 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
             _uri_problems(planned, secrets),
             _password_problems(planned, secrets),
             _redis_password_problems(planned, secrets),
-            kubernetes.check(planned),
+            platforms.check(planned),
         )
         for problem in check
         if reading.repaired.isdisjoint({problem.key, *problem.also})

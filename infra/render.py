@@ -20,9 +20,9 @@ import yaml
 from infra import program, recording
 from infra.recording import PLACEHOLDER, Generator, Recording
 from topology import stack_file
+from topology.checkout import project_folder
 from topology.problems import Problem, StackError
 
-ROOT = Path(__file__).resolve().parent.parent
 #: Kinds in the order in which they are applied: what others refer to comes first. A kind that is not here goes last.
 ORDER = (
     "Namespace",
@@ -71,7 +71,7 @@ def render(
 
     StackError for what a person can mend; nothing is written then.
     """
-    folder = out_dir or ROOT / "build" / stack
+    folder = out_dir or project_folder() / "build" / stack
     old = _owned(stack, folder)
     config = stack_file.read(stack)
     masked = _record(stack, config, recording.placeholder, {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -264,17 +263,19 @@ def _bootstrap_fingerprint(topology: Topology) -> str:
 
 def _await(platform: Platform, name: str, condition: Callable[[], bool]) -> None:
     log = platform.folder.logs / f"{name}.log"
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        state = _state(platform, name)
-        if state.state == "FATAL":
+
+    def works() -> bool:
+        if condition():
+            return True
+        if _state(platform, name).state == "FATAL":
             raise PlatformError(f"{name} does not stay up; its last lines ({log}):\n{_tail(log)}")
-        if time.monotonic() > deadline:
-            raise PlatformError(
-                f"{name} is {state.state.lower()} but did not do its work within {PATIENCE_SECONDS} s; "
-                f"its last lines ({log}):\n{_tail(log)}"
-            )
-        time.sleep(0.2)
+        return False
+
+    if not wait_until(works, PATIENCE_SECONDS, pause=0.2):
+        raise PlatformError(
+            f"{name} is {_state(platform, name).state.lower()} but did not do its work within {PATIENCE_SECONDS} s; "
+            f"its last lines ({log}):\n{_tail(log)}"
+        )
 
 
 def _stop(folder: StateFolder, steps: Steps, *, now: bool) -> None:

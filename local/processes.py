@@ -10,10 +10,12 @@ from urllib.parse import quote
 
 from local import binaries
 from local.state import PROJECT, REDIS_OPERATOR_PASSWORD, StateFolder
-from topology import commands
+from topology import commands, valkey_conf
 from topology import redis_acl as acl
 from topology.model import RedisInstance, RedisRole, Topology
+from topology.postgres_settings import arguments, server_settings
 from topology.problems import MendableError
+from topology.valkey_conf import ServerPaths
 
 #: In the environment of every process that `make up` starts, so that one that lost its supervisor can be found.
 MARK = "SUPERSET_ASYNC_STATE_FOLDER"
@@ -73,7 +75,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
     superset += [
         Process(
             name=f"worker-{pool.name}",
-            command=_in_superset_environment(commands.worker(topology, pool)),
+            command=_in_superset_environment(commands.worker(pool)),
             environment=superset_environment(topology, folder, secrets, "worker"),
             stop_signal="TERM",
             stop_wait_seconds=pool.grace_period_seconds,
@@ -168,20 +170,8 @@ def redis_acl(instance: RedisInstance, secrets: Mapping[str, str]) -> str:
 
 def redis_config(folder: StateFolder, instance: RedisInstance) -> str:
     """The configuration of a Redis instance."""
-    lines = [
-        f"bind {instance.host}",
-        f"port {instance.port}",
-        "protected-mode yes",
-        f'aclfile "{redis_acl_file(folder, instance)}"',
-        f'dir "{folder.redis(instance.name)}"',
-        f"maxmemory {instance.maxmemory_bytes}",
-        f"maxmemory-policy {instance.maxmemory_policy}",
-        f"appendonly {'yes' if instance.persistence == 'aof' else 'no'}",
-        "appendfsync everysec",
-        "save " + ('""' if instance.persistence == "none" else "900 1 300 100 60 10000"),
-        "tcp-keepalive 60",
-    ]
-    return "\n".join(lines) + "\n"
+    paths = ServerPaths(str(folder.redis(instance.name)), str(redis_acl_file(folder, instance)), bind=instance.host)
+    return valkey_conf.server_conf(instance, paths)
 
 
 def supervisor_config(folder: StateFolder, processes: tuple[Process, ...]) -> str:
@@ -243,16 +233,11 @@ def _in_superset_environment(command: list[str]) -> tuple[str, ...]:
 
 def _postgres_command(topology: Topology, folder: StateFolder) -> tuple[str, ...]:
     postgres = topology.postgres
-    return (
-        str(binaries.postgres_program("postgres")),
-        "-D",
-        str(folder.postgres),
-        "-p",
-        str(postgres.port),
-        "-c",
-        f"listen_addresses={postgres.host}",
-        "-c",
-        "unix_socket_directories=",
-        "-c",
-        f"max_connections={postgres.max_connections}",
-    )
+    settings = {
+        **server_settings(postgres),
+        "listen_addresses": postgres.host,
+        "port": str(postgres.port),
+        # No socket: its path could be too long.
+        "unix_socket_directories": "",
+    }
+    return (str(binaries.postgres_program("postgres")), "-D", str(folder.postgres), *arguments(settings))

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from topology.checkout import project_folder
 from topology.model import Topology
 
+#: The folder of the packages: the checkout, unless they are installed.
 PROJECT = Path(__file__).resolve().parent.parent
 #: Overrides the folder that holds the state of every stack.
 STATE_ENV = "SUPERSET_ASYNC_STATE"
@@ -31,8 +33,8 @@ class StateFolder:
 
     @classmethod
     def of(cls, stack: str) -> StateFolder:
-        """The folder of `stack`: below SUPERSET_ASYNC_STATE, or below `.state` of the project."""
-        base = Path(os.environ.get(STATE_ENV) or PROJECT / ".state")
+        """The folder of `stack`: below SUPERSET_ASYNC_STATE, or below `.state` of the checkout or working directory."""
+        base = Path(os.environ.get(STATE_ENV) or project_folder() / ".state")
         return cls(base.resolve() / stack)
 
     @property

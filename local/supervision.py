@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
+from tenacity import Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 from local.processes import MARK
 from local.state import StateFolder
@@ -126,12 +126,13 @@ def end_leftovers(folder: StateFolder) -> int:
 
 def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
     """Whether `condition` became true within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause)
-    return True
+    waiting = Retrying(
+        retry=retry_if_not_result(bool),
+        wait=wait_fixed(pause),
+        stop=stop_after_delay(seconds),
+        retry_error_callback=lambda _: False,
+    )
+    return waiting(condition)
 
 
 def _marked(root: str) -> Iterator[psutil.Process]:

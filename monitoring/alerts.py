@@ -11,7 +11,6 @@ from typing import Literal
 
 from monitoring.objectives import objectives
 from topology import metric_names as names
-from topology.histograms import longest_time_limit
 from topology.model import Topology
 
 #: `none`: for the machine that hears it, and no person.
@@ -64,7 +63,7 @@ def texts(topology: Topology) -> dict[str, dict[str, str]]:
 
 def runbook(topology: Topology, alert: str) -> str:
     """Where to read what to do about an alert."""
-    return f"{topology.monitoring.runbooks}/{PAGE}#{alert.lower()}"
+    return f"{topology.exporter.runbooks.rstrip('/')}/{PAGE}#{alert.lower()}"
 
 
 def _stack(topology: Topology) -> str:
@@ -77,7 +76,7 @@ def _by_queue(topology: Topology, name: str) -> str:
 
 
 def _symptoms(topology: Topology) -> tuple[Alert, ...]:
-    oldest = OLDEST_FACTOR * topology.monitoring.objectives.wait_seconds
+    oldest = OLDEST_FACTOR * topology.exporter.objectives.wait
     depth, workers = _by_queue(topology, names.DEPTH), _by_queue(topology, names.WORKERS)
     return (
         Alert(
@@ -101,7 +100,7 @@ def _symptoms(topology: Topology) -> tuple[Alert, ...]:
             "page",
             "2m",
             f"max({names.OLDEST_RUNNING}{{{_stack(topology)}}}) > "
-            f"{longest_time_limit(topology) + topology.resilience.final_state_seconds}",
+            f"{topology.longest_time_limit + topology.resilience.final_state_seconds}",
             "A query has run for {{ $value | humanizeDuration }}, longer than any may",
             "Neither its limits nor the reaper have ended it: its user waits for ever.",
         ),
@@ -147,7 +146,7 @@ def _causes(topology: Topology) -> tuple[Alert, ...]:
             "ticket",
             "15m",
             f"{depth} > 0 and {workers} >= {_by_queue(topology, names.WORKERS_MAX)} "
-            f"and {_by_queue(topology, names.OLDEST_WAITING)} > {topology.monitoring.objectives.wait_seconds:g}",
+            f"and {_by_queue(topology, names.OLDEST_WAITING)} > {topology.exporter.objectives.wait:g}",
             "Queue {{ $labels.queue_name }}: all workers that it may have, and {{ $value }} queries wait",
             "The scaler can add none, and the oldest has waited longer than the objective, for 15 minutes.",
         ),

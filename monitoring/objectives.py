@@ -54,11 +54,11 @@ class Objective:
 
 def objectives(topology: Topology) -> tuple[Objective, ...]:
     """The objectives of a stack."""
-    promised = topology.monitoring.objectives
+    promised = topology.exporter.objectives
     stack = f'namespace="{topology.namespace}"'
     by = f"sum by ({', '.join(PLACE)})"
     wait, completed = metric_names.WAIT_SECONDS, metric_names.TASKS_COMPLETED
-    bound = f"{promised.wait_seconds:g}"
+    bound = f"{promised.wait:g}"
     begun = f"{by} (rate({wait}_count{{{stack}}}[{{{{.window}}}}]))"
     ended = f'{by} (rate({completed}{{{stack},status!="stopped"}}[{{{{.window}}}}]))'
     return (

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from local.progress import Steps
 from ops import cost, query
+from topology.checkout import require_checkout
 from topology.problems import MendableError
 
 app = typer.Typer(
@@ -28,7 +29,9 @@ app.command(name="cost", rich_help_panel=None)(cost.cost)
 out = Console()
 err = Console(stderr=True)
 
-Stack = Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")]
+Stack = Annotated[
+    str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml, of the checkout or else of the working directory")
+]
 
 # Each command imports what it needs: a query should not wait for the libraries of the broker, nor `--help` for any.
 
@@ -42,6 +45,7 @@ def up(
 
     Waits until each part does its work. What runs already stays; what an earlier run left half dead is cleared first.
     """
+    require_checkout("up")
     from local import first_queries, platform
 
     steps = Steps(out)
@@ -65,6 +69,7 @@ def down(
     now: Annotated[bool, typer.Option("--now", help="do not wait for running queries; they run again or fail")] = False,
 ) -> None:
     """Stop the platform; data, passwords and queued queries stay. Running queries may finish first."""
+    require_checkout("down")
     from local import platform
 
     platform.down(stack, Steps(out), now=now)
@@ -73,6 +78,7 @@ def down(
 @app.command()
 def clean(stack: Stack = "local", yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Stop the platform and delete its data, passwords included. Asks first."""
+    require_checkout("clean")
     from local import platform
     from local.state import StateFolder
 
@@ -85,6 +91,7 @@ def clean(stack: Stack = "local", yes: Annotated[bool, typer.Option("--yes", hel
 @app.command()
 def status(stack: Stack = "local", as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
     """Show what runs, where, and how to log in. Exit code 0: running; 3: stopped; 4: degraded."""
+    require_checkout("status")
     from local import platform
 
     known = platform.status(stack)
@@ -102,6 +109,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
 ) -> None:
     """Show the last lines of the logs."""
+    require_checkout("logs")
     from local.state import StateFolder
 
     folder = StateFolder.of(stack).logs

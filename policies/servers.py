@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from policies.graph import UNKNOWN, Graph, Resource, at, maybe
-from policies.workloads import Container, containers, quantity, services_of
+from policies.workloads import Container, containers, services_of
+from topology.quantities import parse_quantity
 
 _REDIS_PROGRAMS = frozenset({"redis-server", "valkey-server", "keydb-server"})
 _REDIS_IMAGE = re.compile(r"(^|/)(redis|valkey|keydb)(-stack-server)?([:@]|$)")
@@ -58,7 +59,7 @@ class RedisServer:
     def volume_bytes(self) -> int | None:
         """Size of its claim; None where it has none of its own."""
         size = at(self.volume, "claim", "spec", "resources", "requests", "storage")
-        return None if size is None else round(quantity(size))
+        return None if size is None else round(parse_quantity(size))
 
     @property
     def servers(self) -> int:

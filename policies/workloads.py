@@ -14,15 +14,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at, maybe
+from topology.quantities import parse_quantity
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod")
 #: Kinds whose pods stay, and so can be drained, selected by Services and scaled.
 LASTING = ("Deployment", "StatefulSet", "ReplicaSet")
 _SHELLS = frozenset({"sh", "bash", "ash", "dash"})
-_QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(m|k|[KMGTPE]i|[MGTPE])?")
-_FACTORS = {"": 1.0, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
-    f"{unit}i": 2.0 ** (10 * power) for power, unit in enumerate("KMGTPE", 1)
-}
 _SEPARATOR = re.compile(r"&&|\|\||[;\n|&]")
 
 
@@ -130,7 +127,7 @@ class Container:
     def quantity(self, of: str, what: str) -> int | None:
         """Its `requests` or `limits` of `cpu` (millicores) or `memory` (bytes); None where it has none."""
         found = at(self.spec, "resources", of, what)
-        return None if found is None else round(quantity(found) * (1000 if what == "cpu" else 1))
+        return None if found is None else round(parse_quantity(found) * (1000 if what == "cpu" else 1))
 
     def environment(self, graph: Graph) -> dict[str, Any]:
         """Its variables with their values, also those from ConfigMaps and Secrets of the graph; UNKNOWN for any other."""
@@ -280,14 +277,6 @@ def _decoded(value: Any) -> Any:
         return base64.b64decode(value, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return UNKNOWN
-
-
-def quantity(value: Any) -> float:
-    """A quantity as Kubernetes writes it ("500m", "1.5Gi", 2) as a number; ValueError for anything else."""
-    match = _QUANTITY.fullmatch(str(value))
-    if not match:
-        raise ValueError(f"{value!r} is no quantity")
-    return float(match[1]) * _FACTORS[match[2] or ""]
 
 
 def _words(text: str) -> list[str]:

@@ -3,6 +3,10 @@
 # IMAGE overrides its name, BASE the Python image that it is built on (a mirror's, for example), STACK the stack.
 set -eu
 cd "$(dirname "$0")/.."
+if [ ! -f requirements/superset.txt ]; then
+  echo "image.sh: $PWD is no checkout of superset-async: the image is made from its locked requirements. Run make image there" >&2
+  exit 1
+fi
 
 if [ -z "${BUILDER:-}" ]; then
   for candidate in docker podman buildah; do

@@ -19,10 +19,9 @@ def web(topology: Topology) -> list[str]:
     default is 30 s.
     """
     tier = topology.web
-    host = tier.host if topology.platform == "local" else "0.0.0.0"  # noqa: S104 - a pod's own address, behind policies
     return [
         "gunicorn",
-        f"--bind={host}:{tier.port}",
+        f"--bind={tier.bind}:{tier.port}",
         "--worker-class=gthread",
         f"--workers={tier.processes}",
         f"--threads={tier.threads}",
@@ -36,14 +35,11 @@ def web(topology: Topology) -> list[str]:
     ]
 
 
-def worker(topology: Topology, pool: Pool) -> list[str]:
-    """A Celery worker of `pool`.
-
-    On the local platform one worker stands for all of the pool's, and grows and shrinks by its own `--autoscale`.
-    """
+def worker(pool: Pool) -> list[str]:
+    """A Celery worker of `pool`."""
     size = (
         f"--autoscale={pool.max_workers * pool.concurrency},{pool.min_workers * pool.concurrency}"
-        if topology.platform == "local"
+        if pool.elastic
         else f"--concurrency={pool.concurrency}"
     )
     command = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from topology.model import Topology
-
 #: Of a task's duration: these, and as many of the next as it takes to have one beyond the longest hard limit.
 TASK_BUCKETS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 LONG_TASK_BUCKETS = (120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0)
@@ -13,12 +11,7 @@ WAIT_BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 
 RESULT_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-def longest_time_limit(topology: Topology) -> int:
-    """The longest hard limit of any task, in seconds."""
-    return max(topology.celery.time_limit_seconds, *(tenant.time_limit_seconds for tenant in topology.tenants), 0)
-
-
-def task_buckets(topology: Topology) -> tuple[float, ...]:
-    """The bounds of a stack's tasks: however late one ends, it is below a bound."""
-    below = sum(bound <= longest_time_limit(topology) for bound in LONG_TASK_BUCKETS)
+def task_buckets(longest_limit_seconds: int) -> tuple[float, ...]:
+    """The bounds of the tasks of a stack with this longest hard limit: however late one ends, it is below a bound."""
+    below = sum(bound <= longest_limit_seconds for bound in LONG_TASK_BUCKETS)
     return (*TASK_BUCKETS, *LONG_TASK_BUCKETS[: below + 1])

@@ -1,7 +1,8 @@
 """The shape of a topology: everything decided about one environment, as typed, frozen data.
 
-`topology.plan` builds it, `components` and `local` act on it, and every container and process gets it as JSON (the file
-named by `SUPERSET_ASYNC_TOPOLOGY`). It lives here because the image carries `runtime` and nothing else of this project.
+`topology.plan` builds it, `components` and `local` act on it, and every container and process gets it as JSON (the file named by
+`SUPERSET_ASYNC_TOPOLOGY`). What a stack file says and nothing decides about is a class of `topology.settings`, used here as it is
+or as a base.
 
 Units are in the names or in the docstring; sizes are bytes, times are seconds. No field holds a secret: a field that ends in
 `_env` names the environment variable that does.
@@ -13,27 +14,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Platform = Literal["local", "kubernetes"]
-TopologyName = Literal["minimal", "enterprise", "high-throughput", "multi-tenant"]
-EvictionPolicy = Literal[
-    "noeviction",
-    "volatile-lru",
-    "volatile-lfu",
-    "volatile-ttl",
-    "volatile-random",
-    "allkeys-lru",
-    "allkeys-lfu",
-    "allkeys-random",
-]
-Persistence = Literal["aof", "rdb", "none"]
-ResultBackend = Literal["redis", "postgresql"]
-Compression = Literal["none", "gzip", "zstd"]
-ResultCompression = Literal["none", "zlib", "zstd"]
-PostgresKind = Literal["statefulset", "cloudnativepg", "existing"]
-Autoscaler = Literal["hpa", "keda"]
-RouteKind = Literal["ingress", "gateway"]
-TenantPool = Literal["shared", "dedicated"]
-Priority = Literal["low", "normal", "high"]
+from topology.presets import TopologyName
+from topology.settings.caching import Caching
+from topology.settings.databases import DatabaseOptions
+from topology.settings.images import Images
+from topology.settings.network import MetricsSettings, OperatorNamespaces
+from topology.settings.postgres import PostgresServer
+from topology.settings.redis import RedisServer
+from topology.settings.resilience import Resilience, Urgent
+from topology.settings.resources import Quota, Resources
+from topology.settings.stack import PlatformName
+from topology.settings.tenants import Priority, Rates, TenantTerms
+from topology.settings.web import WebServer
+from topology.settings.workers import Celery, WorkerSettings
 
 #: What each Redis database is for. The first four carry state that no one can compute again; the rest are caches.
 Purpose = Literal[
@@ -61,15 +54,6 @@ class Frozen(BaseModel):
     """Base of every part: immutable, and a key that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Resources(Frozen):
-    """What a container asks for and may use: CPU in millicores, memory in bytes."""
-
-    cpu_request_millis: int
-    cpu_limit_millis: int
-    memory_request_bytes: int
-    memory_limit_bytes: int
 
 
 class RedisUser(Frozen):
@@ -109,7 +93,7 @@ class ExistingRedis(Frozen):
     password_secret_name: str | None
 
 
-class RedisInstance(Frozen):
+class RedisInstance(RedisServer):
     """One Redis (or Valkey) server, with its replicas, the databases that live on it, and its users.
 
     Of an `existing` one, what it runs with (memory, policy, persistence) is not decided here: `runtime.start.init` looks at it.
@@ -123,13 +107,6 @@ class RedisInstance(Frozen):
     users: tuple[RedisUser, ...]
     carries_broker: bool
     carries_caches: bool
-    maxmemory_bytes: int
-    maxmemory_policy: EvictionPolicy
-    persistence: Persistence
-    replicas: int
-    sentinel: bool
-    volume_bytes: int
-    resources: Resources
 
 
 class RedisDatabase(Frozen):
@@ -146,85 +123,27 @@ class RedisDatabase(Frozen):
     default_ttl_seconds: int | None
 
 
-class Backup(Frozen):
-    """When the metadata database is dumped (`cron`, UTC), how many dumps are kept, and on what volume."""
-
-    cron: str
-    keep: int
-    volume_bytes: int
-
-
-class Postgres(Frozen):
+class Postgres(PostgresServer):
     """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so."""
 
-    kind: PostgresKind
     host: str
     port: int
-    database: str
-    user: str
     password_env: str
     max_connections: int
-    reserved_connections: int
-    instances: int
-    volume_bytes: int
-    backup: Backup | None
-    resources: Resources
 
 
-class ConnectionPool(Frozen):
-    """SQLAlchemy pool of one process on the metadata database: at most `size + max_overflow` connections."""
+class Web(WebServer):
+    """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each.
 
-    size: int
-    max_overflow: int
-    recycle_seconds: int
-
-    @property
-    def most(self) -> int:
-        """The most connections that one process opens through this pool."""
-        return self.size + self.max_overflow
-
-
-class Route(Frozen):
-    """How users reach the web tier from outside the cluster: an Ingress, or an HTTPRoute of a Gateway.
-
-    `parent` is the ingress class, or the Gateway as `namespace/name`; `tls_secret_name` holds the certificate (an Ingress's own;
-    a Gateway has its own listener's); `from_namespaces` are those whose pods may connect to the web tier.
+    Clients find it at `host` and `port`; `bind` is the address that it listens on. `behind_proxy`: a proxy stands before it and
+    says in X-Forwarded-* what the client asked for.
     """
-
-    kind: RouteKind
-    host: str
-    parent: str
-    tls_secret_name: str | None
-    from_namespaces: tuple[str, ...]
-
-
-class Web(Frozen):
-    """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each."""
 
     host: str
     port: int
-    min_replicas: int
-    max_replicas: int
-    processes: int
-    threads: int
-    request_timeout_seconds: int
-    secure_cookies: bool
-    connections: ConnectionPool
+    bind: str
+    behind_proxy: bool
     cpu_target_percent: int | None
-    route: Route | None
-    resources: Resources
-
-
-class Scaling(Frozen):
-    """What a worker pool is scaled on: CPU utilization of its request, and messages waiting or running per worker.
-
-    `scale_in_window_seconds`: how long the load must be lower before a worker goes, one at a time.
-    """
-
-    kind: Autoscaler
-    cpu_target_percent: int
-    queued_per_worker: int
-    scale_in_window_seconds: int
 
 
 class Share(Frozen):
@@ -238,18 +157,12 @@ class Share(Frozen):
     priority: Priority
 
 
-class Quota(Frozen):
-    """The most that the pods of one pool may request together: CPU in millicores, memory in bytes."""
-
-    cpu_millis: int
-    memory_bytes: int
-
-
-class Pool(Frozen):
+class Pool(WorkerSettings):
     """One Celery worker pool: `min_workers..max_workers` workers of `concurrency` child processes on `queues`.
 
     `tenant` is whose it is alone, None for a pool that several share; then `shares` has what each queue may take, and is
-    empty for a pool with one queue.
+    empty for a pool with one queue. `elastic`: one worker process stands for all of the pool's, and grows and shrinks with the
+    load between the children of `min_workers` and of `max_workers` by itself.
     """
 
     name: str
@@ -258,55 +171,33 @@ class Pool(Frozen):
     quota: Quota | None
     shares: tuple[Share, ...]
     queues: tuple[str, ...]
-    concurrency: int
-    min_workers: int
-    max_workers: int
-    prefetch_multiplier: int
-    max_tasks_per_child: int
-    max_memory_per_child_bytes: int | None
-    grace_period_seconds: int
-    scaling: Scaling | None
-    resources: Resources
+    elastic: bool
+
+    @property
+    def workers_in_one(self) -> int:
+        """How many of the pool's workers one worker process stands for under load."""
+        return self.max_workers if self.elastic else 1
 
 
-class Exporter(Frozen):
-    """The exporter of queue metrics, on `host` and `port`: who may scrape it, and what it may use.
+class Exporter(MetricsSettings):
+    """The exporter of queue metrics, found at `host` and `port`, listening on `bind`: who may scrape it, what it may use.
 
     `service_monitor`: whether the Prometheus operator is told of it; else annotations of its Service are.
     """
 
     host: str
     port: int
-    from_namespaces: tuple[str, ...]
-    service_monitor: bool
-    resources: Resources
-
-
-class Objectives(Frozen):
-    """What the stack promises over 30 days, for each queue and tenant: `waits_met` percent of queries begin within `wait_seconds`
-    (a bound of the histogram of waits), and `ends_well` percent end neither lost nor at a limit.
-    """
-
-    wait_seconds: float
-    waits_met: float
-    ends_well: float
+    bind: str
 
 
 class Monitoring(Frozen):
-    """The rules on the stack's metrics.
+    """The Prometheus and the Alertmanager that this machine runs beside the stack where it is asked to."""
 
-    `rules`: whether the Prometheus operator gets them. `runbooks`: where docs/runbooks is read. `prometheus_port` and
-    `alertmanager_port` are for those that this machine runs beside the stack.
-    """
-
-    rules: bool
-    runbooks: str
-    objectives: Objectives
     prometheus_port: int
     alertmanager_port: int
 
 
-class Job(Frozen):
+class ScheduledJob(Frozen):
     """One entry of Celery beat's schedule: `cron` is minute, hour, day of month, month, day of week (UTC)."""
 
     name: str
@@ -318,33 +209,11 @@ class Job(Frozen):
 class Beat(Frozen):
     """Celery beat: exactly one process. It sends the jobs, and the reaper of lost queries lives in it."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[ScheduledJob, ...]
     resources: Resources
 
 
-class Celery(Frozen):
-    """What every Celery process, web included, must agree on."""
-
-    result_backend: ResultBackend
-    default_queue: str
-    queues: tuple[str, ...]
-    acks_late: bool
-    soft_time_limit_seconds: int
-    time_limit_seconds: int
-    visibility_timeout_seconds: int
-    result_expires_seconds: int
-    compression: Compression
-    connections: ConnectionPool
-
-
-class GuestClaim(Frozen):
-    """A claim of an embedded guest's token: the value at the dotted path `claim`, such as user.username."""
-
-    claim: str
-    value: str
-
-
-class Tenant(Frozen):
+class Tenant(TenantTerms):
     """Whose queries go to `queue`, which the workers of `pool` listen to.
 
     A query is this tenant's by the first of these that any tenant has: a claim of its guest token, its user, one of its
@@ -354,106 +223,17 @@ class Tenant(Frozen):
     id: str
     queue: str
     pool: str
-    users: tuple[str, ...]
-    roles: tuple[str, ...]
-    databases: tuple[str, ...]
-    guests: tuple[GuestClaim, ...]
     soft_time_limit_seconds: int
     time_limit_seconds: int
     statement_timeout_seconds: int
-    result_ttl_seconds: int | None
-    monthly_budget: float | None
 
 
-class Urgent(Frozen):
-    """Whose queries go to `queue` whatever their tenant: those of users with one of `roles`, and those that ask for it (by
-    a header of the request) from users with one of `marker_roles`."""
-
-    queue: str
-    roles: tuple[str, ...]
-    marker_roles: tuple[str, ...]
-
-
-class Rates(Frozen):
-    """What an hour of one worker at rest or at work, and of all Redis servers, costs in `currency`."""
-
-    worker_hour: float
-    redis_hour: float
-    currency: str
-
-
-class Spill(Frozen):
-    """Where results larger than `above_bytes` go instead of Redis: files in `folder`, which web and workers share.
-
-    On Kubernetes it is the volume of the existing claim `claim`.
-    """
-
-    above_bytes: int
-    folder: str
-    claim: str | None
-
-
-class Caching(Frozen):
-    """How results are kept: chart data and SQL Lab's rows.
-
-    `jitter_percent`: each lifetime is spread by as much either way. `early_refresh`: how eagerly one caller computes a value
-    anew before it expires (beta of probabilistic early expiration; 0: never). `stale_seconds`: how long past its lifetime a
-    value may be served while one caller computes it anew (0: never). `single_flight`: identical cold requests wait for one.
-    `compress_above_bytes`: smaller values are stored as they are. `max_result_bytes`: larger ones are refused, as stored.
-    """
-
-    chart_data_ttl_seconds: int
-    query_results_ttl_seconds: int
-    jitter_percent: int
-    early_refresh: float
-    stale_seconds: int
-    single_flight: bool
-    compression: ResultCompression
-    compress_above_bytes: int
-    max_result_bytes: int
-    spill: Spill | None
-
-
-class Resilience(Frozen):
-    """How queries end under faults, and how many may wait.
-
-    `max_queued`: messages in one queue beyond which a submission is refused. `max_in_flight_per_user`: one user's queries,
-    waiting or running, beyond which another is refused. `max_retries`: of a read after a connection error, with back-off of
-    at most `retry_backoff_seconds`. `final_state_seconds`: within how long after its cause a lost query is final.
-    """
-
-    max_queued: int
-    max_in_flight_per_user: int
-    max_retries: int
-    retry_backoff_seconds: int
-    final_state_seconds: int
-
-
-class AnalyticDatabase(Frozen):
+class AnalyticDatabase(DatabaseOptions):
     """A database that users query: `uri` has no password, or else the environment variable `uri_env` holds the whole URI."""
 
     name: str
-    uri: str | None
     uri_env: str | None
     statement_timeout_seconds: int
-    allow_dml: bool
-    sample: bool
-
-
-class Images(Frozen):
-    """Container images, each with a tag or digest."""
-
-    superset: str
-    redis: str
-    postgres: str
-    pull_policy: Literal["IfNotPresent", "Always", "Never"]
-
-
-class OperatorNamespaces(Frozen):
-    """Namespaces of the cluster's operators that connect to servers of the stack."""
-
-    keda: str
-    cloudnativepg: str
 
 
 class Topology(Frozen):
@@ -461,7 +241,7 @@ class Topology(Frozen):
 
     stack: str
     name: TopologyName
-    platform: Platform
+    platform: PlatformName
     environment: str
     namespace: str
     labels: dict[str, str]
@@ -504,6 +284,11 @@ class Topology(Frozen):
     def redis_users(self) -> dict[RedisRole, RedisUser]:
         """Every user of every Redis instance; a role is on one instance only."""
         return {user.role: user for instance in self.redis for user in instance.users}
+
+    @property
+    def longest_time_limit(self) -> int:
+        """The longest hard limit of any task, in seconds."""
+        return max(self.celery.time_limit_seconds, *(tenant.time_limit_seconds for tenant in self.tenants), 0)
 
     def tenant(self, tenant_id: str) -> Tenant:
         """The tenant called `tenant_id`; KeyError for an unknown one."""

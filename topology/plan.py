@@ -7,6 +7,7 @@ otherwise returns a topology that holds all invariants. No Pulumi, no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from topology import invariants
 from topology import settings as stack_settings
@@ -14,50 +15,34 @@ from topology.connection_budget import connections_needed
 from topology.model import (
     BROKER_PURPOSES,
     AnalyticDatabase,
-    Backup,
     Beat,
-    Caching,
-    Celery,
-    ConnectionPool,
     ExistingRedis,
     Exporter,
-    GuestClaim,
-    Images,
-    Job,
     Monitoring,
-    Objectives,
-    OperatorNamespaces,
     Pool,
     Postgres,
     Purpose,
-    Quota,
-    Rates,
     RedisDatabase,
     RedisInstance,
     RedisRole,
     RedisTls,
     RedisUser,
-    Resilience,
-    Resources,
-    Route,
-    Scaling,
+    ScheduledJob,
     Share,
-    Spill,
     Tenant,
     Topology,
-    Urgent,
     Web,
 )
+from topology.platforms import Platform, platform_of
 from topology.problems import StackError
-from topology.settings import (
-    PoolSettings,
-    RedisSettings,
-    ResourceSettings,
-    RouteSettings,
-    Settings,
-    TenantSettings,
-    WorkerOverrides,
-)
+from topology.settings import RedisSettings, Section, Settings, TenantSettings
+from topology.settings.databases import DatabaseOptions
+from topology.settings.network import MetricsSettings
+from topology.settings.postgres import PostgresServer
+from topology.settings.redis import RedisServer
+from topology.settings.tenants import TenantTerms
+from topology.settings.web import WebServer
+from topology.settings.workers import Celery, WorkerOverrides, WorkerSettings
 
 DAY = 86_400
 #: Redis database numbers. Everything that must not be lost comes first and lives with the broker.
@@ -73,7 +58,6 @@ DATABASE_NUMBERS: dict[Purpose, int] = {
     "rate_limits": 8,
     "coordination": 9,
 }
-LOOPBACK = "127.0.0.1"
 #: Where containers have the authority of a server's certificate: the key `ca.crt` of its Secret, in a folder of the server's.
 REDIS_CA_FILE = "/etc/redis-ca/{instance}/ca.crt"
 #: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
@@ -96,10 +80,12 @@ def plan(stack: str, config: Mapping[str, object]) -> Topology:
 
 def build(stack: str, settings: Settings) -> Topology:
     """The topology that `settings` describe, whether or not it holds the invariants (`plan` checks them)."""
+    platform = platform_of(settings.platform)
+    settings = platform.fit(settings)
     celery = _celery(settings)
-    redis = _redis_instances(settings, celery.queues)
-    pools = _pools(settings)
-    web = _web(settings)
+    redis = _redis_instances(platform, settings, celery.queues)
+    pools = _pools(platform, settings)
+    web = _web(platform, settings)
     beat = _beat(settings)
     return Topology(
         stack=stack,
@@ -108,39 +94,40 @@ def build(stack: str, settings: Settings) -> Topology:
         environment=settings.environment,
         namespace=settings.namespace,
         labels=settings.labels,
-        images=Images(**settings.images.model_dump()),
+        images=settings.images,
         redis=redis,
         redis_databases=_redis_databases(settings, redis),
-        postgres=_postgres(settings, connections_needed(celery, pools, web)),
+        postgres=_postgres(platform, settings, connections_needed(celery, pools, web)),
         web=web,
         celery=celery,
         pools=pools,
         beat=beat,
-        exporter=_exporter(settings),
-        monitoring=_monitoring(settings),
-        caching=_caching(settings),
-        resilience=_resilience(settings),
+        exporter=_exporter(platform, settings),
+        monitoring=Monitoring(
+            prometheus_port=settings.local.prometheus_port, alertmanager_port=settings.local.alertmanager_port
+        ),
+        caching=settings.caching,
+        resilience=settings.resilience,
         tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),
-        urgent=Urgent(**settings.urgent.model_dump()) if settings.urgent else None,
-        rates=Rates(**settings.rates.model_dump()),
+        urgent=settings.urgent,
+        rates=settings.rates,
         statement_timeout_seconds=settings.statement_timeout,
         row_limit=settings.row_limit,
         database_cidrs=settings.network.database_cidrs,
-        operator_namespaces=OperatorNamespaces(**settings.network.operator_namespaces.model_dump()),
+        operator_namespaces=settings.network.operator_namespaces,
         databases=_databases(settings),
         admin_username=settings.admin_username,
     )
 
 
-def _redis_instances(settings: Settings, queues: Sequence[str]) -> tuple[RedisInstance, ...]:
-    tier = settings.redis
+def _redis_instances(platform: Platform, settings: Settings, queues: Sequence[str]) -> tuple[RedisInstance, ...]:
     cache = _cache_user()
-    if tier.cache is None:
-        return (_redis_instance(settings, tier.broker, "redis", 0, _broker_user(_broker_keys(queues)), cache),)
+    if settings.redis.cache is None:
+        return (_redis_instance(platform, settings, "redis.broker", "redis", _broker_user(_broker_keys(queues)), cache),)
     return (
         # All keys there are the broker's: a new queue changes nothing for the server.
-        _redis_instance(settings, tier.broker, "redis-broker", 0, _broker_user(("*",))),
-        _redis_instance(settings, tier.cache, "redis-cache", 1, cache),
+        _redis_instance(platform, settings, "redis.broker", "redis-broker", _broker_user(("*",))),
+        _redis_instance(platform, settings, "redis.cache", "redis-cache", cache),
     )
 
 
@@ -190,29 +177,24 @@ def _prefix(purpose: Purpose) -> str:
     return "" if purpose in BROKER_PURPOSES - {"coordination"} else f"{purpose}:"
 
 
-def _redis_instance(settings: Settings, redis: RedisSettings, name: str, index: int, *users: RedisUser) -> RedisInstance:
-    local = settings.platform == "local"
+def _redis_instance(platform: Platform, settings: Settings, section: str, name: str, *users: RedisUser) -> RedisInstance:
+    servers = settings.redis.servers()
+    redis = servers[section]
+    address = platform.redis_address(settings, name, list(servers).index(section))
     roles = {user.role for user in users}
     existing = redis.existing
     if existing:
         users = tuple(user.model_copy(update={"username": existing.username}) for user in users)
     return RedisInstance(
+        **_unchanged(redis, RedisServer),
         name=name,
-        host=existing.host if existing else LOOPBACK if local else name,
-        port=existing.port if existing else settings.local.redis_port + index if local else 6379,
+        host=existing.host if existing else address.host,
+        port=existing.port if existing else address.port,
         tls=_redis_tls(settings, redis, name),
         existing=ExistingRedis(cidrs=existing.cidrs, password_secret_name=existing.password_secret) if existing else None,
         users=users,
         carries_broker="broker" in roles,
         carries_caches="cache" in roles,
-        maxmemory_bytes=redis.maxmemory,
-        maxmemory_policy=redis.maxmemory_policy,
-        persistence=redis.persistence,
-        # One machine has nothing to fail over to.
-        replicas=0 if local else redis.replicas,
-        sentinel=redis.sentinel and not local,
-        volume_bytes=redis.volume_size,
-        resources=_resources(redis.resources),
     )
 
 
@@ -220,8 +202,7 @@ def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls 
     if redis.existing:
         used, secret = redis.existing.tls, redis.existing.ca_secret
     else:
-        # On the loopback address there is nobody to listen.
-        secret = None if settings.platform == "local" else settings.redis.tls_secret
+        secret = settings.redis.tls_secret
         used = secret is not None
     return RedisTls(secret_name=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
 
@@ -229,14 +210,14 @@ def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls 
 def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tuple[RedisDatabase, ...]:
     lifetimes: dict[Purpose, int | None] = {
         "broker": None,
-        "celery_results": settings.celery.result_expires,
+        "celery_results": settings.celery.result_expires_seconds,
         "async_events": None,
         "coordination": None,
         "metadata_cache": DAY,
-        "data_cache": settings.caching.chart_data_ttl,
+        "data_cache": settings.caching.chart_data_ttl_seconds,
         "filter_state": 90 * DAY,
         "explore_form_data": 7 * DAY,
-        "query_results": settings.caching.query_results_ttl,
+        "query_results": settings.caching.query_results_ttl_seconds,
         "rate_limits": 60,
     }
     if settings.celery.result_backend != "redis":
@@ -259,91 +240,51 @@ def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tu
     )
 
 
-def _postgres(settings: Settings, needed: int) -> Postgres:
+def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
     postgres = settings.postgres
-    local = settings.platform == "local"
+    address = platform.postgres_address(settings)
     # The limit changes only with a restart of the server: with tenants there is room for the next ones.
     step = 500 if settings.tenants else 10
     derived = max(100, -(-(needed + postgres.reserved_connections) // step) * step)
     return Postgres(
-        kind=postgres.kind,
-        host=LOOPBACK if local else postgres.host or "postgres",
-        port=settings.local.postgres_port if local else postgres.port,
-        database=postgres.database,
-        user=postgres.user,
+        **_unchanged(postgres, PostgresServer),
+        host=address.host,
+        port=address.port,
         password_env="POSTGRES_PASSWORD",
         max_connections=postgres.max_connections or derived,
-        reserved_connections=postgres.reserved_connections,
-        instances=1 if local else postgres.instances,
-        backup=Backup(cron=postgres.backup.cron, keep=postgres.backup.keep, volume_bytes=postgres.backup.volume_size)
-        if postgres.backup and not local
-        else None,
-        volume_bytes=postgres.volume_size,
-        resources=_resources(postgres.resources),
     )
 
 
-def _web(settings: Settings) -> Web:
+def _web(platform: Platform, settings: Settings) -> Web:
     web = settings.web
-    local = settings.platform == "local"
+    address = platform.web_address(settings)
     return Web(
-        host=LOOPBACK if local else "web",
-        port=settings.local.web_port if local else 8088,
-        min_replicas=1 if local else web.min_replicas,
-        max_replicas=1 if local else web.max_replicas,
-        processes=web.processes,
-        threads=web.threads,
-        request_timeout_seconds=web.request_timeout,
-        # A browser does not send a secure cookie over the plain HTTP of the loopback address.
-        secure_cookies=web.secure_cookies and not local,
-        connections=_connections(web.connections),
-        cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas and not local else None,
-        route=_route(web.route) if web.route and not local else None,
-        resources=_resources(web.resources),
-    )
-
-
-def _route(route: RouteSettings) -> Route:
-    return Route(
-        kind=route.kind,
-        host=route.host,
-        parent=route.parent,
-        tls_secret_name=route.tls_secret,
-        from_namespaces=route.from_namespaces,
+        **_unchanged(web, WebServer),
+        host=address.host,
+        port=address.port,
+        bind=platform.bind,
+        behind_proxy=platform.behind_proxy,
+        cpu_target_percent=web.cpu_target if web.max_replicas > web.min_replicas else None,
     )
 
 
 def _celery(settings: Settings) -> Celery:
-    celery = settings.celery
-    return Celery(
-        result_backend=celery.result_backend,
-        default_queue=celery.default_queue,
-        queues=(*celery.queues, *(tenant for tenant in settings.tenants if tenant not in celery.queues)),
-        acks_late=celery.acks_late,
-        soft_time_limit_seconds=celery.soft_time_limit,
-        time_limit_seconds=celery.time_limit,
-        visibility_timeout_seconds=celery.visibility_timeout,
-        result_expires_seconds=celery.result_expires,
-        compression=celery.compression,
-        connections=_connections(celery.connections),
+    queues = settings.celery.queues
+    return settings.celery.model_copy(
+        update={"queues": (*queues, *(tenant for tenant in settings.tenants if tenant not in queues))}
     )
 
 
 def _tenant(settings: Settings, tenant_id: str, tenant: TenantSettings) -> Tenant:
     celery = settings.celery
     return Tenant(
+        **_unchanged(tenant, TenantTerms),
         id=tenant_id,
         queue=tenant_id,
         pool=tenant_id if tenant.pool == "dedicated" else _shared_pool(settings),
-        users=tenant.users,
-        roles=tenant.roles,
-        databases=tenant.databases,
-        guests=tuple(GuestClaim(claim=guest.claim, value=guest.value) for guest in tenant.guests),
-        soft_time_limit_seconds=tenant.soft_time_limit or celery.soft_time_limit,
-        time_limit_seconds=tenant.time_limit or celery.time_limit,
+        soft_time_limit_seconds=tenant.soft_time_limit or celery.soft_time_limit_seconds,
+        time_limit_seconds=tenant.time_limit or celery.time_limit_seconds,
         statement_timeout_seconds=tenant.statement_timeout or settings.statement_timeout,
-        result_ttl_seconds=tenant.result_ttl,
-        monthly_budget=tenant.monthly_budget,
     )
 
 
@@ -353,7 +294,7 @@ def _shared_pool(settings: Settings) -> str:
     return next((name for name, pool in settings.pools.items() if default in (pool.queues or (name,))), default)
 
 
-def _pools(settings: Settings) -> tuple[Pool, ...]:
+def _pools(platform: Platform, settings: Settings) -> tuple[Pool, ...]:
     of_tenants = {
         tenant_id: WorkerOverrides(
             concurrency=tenant.concurrency, min_workers=tenant.min_workers, max_workers=tenant.max_workers
@@ -361,39 +302,23 @@ def _pools(settings: Settings) -> tuple[Pool, ...]:
         for tenant_id, tenant in settings.tenants.items()
         if tenant.pool == "dedicated"
     }
-    return tuple(_pool(settings, name, overrides) for name, overrides in (of_tenants | settings.pools).items())
+    return tuple(_pool(platform, settings, name, overrides) for name, overrides in (of_tenants | settings.pools).items())
 
 
-def _pool(settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
+def _pool(platform: Platform, settings: Settings, name: str, overrides: WorkerOverrides) -> Pool:
     tenant = settings.tenants.get(name) if name not in settings.pools else None
     shared = tuple(tenant_id for tenant_id, other in settings.tenants.items() if other.pool == "shared")
     queues = (*(overrides.queues or (name,)), *(shared if name == _shared_pool(settings) else ()))
-    base = settings.workers
-    concurrency = overrides.concurrency or base.concurrency
-    scaling = overrides.scaling or base.scaling
+    workers = overrides.over(settings.workers)
     return Pool(
+        **_unchanged(workers, WorkerSettings),
         name=name,
         tenant=name if tenant else None,
         priority=tenant.priority if tenant else "normal",
-        quota=Quota(cpu_millis=tenant.quota.cpu, memory_bytes=tenant.quota.memory) if tenant and tenant.quota else None,
+        quota=tenant.quota if tenant else None,
         queues=queues,
-        shares=tuple(_share(settings, queue, concurrency) for queue in queues) if len(queues) > 1 else (),
-        concurrency=concurrency,
-        min_workers=overrides.min_workers or base.min_workers,
-        max_workers=overrides.max_workers or base.max_workers,
-        prefetch_multiplier=overrides.prefetch_multiplier or base.prefetch_multiplier,
-        max_tasks_per_child=overrides.max_tasks_per_child or base.max_tasks_per_child,
-        max_memory_per_child_bytes=overrides.max_memory_per_child or base.max_memory_per_child,
-        grace_period_seconds=overrides.grace_period or base.grace_period,
-        scaling=Scaling(
-            kind=scaling.kind,
-            cpu_target_percent=scaling.cpu_target,
-            queued_per_worker=scaling.queued_per_worker,
-            scale_in_window_seconds=scaling.scale_in_window,
-        )
-        if scaling and settings.platform != "local"
-        else None,
-        resources=_resources(overrides.resources or base.resources),
+        shares=tuple(_share(settings, queue, workers.concurrency) for queue in queues) if len(queues) > 1 else (),
+        elastic=platform.elastic_workers,
     )
 
 
@@ -408,101 +333,42 @@ def _share(settings: Settings, queue: str, concurrency: int) -> Share:
     )
 
 
-def _caching(settings: Settings) -> Caching:
-    caching = settings.caching
-    return Caching(
-        chart_data_ttl_seconds=caching.chart_data_ttl,
-        query_results_ttl_seconds=caching.query_results_ttl,
-        jitter_percent=caching.jitter,
-        early_refresh=caching.early_refresh,
-        stale_seconds=caching.stale,
-        single_flight=caching.single_flight,
-        compression=caching.compression,
-        compress_above_bytes=caching.compress_above,
-        max_result_bytes=caching.max_result,
-        spill=Spill(above_bytes=caching.spill.above, folder=caching.spill.folder, claim=caching.spill.claim)
-        if caching.spill
-        else None,
-    )
-
-
-def _resilience(settings: Settings) -> Resilience:
-    resilience = settings.resilience
-    return Resilience(
-        max_queued=resilience.max_queued,
-        max_in_flight_per_user=resilience.max_in_flight_per_user,
-        max_retries=resilience.max_retries,
-        retry_backoff_seconds=resilience.retry_backoff,
-        final_state_seconds=resilience.final_state,
-    )
-
-
 def _beat(settings: Settings) -> Beat:
     keep = settings.maintenance
-    jobs: list[Job] = []
+    jobs: list[ScheduledJob] = []
     if settings.celery.result_backend == "postgresql":
-        jobs.append(Job(name="celery-results", task="celery.backend_cleanup", cron="7 * * * *", kwargs={}))
+        jobs.append(ScheduledJob(name="celery-results", task="celery.backend_cleanup", cron="7 * * * *", kwargs={}))
     # Of a tenant that was removed.
-    jobs.append(Job(name="retired-queues", task="superset_async.empty_retired_queues", cron="* * * * *", kwargs={}))
+    jobs.append(ScheduledJob(name="retired-queues", task="superset_async.empty_retired_queues", cron="* * * * *", kwargs={}))
     for name, task, days in (
         ("queries", "prune_query", keep.query_retention_days),
         ("executions", "superset_async.prune_executions", keep.query_retention_days or 90),
         ("logs", "prune_logs", keep.log_retention_days),
     ):
         if days is not None:
-            jobs.append(Job(name=name, task=task, cron=keep.cron, kwargs={"retention_period_days": days}))
-    return Beat(jobs=tuple(jobs), resources=_resources(settings.beat_resources))
+            jobs.append(ScheduledJob(name=name, task=task, cron=keep.cron, kwargs={"retention_period_days": days}))
+    return Beat(jobs=tuple(jobs), resources=settings.beat_resources)
 
 
-def _exporter(settings: Settings) -> Exporter:
-    metrics = settings.metrics
-    local = settings.platform == "local"
+def _exporter(platform: Platform, settings: Settings) -> Exporter:
+    address = platform.exporter_address(settings)
     return Exporter(
-        host=LOOPBACK if local else "exporter",
-        port=settings.local.exporter_port if local else 9808,
-        from_namespaces=metrics.from_namespaces,
-        service_monitor=metrics.service_monitor,
-        resources=_resources(metrics.resources),
-    )
-
-
-def _monitoring(settings: Settings) -> Monitoring:
-    metrics = settings.metrics
-    return Monitoring(
-        rules=metrics.rules,
-        runbooks=metrics.runbooks.rstrip("/"),
-        objectives=Objectives(
-            wait_seconds=metrics.objectives.wait,
-            waits_met=metrics.objectives.waits_met,
-            ends_well=metrics.objectives.ends_well,
-        ),
-        prometheus_port=settings.local.prometheus_port,
-        alertmanager_port=settings.local.alertmanager_port,
+        **_unchanged(settings.metrics, MetricsSettings), host=address.host, port=address.port, bind=platform.bind
     )
 
 
 def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:
     return tuple(
         AnalyticDatabase(
+            **_unchanged(database, DatabaseOptions),
             name=name,
-            uri=database.uri,
             uri_env=None if database.uri else f"DATABASE_URI_{name.upper().replace('-', '_')}",
             statement_timeout_seconds=database.statement_timeout or settings.statement_timeout,
-            allow_dml=database.allow_dml,
-            sample=database.sample,
         )
         for name, database in settings.databases.items()
     )
 
 
-def _resources(resources: ResourceSettings) -> Resources:
-    return Resources(
-        cpu_request_millis=resources.cpu_request,
-        cpu_limit_millis=resources.cpu_limit,
-        memory_request_bytes=resources.memory_request,
-        memory_limit_bytes=resources.memory_limit,
-    )
-
-
-def _connections(pool: PoolSettings) -> ConnectionPool:
-    return ConnectionPool(size=pool.size, max_overflow=pool.max_overflow, recycle_seconds=pool.recycle)
+def _unchanged(section: Section, base: type[Section]) -> dict[str, Any]:
+    """What `section` has from `base`, for the part of the topology that has the same base."""
+    return {name: getattr(section, name) for name in base.model_fields}

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-from topology.model import TopologyName
-
+TopologyName = Literal["minimal", "enterprise", "high-throughput", "multi-tenant"]
 NAMES: tuple[str, ...] = get_args(TopologyName)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,13 @@ from pydantic.fields import FieldInfo
 
 from topology import presets
 from topology.settings import Settings
+from topology.settings.section import fields_by_key, section_in
 
 TARGET = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
 _HEADER = """# Configuration
 
-Written from `topology/settings.py` and `topology/presets.py` by `make docs`; a test fails when it is not up to date.
+Written from `topology/settings/` and `topology/presets.py` by `make docs`; a test fails when it is not up to date.
 
 A stack file is `stacks/Pulumi.<stack>.yaml`. Each key below is written as `superset-async:<section>`, and the rest of its path
 as YAML under it:
@@ -116,8 +116,8 @@ def document() -> str:
 
 
 def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    for key, field in model.model_fields.items():
-        section, is_map = _section(field.annotation)
+    for key, (_, field) in fields_by_key(model).items():
+        section, is_map = section_in(field.annotation)
         here = (*path, key)
         if section is None:
             yield here, field
@@ -125,16 +125,6 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
         if field.description and not is_map and type(None) in typing.get_args(field.annotation):
             yield here, field
         yield from _leaves(section, (*here, "<name>") if is_map else here)
-
-
-def _section(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    if typing.get_origin(annotation) is dict:
-        return _section(typing.get_args(annotation)[1])[0], True
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return next((found for option in typing.get_args(annotation) if (found := _section(option))[0]), (None, False))
-    return None, False
 
 
 def _value(preset: dict[str, Any], path: tuple[str, ...]) -> object:

@@ -8,16 +8,17 @@ from typing import Any, cast
 
 import yaml
 
+from topology.checkout import project_folder
 from topology.problems import Problem, StackError, did_you_mean
 
 PROJECT_NAME = "superset-async"
-#: Overrides the folder of the stack files, which is the project's `stacks`.
+#: Overrides the folder of the stack files, which is `stacks` in the checkout, or else in the working directory.
 STACKS_ENV = "SUPERSET_ASYNC_STACKS"
 
 
 def folder() -> Path:
     """The folder of the stack files."""
-    return Path(os.environ.get(STACKS_ENV) or Path(__file__).resolve().parent.parent / "stacks")
+    return Path(os.environ.get(STACKS_ENV) or project_folder() / "stacks")
 
 
 def names() -> tuple[str, ...]:

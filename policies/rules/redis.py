@@ -18,6 +18,8 @@ def _brokers(graph: Graph) -> list[RedisServer]:
     """Servers that carry a broker; where no configuration is in the graph, every server may."""
     configurations = graph.derive(readable)
     if not configurations:
+        # One that is not known yet may say that a server carries none.
+        graph.require_complete()
         return graph.derive(redis_servers)
     return list({server.resource.urn: server for each in configurations for server in each.broker}.values())
 

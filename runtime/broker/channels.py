@@ -26,7 +26,7 @@ from celery import signals
 from celery.worker import state
 from kombu.transport import redis as transport
 
-from runtime.environment import counters
+from runtime.environment import counters, versions
 from topology import metric_names
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ OrderOf = Callable[[str], Callable[[], QueueOrder] | None]
 
 def install(order_of: OrderOf) -> None:
     """Have this process, if it becomes a Celery worker, read its queues through these channels."""
+
+    versions.require(__name__, "celery", "kombu")
 
     def use(sender: str, **_: Any) -> None:
         order = order_of(sender)

@@ -11,11 +11,15 @@ import logging
 import re
 from bisect import bisect
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
+from redis import Redis
+
+from runtime.environment import versions
 from runtime.environment.redis_clients import text
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "kombu")
 
 #: How Celery's transport names its keys: a queue's list has the queue's name; those of other priorities have a suffix too.
 PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -41,7 +45,7 @@ return 1
 class Messages:
     """The messages of a broker's declared queues. Every method raises RedisError where the broker does not answer."""
 
-    def __init__(self, connection: Any, prefix: str, queues: Sequence[str]) -> None:
+    def __init__(self, connection: Redis[bytes], prefix: str, queues: Sequence[str]) -> None:
         self._connection = connection
         self._prefix = prefix
         self._queues = queues
@@ -58,7 +62,7 @@ class Messages:
     def _read(self, key: str, found: set[str]) -> None:
         # Messages come in on the left and go on the right: what moves meanwhile is seen twice, never left out.
         for first in range(0, 2**31, MESSAGES):
-            chunk = cast("list[bytes]", self._connection.lrange(key, first, first + MESSAGES - 1))
+            chunk = self._connection.lrange(key, first, first + MESSAGES - 1)
             found.update(filter(None, map(task_id, chunk)))
             if len(chunk) < MESSAGES:
                 return
@@ -84,7 +88,7 @@ class Messages:
         None where it is not there any more. Empty where it is no message of a declared queue: such a one is removed.
         """
         keys = [f"{self._prefix}{UNACKNOWLEDGED}", f"{self._prefix}{DELIVERED_AT}"]
-        message = cast("bytes | None", self._connection.hget(keys[0], tag))
+        message = self._connection.hget(keys[0], tag)
         if message is None:
             return None
         self._task_of.pop(tag, None)
@@ -93,7 +97,7 @@ class Messages:
             logger.warning("the delivered message %s is none of a declared queue: removed", tag)
             queue, payload = "", ""
         target = f"{self._prefix}{queue}{suffix}" if queue else keys[0]
-        moved = self._connection.eval(_MOVE, 3, *keys, target, tag, message, payload)
+        moved = cast(object, self._connection.eval(_MOVE, 3, *keys, target, tag, message, payload))
         return queue if moved else None
 
     def _redelivered(self, message: bytes) -> tuple[str, str, str]:

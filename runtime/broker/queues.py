@@ -11,9 +11,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, cast, overload
 
-from redis import WatchError
+from redis import Redis, WatchError
 
 from runtime.broker.messages import PRIORITY_SUFFIXES
 from runtime.environment import process_topology, redis_databases, secrets
@@ -27,7 +27,9 @@ DECLARED, RETIRED = "queues:declared", "queues:retired"
 class Queues:
     """The queues of one broker: `coordination` and `broker` are clients of redis-py. Methods raise RedisError."""
 
-    def __init__(self, coordination: Any, coordination_prefix: str, broker: Any, broker_prefix: str) -> None:
+    def __init__(
+        self, coordination: Redis[bytes], coordination_prefix: str, broker: Redis[bytes], broker_prefix: str
+    ) -> None:
         self._coordination = coordination
         self._declared = f"{coordination_prefix}{DECLARED}"
         self._retired = f"{coordination_prefix}{RETIRED}"
@@ -63,7 +65,7 @@ class Queues:
                 while True:
                     change.watch(source)
                     # The oldest: messages come in on the left and go on the right.
-                    message = change.lindex(source, -1)
+                    message = cast("bytes | None", change.lindex(source, -1))
                     if message is None:
                         break
                     change.multi()
@@ -89,7 +91,7 @@ def readdressed(message: bytes, queue: str) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _broker() -> tuple[Any, str]:
+def _broker() -> tuple[Redis[bytes], str]:
     topology = process_topology.started()
     database = redis_databases.database(topology, secrets.read(topology, os.environ), "broker")
     return client(database), database.prefix
@@ -124,8 +126,12 @@ class Everything(Sequence[str]):
     def __len__(self) -> int:
         return len(self._names())
 
-    def __getitem__(self, index: Any) -> Any:
-        return cast("Any", self._names())[index]
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._names()[index]
 
 
 def of(topology: Topology, env: Mapping[str, str] = os.environ) -> Queues:
@@ -141,5 +147,6 @@ def declared(name: str) -> str:
 
     queues = current_app.amqp.queues
     if name not in queues:
-        queues.add(name, exchange=name, routing_key=name)
+        # It takes a name too.
+        queues.add(name, exchange=name, routing_key=name)  # pyright: ignore[reportArgumentType]
     return name

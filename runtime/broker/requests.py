@@ -12,6 +12,10 @@ from typing import Any, cast
 from celery.worker.request import Request
 from kombu.transport.virtual import base
 
+from runtime.environment import versions
+
+versions.require(__name__, "celery", "kombu")
+
 
 class WatchedRequest(Request):
     """A request that tells its subclass of a hard limit and of a lost child."""

@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from redis import Redis
+
 from runtime.broker import fork_safety
-from runtime.environment import coordination
+from runtime.environment import coordination, versions
 from runtime.environment.redis_clients import text
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "celery")
 
 PUBLISH_SECONDS = 5.0
 TTL_SECONDS = 20.0
@@ -69,7 +72,7 @@ def holdings() -> list[Holding]:
     return read(coordination.client(), coordination.key(""))
 
 
-def read(client: Any, prefix: str) -> list[Holding]:
+def read(client: Redis[bytes], prefix: str) -> list[Holding]:
     """The same in the coordination database of `client`, whose keys begin with `prefix`."""
     workers = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
     values = cast("list[Any]", client.mget([f"{prefix}worker:{worker}" for worker in workers])) if workers else []

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from celery.backends import redis
 
+from runtime.environment import versions
+
+versions.require(__name__, "celery")
+
 
 class RedisBackend(redis.RedisBackend):
     """Stores and reads states as shipped; does not wait for them."""

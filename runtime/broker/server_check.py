@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from redis import Redis
 from redis import exceptions as errors
 
 from runtime.environment import redis_databases as redis_config
@@ -117,7 +118,9 @@ def _on_queue(queue: str) -> tuple[Command, ...]:
     return ("LLEN", queue), ("LREM", queue, "1", TOKEN), ("SREM", f"_kombu.binding.{queue}", TOKEN)
 
 
-def _try(topology: Topology, instance: RedisInstance, database: RedisDatabase, connection: Any) -> Iterator[Finding]:
+def _try(
+    topology: Topology, instance: RedisInstance, database: RedisDatabase, connection: Redis[bytes]
+) -> Iterator[Finding]:
     """What the database's user is refused there."""
     try:
         connection.ping()
@@ -148,7 +151,7 @@ def _try(topology: Topology, instance: RedisInstance, database: RedisDatabase, c
         )
 
 
-def _deaf(connection: Any, patterns: Sequence[str], refusal: type[Exception]) -> dict[str, str]:
+def _deaf(connection: Redis[bytes], patterns: Sequence[str], refusal: type[Exception]) -> dict[str, str]:
     """The channels that it may not subscribe to, with the server's word for it."""
     refused: dict[str, str] = {}
     for pattern in patterns:
@@ -161,9 +164,9 @@ def _deaf(connection: Any, patterns: Sequence[str], refusal: type[Exception]) ->
     return refused
 
 
-def _facts(connection: Any) -> Facts:
+def _facts(connection: Redis[bytes]) -> Facts:
     memory, persistence = _told(lambda: connection.info("memory")), _told(lambda: connection.info("persistence"))
-    config = _told(lambda: connection.config_get("*"))
+    config = _told(lambda: cast("dict[str, str]", connection.config_get("*")))
     return Facts(memory.get("maxmemory_policy") or config.get("maxmemory-policy"), _persistent(config, persistence))
 
 

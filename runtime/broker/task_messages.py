@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from celery import Celery
 from celery.app.routes import Router
 from kombu.utils import json
 
 from runtime.broker.queues import declared
-from runtime.environment import process_topology
+from runtime.environment import process_topology, versions
+
+versions.require(__name__, "celery")
 
 #: How the names of this project's own headers of messages begin.
 _HEADERS = "superset_async_"
@@ -26,8 +29,8 @@ class TaskMessage:
     args: list[Any]
     kwargs: dict[str, Any]
     queue: str
-    time_limit: float | None
-    soft_time_limit: float | None
+    time_limit: int | None
+    soft_time_limit: int | None
     headers: dict[str, str]
 
     def text(self) -> str:
@@ -39,7 +42,7 @@ class TaskMessage:
         """The message whose `text()` this is."""
         return TaskMessage(**json.loads(text))
 
-    def send(self, app: Any) -> None:
+    def send(self, app: Celery) -> None:
         """Send it through Celery's `app`, to the default queue where its own is gone, as the rest of that queue's messages.
 
         Raises what kombu raises where the broker does not take it.

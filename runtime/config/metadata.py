@@ -6,7 +6,8 @@ from runtime.environment.metadata_database import connect_args, uri
 from runtime.environment.process_topology import Role
 from runtime.environment.secrets import Secrets
 from topology.connection_budget import BEAT_CONNECTIONS
-from topology.model import ConnectionPool, Topology
+from topology.model import Topology
+from topology.settings.postgres import ConnectionPool
 
 
 def pool(topology: Topology, role: Role) -> ConnectionPool:

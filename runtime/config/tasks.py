@@ -14,7 +14,8 @@ from runtime.environment.secrets import ConfigurationError, Secrets
 from runtime.superset.directory import SupersetDirectory
 from runtime.tenants import routes
 from runtime.tenants.router import LiveRouter, Router
-from topology.model import Celery, Job, Topology
+from topology.model import ScheduledJob, Topology
+from topology.settings.workers import Celery
 
 #: Superset's own list, which a CELERY_CONFIG replaces whole, so it is restated; and our own tasks.
 IMPORTS = (
@@ -159,7 +160,7 @@ def _limits(celery: Celery) -> dict[str, object]:
     }
 
 
-def _entry(job: Job) -> dict[str, object]:
+def _entry(job: ScheduledJob) -> dict[str, object]:
     minute, hour, day_of_month, month, day_of_week = job.cron.split()
     return {
         "task": job.task,

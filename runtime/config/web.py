@@ -19,9 +19,9 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "SESSION_COOKIE_SAMESITE": "Lax",
         "WTF_CSRF_ENABLED": True,
         "TALISMAN_ENABLED": True,
-        # In a cluster the ingress ends TLS and says in X-Forwarded-* what the client asked for; on the loopback address
-        # nobody stands in front, and the headers would be a client's own word.
-        "ENABLE_PROXY_FIX": topology.platform != "local",
+        # A proxy ends TLS and says in X-Forwarded-* what the client asked for; without one the headers would be a client's
+        # own word.
+        "ENABLE_PROXY_FIX": topology.web.behind_proxy,
         # Superset's default is a string that everyone knows; embedded dashboards would accept what it signs.
         "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
         "FLASK_APP_MUTATOR": application.extend,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Any
+
+from redis import Redis
 
 from runtime.environment import process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client as redis_client
@@ -20,7 +21,7 @@ OLDEST_RUNNING = "reaper:oldest"
 
 
 @lru_cache(maxsize=1)
-def client() -> Any:
+def client() -> Redis[bytes]:
     """redis-py's client of the coordination database of this process's topology (its pool survives a fork)."""
     return redis_client(_database())
 

@@ -46,8 +46,10 @@ def count_all(increments: Iterable[tuple[str, float, dict[str, str]]]) -> None:
     try:
         pipe = client().pipeline(transaction=False)
         for name, by, labels in increments:
-            add = pipe.hincrby if isinstance(by, int) else pipe.hincrbyfloat
-            add(key(COUNTERS), field(name, labels), by)
+            if isinstance(by, int):
+                pipe.hincrby(key(COUNTERS), field(name, labels), by)
+            else:
+                pipe.hincrbyfloat(key(COUNTERS), field(name, labels), by)
         pipe.execute()
     except Exception:
         logger.warning("counters were not written", exc_info=True)

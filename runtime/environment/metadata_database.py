@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from runtime.environment import process_topology, secrets
@@ -18,10 +18,21 @@ from runtime.environment.secrets import Secrets
 from topology.model import Topology
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import CursorResult, Engine
 
 #: Nothing here waits longer for a row that another transaction has locked.
 LOCK_SECONDS = 5
+
+
+class Connection(Protocol):
+    """What this project asks of a connection of SQLAlchemy's: statements as psycopg2 takes them, with `%s` and a tuple.
+
+    The types that there are of SQLAlchemy 1.4 know no tuples here.
+    """
+
+    def exec_driver_sql(self, statement: str, parameters: Any = ...) -> CursorResult:
+        """The result of a statement; raises SQLAlchemy's errors."""
+        ...
 
 
 def uri(topology: Topology, secrets: Secrets) -> str:

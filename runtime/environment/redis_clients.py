@@ -10,7 +10,7 @@ from redis.sentinel import Sentinel
 from runtime.environment.redis_databases import Database
 
 
-def client(database: Database) -> Any:
+def client(database: Database) -> Redis[bytes]:
     """A client of redis-py for `database`, with its primary found through the Sentinels where there are any."""
     options: dict[str, Any] = {
         "db": database.number,
@@ -19,7 +19,7 @@ def client(database: Database) -> Any:
         **database.client_options(),
     }
     if database.service is None:
-        return Redis(host=database.host, port=database.port, **options)
+        return Redis(host=database.host, port=database.port, decode_responses=False, **options)
     sentinels = Sentinel([(database.host, database.port)], sentinel_kwargs=database.sentinel_options(), **options)
     return sentinels.master_for(database.service)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+from runtime.environment.metadata_database import Connection
 
 #: One row for each step, with the digest of its input.
 STEPS_TABLE = "superset_async_steps"
@@ -17,7 +14,6 @@ class InitError(RuntimeError):
 
 def done(connection: Connection, step: str) -> str | None:
     """The digest with which `step` was done; None where it was not. The caller commits."""
-    connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {STEPS_TABLE} (name text PRIMARY KEY, digest text NOT NULL)")
     row = connection.exec_driver_sql(f"SELECT digest FROM {STEPS_TABLE} WHERE name = %s", (step,)).fetchone()
     return str(row[0]) if row else None
 

@@ -1,4 +1,8 @@
-"""Which versions the modules that lean on internals were tested with: they refuse any other at start, not in a request."""
+"""Which versions the modules that lean on internals were tested with: they refuse any other at start, not in a request.
+
+A module calls `require` where a process installs it, or as it is imported; `runtime.start.superset_config` imports at the start
+of a process also what Celery would load later.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +27,15 @@ def require(module_name: str, *distributions: str) -> None:
     process's start, for the first that is not.
     """
     for name in distributions or ("apache-superset",):
-        version = metadata.version(name)
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = ""
         if not tested(name, version):
             wanted = ".".join(map(str, TESTED[name]))
             raise UntestedVersionError(
-                f"{module_name} leans on internals of {name} {wanted}.x, and {version} is installed. Install {wanted}.x "
-                "(requirements/superset.in), or check that module against the new version and change TESTED in "
+                f"{module_name} leans on internals of {name} {wanted}.x, and {version or 'none'} is installed. Install "
+                f"{wanted}.x (requirements/superset.in), or check that module against the new version and change TESTED in "
                 "runtime/environment/versions.py"
             )
 

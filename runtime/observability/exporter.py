@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import FrameType
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from redis import RedisError
+from redis import Redis, RedisError
 
 from runtime.broker.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
 from runtime.environment import process_topology
@@ -64,7 +63,7 @@ class Look:
 class Broker:
     """Reads the queues in a Redis database; remembers of each message in flight its queue, so that it reads it once."""
 
-    def __init__(self, connection: Any, prefix: str, queues: Sequence[str] | Callable[[], Sequence[str]]) -> None:
+    def __init__(self, connection: Redis[bytes], prefix: str, queues: Sequence[str] | Callable[[], Sequence[str]]) -> None:
         self._connection = connection
         self._prefix = prefix
         self._queues_now = queues if callable(queues) else lambda: queues
@@ -172,7 +171,7 @@ class ServerMetrics(Collector):
         )
 
 
-def read_server(connection: Any) -> ServerLoad:
+def read_server(connection: Redis[bytes]) -> ServerLoad:
     """What the server of `connection` says; RedisError where it does not answer."""
     memory, stats = connection.info("memory"), connection.info("stats")
     return ServerLoad(int(memory["used_memory"]), int(memory["maxmemory"]), int(stats["evicted_keys"]))
@@ -269,8 +268,7 @@ def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServe
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: a scrape every few seconds is no news."""
 
-    host = topology.exporter.host if topology.platform == "local" else "0.0.0.0"  # noqa: S104 - a pod's own address
-    return _Server((host, topology.exporter.port), Handler)
+    return _Server((topology.exporter.bind, topology.exporter.port), Handler)
 
 
 def _password(topology: Topology, env: Mapping[str, str]) -> str:

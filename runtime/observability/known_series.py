@@ -57,7 +57,7 @@ def at_zero(topology: Topology) -> Iterator[tuple[str, Labels]]:
             yield metric_names.TASKS_SUBMITTED, labels
             for status, reason in STATUSES.values():
                 yield metric_names.TASKS_COMPLETED, {**labels, "status": status, "reason": reason}
-            yield from _histogram(metric_names.TASK_SECONDS, task_buckets(topology), labels)
+            yield from _histogram(metric_names.TASK_SECONDS, task_buckets(topology.longest_time_limit), labels)
     for cache in ("query_results", "data_cache"):
         for operation in ("read", "write"):
             labels = {"cache": cache, "operation": operation}

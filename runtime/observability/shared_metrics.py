@@ -11,12 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from redis import RedisError
+from redis import Redis, RedisError
 
 from runtime.broker import reserved_tasks
 from runtime.broker.reserved_tasks import Service
@@ -46,7 +45,7 @@ class Shared:
     oldest_seconds: float | None = None
 
 
-def read_shared(connection: Any, prefix: str) -> Shared:
+def read_shared(connection: Redis[bytes], prefix: str) -> Shared:
     """What the coordination database has; RedisError where it cannot be read. What is no counter is left out."""
     counters: dict[str, list[Sample]] = {}
     for field, value in connection.hgetall(f"{prefix}{COUNTERS}").items():
@@ -127,11 +126,10 @@ def _planned(topology: Topology) -> Iterator[Metric]:
     queues = topology.celery.queues
     least, most = dict.fromkeys(queues, 0), dict.fromkeys(queues, 0)
     for pool in topology.pools:
-        # On one machine one worker stands for all of its pool's.
-        here = topology.platform == "local"
         for queue in pool.queues:
-            least[queue] += 1 if here else pool.min_workers
-            most[queue] += 1 if here else pool.max_workers if pool.scaling else pool.min_workers
+            # One that grows and shrinks by itself stands for all of its pool's.
+            least[queue] += 1 if pool.elastic else pool.min_workers
+            most[queue] += 1 if pool.elastic else pool.max_workers if pool.scaling else pool.min_workers
     limits = dict.fromkeys(queues, topology.celery.time_limit_seconds)
     limits |= {tenant.queue: tenant.time_limit_seconds for tenant in topology.tenants}
     bounds = dict.fromkeys(queues, topology.resilience.max_queued)

@@ -83,7 +83,7 @@ def _labels(name: str, queue: str, tenant: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _task_buckets() -> tuple[float, ...]:
-    return task_buckets(process_topology.started())
+    return task_buckets(process_topology.started().longest_time_limit)
 
 
 def _stamp(headers: dict[str, Any], **_: Any) -> None:
@@ -100,14 +100,18 @@ def _sent_at(request: Any) -> float | None:
 
 
 def _queue(request: Any) -> str:
-    return str((request.delivery_info or {}).get("routing_key") or "")
+    return str(_delivery(request).get("routing_key") or "")
+
+
+def _delivery(request: Any) -> Mapping[str, object]:
+    return cast("Mapping[str, object] | None", request.delivery_info) or {}
 
 
 def _begin(task_id: str, task: Any, **_: Any) -> None:
     _began[task_id] = time.monotonic()
     sent_at = _sent_at(task.request)
     if sent_at is not None:
-        redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
+        redelivered = bool(_delivery(task.request).get("redelivered"))
         waited = time.time() - sent_at
         counters.count_all(wait_increments(_queue(task.request), task_tenant_id(), waited, redelivered=redelivered))
 

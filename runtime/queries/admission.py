@@ -14,7 +14,7 @@ from runtime.broker import queues
 from runtime.environment import counters, process_topology
 from runtime.queries.interfaces import Submission
 from topology import metric_names
-from topology.model import Resilience
+from topology.settings.resilience import Resilience
 
 logger = logging.getLogger(__name__)
 

@@ -5,17 +5,13 @@ So of the queries that were sent, those that are not counted here wait or run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import counters
+from runtime.environment.metadata_database import Connection
 from runtime.queries import executions, outbox
 from runtime.queries.executions import STATUSES, Outcome
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
 from topology import metric_names
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
 
 
 def labels(task_name: str, queue: str, tenant: str, outcome: Outcome) -> dict[str, str]:
@@ -27,14 +23,7 @@ def labels(task_name: str, queue: str, tenant: str, outcome: Outcome) -> dict[st
 
 def count(task_name: str, queue: str, tenant: str, outcome: Outcome) -> None:
     """Count the end of a task that did not return to its worker. It never fails."""
-    counters.count(metric_names.TASKS_COMPLETED, **labels(task_name, queue, tenant, outcome))
-
-
-def count_request(request: Any, outcome: Outcome) -> None:
-    """Count the end of what Celery's `request`, in a worker's parent, asked for."""
-    headers: dict[str, Any] = getattr(request, "request_dict", None) or {}
-    queue = str((request.delivery_info or {}).get("routing_key") or "")
-    count(str(request.task.name), queue, str(headers.get(TENANT_HEADER) or ""), outcome)
+    counters.count_all([(metric_names.TASKS_COMPLETED, 1, labels(task_name, queue, tenant, outcome))])
 
 
 def place_of_query(connection: Connection, query_id: int) -> tuple[str, str]:

@@ -22,15 +22,16 @@ from celery.exceptions import Reject as RejectedError
 from runtime.broker import delayed_messages
 from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import counters, metadata_database, process_topology
+from runtime.environment.metadata_database import Connection
 from runtime.queries import chart_jobs, completions, executions, final_states, leases, outbox, query_tasks, transient_errors
 from runtime.queries.executions import Attempt, Execution, Outcome
 from runtime.queries.interfaces import OPEN_STATES, Identified, superset
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
 from topology import metric_names
-from topology.model import Resilience
+from topology.settings.resilience import Resilience
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from celery import Task
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Seen:
 class Delivery:
     """One delivery of one message, in the process that executes it."""
 
-    def __init__(self, task: Any, asked: query_tasks.Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, task: Task[Any, Any], asked: query_tasks.Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._task = task
         self._work = asked
         self._began = time.monotonic()
@@ -120,7 +121,7 @@ class Delivery:
         self._soft_limit = float(soft or task.soft_time_limit or 0)
         # Superset takes the guest's token out of a chart's arguments.
         arguments = copy.deepcopy(args) if asked.kind == "chart" else args
-        headers = own_headers(cast("dict[str, Any]", vars(request)))
+        headers = own_headers(vars(request))
 
         self._tenant = headers.get(TENANT_HEADER) or tenant_of_queue(self._queue)
         self._message = TaskMessage(task.name, str(request.id), list(arguments), kwargs, self._queue, hard, soft, headers)

@@ -7,7 +7,9 @@ metadata database, so they survive Redis; beat prunes them with Superset's own o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from runtime.environment.metadata_database import Connection
 
 TABLE = "superset_async_executions"
 
@@ -24,30 +26,6 @@ STATUSES: dict[Outcome, tuple[str, str]] = {
     "lost": ("failure", "lost"),
     "stopped": ("stopped", ""),
 }
-
-#: Times are UTC. `tenant` is empty for queries of no tenant. `attempt` counts from 1. `writes` is what the fence decided by:
-#: true where the statement may change data.
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE} (
-    kind text NOT NULL,
-    subject text NOT NULL,
-    attempt integer NOT NULL,
-    task_id text NOT NULL,
-    tenant text NOT NULL DEFAULT '',
-    queue text NOT NULL,
-    username text NOT NULL DEFAULT '',
-    database_name text NOT NULL DEFAULT '',
-    writes boolean NOT NULL DEFAULT false,
-    worker text NOT NULL,
-    submitted_at timestamptz,
-    started_at timestamptz NOT NULL DEFAULT now(),
-    ended_at timestamptz,
-    outcome text,
-    PRIMARY KEY (kind, subject, attempt)
-);
-CREATE INDEX IF NOT EXISTS {TABLE}_started_at ON {TABLE} (started_at);
-CREATE INDEX IF NOT EXISTS {TABLE}_running ON {TABLE} (kind, subject) WHERE ended_at IS NULL;
-"""
 
 #: An attempt that has no end, when a newer one (or its end from outside) is written.
 _OPEN = "kind = %s AND subject = %s AND ended_at IS NULL"
@@ -78,7 +56,7 @@ class Attempt:
     writes: bool
 
 
-def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
+def last(connection: Connection, kind: Kind, subject: str) -> Attempt | None:
     """The last attempt, None where there was none. `connection` is SQLAlchemy's, to the metadata database, here and below."""
     row = connection.exec_driver_sql(
         f"SELECT attempt, outcome, writes FROM {TABLE} WHERE kind = %s AND subject = %s ORDER BY attempt DESC LIMIT 1",
@@ -87,7 +65,7 @@ def last(connection: Any, kind: Kind, subject: str) -> Attempt | None:
     return Attempt(*row) if row else None
 
 
-def begin(connection: Any, execution: Execution, attempt: int) -> bool:
+def begin(connection: Connection, execution: Execution, attempt: int) -> bool:
     """Write that `attempt` runs; what ran before it is `lost`. False where this attempt was written by another."""
     connection.exec_driver_sql(
         f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN}", (execution.kind, execution.subject)
@@ -112,7 +90,7 @@ def begin(connection: Any, execution: Execution, attempt: int) -> bool:
     return bool(done.rowcount)
 
 
-def end(connection: Any, kind: Kind, subject: str, outcome: Outcome) -> bool:
+def end(connection: Connection, kind: Kind, subject: str, outcome: Outcome) -> bool:
     """Write how the attempt that runs ended; False where none runs."""
     done = connection.exec_driver_sql(
         f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}", (outcome, kind, subject)
@@ -120,7 +98,7 @@ def end(connection: Any, kind: Kind, subject: str, outcome: Outcome) -> bool:
     return bool(done.rowcount)
 
 
-def prune(connection: Any, days: int) -> int:
+def prune(connection: Connection, days: int) -> int:
     """Delete the rows that began more than `days` ago and have ended; how many."""
     done = connection.exec_driver_sql(
         f"DELETE FROM {TABLE} WHERE started_at < now() - make_interval(days => %s) AND ended_at IS NOT NULL", (days,)

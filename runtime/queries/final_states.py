@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from runtime.environment.metadata_database import Connection
 from runtime.queries import executions, query_tasks
 from runtime.queries.executions import Outcome
 from runtime.queries.interfaces import superset
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
 
 #: Whether the browser of the chart that this process computes has been told how it ended (`runtime.superset.chart_events`
 #: says so).

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+from runtime.environment.metadata_database import Connection
 
 #: The states of a query that has not ended; all others are final.
 OPEN_STATES = ("pending", "running", "scheduled", "fetching")

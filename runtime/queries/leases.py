@@ -183,7 +183,7 @@ def _key(kind: Kind, subject: str) -> str:
 
 def _run(script: str, kind: Kind, subject: str, *arguments: object) -> Any:
     # Not by its digest: loading scripts is an administrator's command, which Superset's user may not use.
-    return coordination.client().eval(script, 1, _key(kind, subject), *arguments)
+    return cast(Any, coordination.client().eval(script, 1, _key(kind, subject), *arguments))
 
 
 def _milliseconds() -> int:

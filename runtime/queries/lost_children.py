@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import cast
 
 from runtime.broker import fork_safety
 from runtime.broker.requests import WatchedRequest
@@ -19,6 +19,7 @@ from runtime.environment import metadata_database
 from runtime.queries import completions, executions, final_states, leases, query_tasks
 from runtime.queries.executions import Outcome
 from runtime.queries.interfaces import superset
+from runtime.tenants.identity import TENANT_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class LostChildRequest(WatchedRequest):
             _later(self, lambda asked: _end(self, asked, query_tasks.LOST_READ, "lost"))
 
 
-def _bury(request: Any) -> None:
+def _bury(request: WatchedRequest) -> None:
     asked = query_tasks.of(request.task.name, request.args, request.kwargs)
     if asked is None or not request.worker_pid:
         return
@@ -54,16 +55,16 @@ def _bury(request: Any) -> None:
         logger.warning("lease of %s %s is left to expire: %s", asked.kind, asked.subject, error)
 
 
-def _end_write(request: Any, asked: query_tasks.Work) -> None:
+def _end_write(request: WatchedRequest, asked: query_tasks.Work) -> None:
     """End what is not to be executed again now, instead of when its message is delivered again."""
     if asked.kind == "sql":
         with metadata_database.transaction() as connection:
             ended = final_states.refuse_write(connection, int(asked.subject))
         if ended:
-            completions.count_request(request, "lost")
+            _count(request, "lost")
 
 
-def _end(request: Any, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
+def _end(request: WatchedRequest, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
     """End what nobody will finish."""
     with metadata_database.transaction() as connection:
         last = executions.last(connection, asked.kind, asked.subject)
@@ -76,7 +77,15 @@ def _end(request: Any, asked: query_tasks.Work, message: str, outcome: Outcome) 
             superset().ending.chart(asked.job, message)
         ended |= executions.end(connection, asked.kind, asked.subject, outcome)
     if ended:
-        completions.count_request(request, outcome)
+        _count(request, outcome)
+
+
+def _count(request: WatchedRequest, outcome: Outcome) -> None:
+    """Count an end that the child did not live to count."""
+    delivery = cast("Mapping[str, object]", request.delivery_info or {})
+    headers = cast("Mapping[str, object]", request.request_dict)
+    queue, tenant = str(delivery.get("routing_key") or ""), str(headers.get(TENANT_HEADER) or "")
+    completions.count(str(request.task.name), queue, tenant, outcome)
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +93,7 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="endings")
 
 
-def _later(request: Any, end: Callable[[query_tasks.Work], None]) -> None:
+def _later(request: WatchedRequest, end: Callable[[query_tasks.Work], None]) -> None:
     """Have `end` called outside of the event loop, which must not wait for a database."""
     asked = query_tasks.of(request.task.name, request.args, request.kwargs)
     if asked is not None:

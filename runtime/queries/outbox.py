@@ -7,22 +7,13 @@ reaper sends the copy then, once; if more than one message comes of it, the fenc
 
 from __future__ import annotations
 
-from typing import Any
-
 from runtime.broker.task_messages import TaskMessage
+from runtime.environment.metadata_database import Connection
 
 TABLE = "superset_async_messages"
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE} (
-    query_id integer PRIMARY KEY,
-    message text NOT NULL,
-    sent_at timestamptz NOT NULL DEFAULT now(),
-    sent_again boolean NOT NULL DEFAULT false
-);
-"""
 
 
-def keep(connection: Any, query_id: int, message: TaskMessage) -> None:
+def keep(connection: Connection, query_id: int, message: TaskMessage) -> None:
     """Write the copy. `connection` is SQLAlchemy's, to the metadata database, here and below; the caller commits."""
     connection.exec_driver_sql(
         f"INSERT INTO {TABLE} (query_id, message) VALUES (%s, %s) ON CONFLICT (query_id) DO NOTHING",
@@ -30,7 +21,7 @@ def keep(connection: Any, query_id: int, message: TaskMessage) -> None:
     )
 
 
-def again(connection: Any, query_id: int) -> TaskMessage | None:
+def again(connection: Connection, query_id: int) -> TaskMessage | None:
     """The copy, for who sends it now; None where there is none, or it was sent once."""
     row = connection.exec_driver_sql(
         f"UPDATE {TABLE} SET sent_again = true WHERE query_id = %s AND NOT sent_again RETURNING message", (query_id,)
@@ -38,11 +29,11 @@ def again(connection: Any, query_id: int) -> TaskMessage | None:
     return TaskMessage.of(row[0]) if row else None
 
 
-def drop(connection: Any, query_id: int) -> None:
+def drop(connection: Connection, query_id: int) -> None:
     """Forget the copy: a worker has the message."""
     connection.exec_driver_sql(f"DELETE FROM {TABLE} WHERE query_id = %s", (query_id,))
 
 
-def prune(connection: Any) -> None:
+def prune(connection: Connection) -> None:
     """Forget those of a day ago: of queries that no worker ever began, since they were stopped or refused."""
     connection.exec_driver_sql(f"DELETE FROM {TABLE} WHERE sent_at < now() - make_interval(days => 1)")

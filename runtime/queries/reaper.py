@@ -282,14 +282,13 @@ def _leased(tasks: Iterable[str]) -> set[str]:
 
 @contextmanager
 def alone() -> Generator[bool]:
-    """Whether this is the only reaper at work, for the length of the block."""
+    """Whether this is the only reaper at work, for the length of the block.
+
+    The lock is a transaction's, which ends with the block: a pooler in transaction mode would keep a session's.
+    """
     with metadata_database.connection() as connection:
-        mine = bool(connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (LOCK,)).scalar())
-        try:
-            yield mine
-        finally:
-            if mine:
-                connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (LOCK,))
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        yield bool(connection.exec_driver_sql("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,)).scalar())
 
 
 def of_environment(env: Mapping[str, str]) -> tuple[Reaper, Pace]:

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from topology.model import ResultCompression
+from topology.settings.caching import ResultCompression
 
 MAGIC = b"SA1"
 #: Magic, codec, kind; computed at, expires at (seconds since 1970), seconds that it took to compute.

@@ -53,7 +53,7 @@ def join(identity: str, follower: Follower, seconds: int) -> str | None:
     Others may join it for `seconds`: a leader that died unnoticed must not gather followers for ever.
     """
     job_id = str(follower.metadata["job_id"])
-    leader = coordination.client().eval(
+    answer = coordination.client().eval(  # pyright: ignore[reportUnknownVariableType]
         _JOIN,
         1,
         coordination.key("chart", identity),
@@ -64,10 +64,11 @@ def join(identity: str, follower: Follower, seconds: int) -> str | None:
         coordination.key("leads", ""),
         KEPT_SECONDS,
     )
+    leader = cast("bytes | None", answer)
     if leader is None:
         return None
     counters.count(metric_names.CHARTS_FOLLOWED)
-    return cast(bytes, leader).decode()
+    return leader.decode()
 
 
 def close(job_id: str) -> list[Follower]:

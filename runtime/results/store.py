@@ -10,7 +10,9 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from redis import Redis
 
 from runtime.environment import counters, redis_databases, secrets
 from runtime.environment.redis_clients import client
@@ -19,7 +21,8 @@ from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
 from topology import metric_names
 from topology.histograms import RESULT_BUCKETS
-from topology.model import Caching, Purpose, Topology
+from topology.model import Purpose, Topology
+from topology.settings.caching import Caching
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class Found:
 class Store:
     """The values of one purpose."""
 
-    def __init__(self, client: Any, purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
+    def __init__(self, client: Redis[bytes], purpose: Purpose, prefix: str, secret: bytes, caching: Caching) -> None:
         self.client = client
         self.prefix = prefix
         self._purpose: Purpose = purpose
@@ -115,13 +118,13 @@ class Store:
     @contextlib.contextmanager
     def _timed(self, operation: Literal["read", "write"]) -> Generator[None]:
         """Count how long the block took, or that it failed, where this is the store of what users wait for."""
-        labels = {"cache": self._purpose, "operation": operation}
+        labels: dict[str, str] = {"cache": self._purpose, "operation": operation}
         began = time.monotonic()
         try:
             yield
         except Exception:
             if self._purpose in TIMED:
-                counters.count(metric_names.RESULTS_FAILED, **labels)
+                counters.count_all([(metric_names.RESULTS_FAILED, 1, labels)])
             raise
         if self._purpose in TIMED:
             seconds = time.monotonic() - began

@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
+from tenacity import Retrying, wait_fixed
 
 from runtime.broker import queues, server_check
 from runtime.config import render
@@ -26,10 +27,12 @@ from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
 from runtime.environment.steps import InitError
-from runtime.queries import executions, outbox
 from runtime.start.ready import prepared_step
-from runtime.superset import implementation, preparation
+from runtime.superset import preparation
 from topology.model import Topology
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
 #: Seconds to wait for PostgreSQL and Redis, which may start at the same time as this.
@@ -72,19 +75,16 @@ def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float
 
 
 def _until(deadline: float, seconds: float, what: str, check: Callable[[], None]) -> None:
-    while True:
-        try:
-            check()
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
-            if time.monotonic() >= deadline:
-                raise InitError(
-                    f"{what} did not answer within {seconds:.0f} s: {reason}. Start it, or correct its host, port and "
-                    "password, and run this again"
-                ) from error
-            time.sleep(0.3)
-        else:
-            return
+    # All services share one deadline.
+    waiting = Retrying(stop=lambda _: time.monotonic() >= deadline, wait=wait_fixed(0.3), reraise=True)
+    try:
+        waiting(check)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InitError(
+            f"{what} did not answer within {seconds:.0f} s: {reason}. Start it, or correct its host, port and "
+            "password, and run this again"
+        ) from error
 
 
 def look_at_existing(topology: Topology, env: Mapping[str, str], report: Report = say) -> None:
@@ -107,30 +107,35 @@ def look_at_existing(topology: Topology, env: Mapping[str, str], report: Report 
 
 @contextmanager
 def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
-    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done."""
+    """Hold PostgreSQL's advisory lock: a second init waits here until the first one is done.
+
+    The lock is a transaction's: behind a pooler in transaction mode one of a session would stay with a connection of the
+    pooler's, and nobody could give it back.
+    """
     import psycopg2
 
     password = stack_secrets.read(topology, env).postgres_password
     connection = psycopg2.connect(libpq(topology, password), application_name="superset-init")
     try:
-        connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
-            if not cursor.fetchone()[0]:
+            # The transaction waits while Superset works on connections of its own.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))
+            if cursor.fetchone() != (True,):
                 say("another init is at work: waiting for it to end")
-                cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         yield
     finally:
         connection.close()
 
 
-def prepare(app: Any, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
+def prepare(app: Flask, topology: Topology, env: Mapping[str, str], report: Report = say) -> dict[str, int]:
     """Migrations, own tables, roles, administrator and declared databases, in a started Superset; the databases' ids by name."""
     password = env.get(ADMIN_PASSWORD_ENV)
     if not password:
         raise InitError(f"{ADMIN_PASSWORD_ENV} is not set: the administrator needs a password")
     preparation.migrate(app, report)
-    preparation.make_tables(executions.SCHEMA, outbox.SCHEMA, implementation.INDEX)
+    preparation.migrate_own_tables(report)
     declare_queues(topology, env, report)
     preparation.sync_roles(app, report)
     preparation.ensure_admin(app, topology.admin_username, password, report)

@@ -11,17 +11,20 @@ import hashlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from importlib import metadata as packages
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 from runtime.environment.metadata_database import connect_args, libpq
 from runtime.environment.process_topology import load_topology
 from runtime.environment.secrets import ConfigurationError
 from runtime.environment.steps import STEPS_TABLE
+from runtime.queries import migrations
 from topology.model import Topology
 
 #: Seconds to wait: a first init takes one or two minutes, a large migration longer. The pod then tries again.
@@ -43,6 +46,7 @@ def prepared_step() -> str:
     Those of earlier images stay, so that their pods still start while a new image rolls out.
     """
     parts = [packages.version(name) for name in ("apache-superset", "flask-appbuilder")]
+    parts.append(migrations.HEAD)
     parts.extend((Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in PREPARING)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return f"prepared {digest[:32]}"
@@ -53,11 +57,11 @@ def missing(topology: Topology, password: str) -> str | None:
     import psycopg2
 
     try:
-        options = {**connect_args("superset-ready"), "connect_timeout": 3}
+        options: dict[str, Any] = {**connect_args("superset-ready"), "connect_timeout": 3}
         with closing(psycopg2.connect(libpq(topology, password), **options)) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT to_regclass(%s)", (STEPS_TABLE,))
-            if cursor.fetchone()[0] is None:
+            if cursor.fetchone() == (None,):
                 return "nothing is prepared in it"
             cursor.execute(f"SELECT true FROM {STEPS_TABLE} WHERE name = %s", (prepared_step(),))
             return None if cursor.fetchone() else "it is not prepared for this image"
@@ -67,18 +71,24 @@ def missing(topology: Topology, password: str) -> str | None:
 
 def wait(look: Callable[[], str | None], seconds: float, report: Report) -> None:
     """Return as soon as `look` misses nothing; each new reason is reported, and NotReady raised with the last one."""
-    deadline = time.monotonic() + seconds
-    told = None
-    while reason := look():
-        if reason != told:
+    told: str | None = None
+
+    def ready() -> bool:
+        nonlocal told
+        reason = look()
+        if reason and reason != told:
             report(f"waits for the metadata database: {reason}")
-            told = reason
-        if time.monotonic() >= deadline:
-            raise NotReady(
-                f"the metadata database was not ready within {seconds:.0f} s: {reason}. The init job of this image prepares "
-                "it (python -m runtime.start.init): its log says what keeps it"
-            )
-        time.sleep(1)
+        told = reason
+        return not reason
+
+    waiting = Retrying(retry=retry_if_not_result(bool), stop=stop_after_delay(seconds), wait=wait_fixed(1))
+    try:
+        waiting(ready)
+    except RetryError:
+        raise NotReady(
+            f"the metadata database was not ready within {seconds:.0f} s: {told}. The init job of this image prepares "
+            "it (python -m runtime.start.init): its log says what keeps it"
+        ) from None
 
 
 def main(env: Mapping[str, str], seconds: float, report: Report) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from runtime.broker import result_backends  # noqa: F401 - refuses an untested Celery now, and not when a task is sent
 from runtime.config import render
 from runtime.config.objects import realise
 from runtime.environment.process_topology import role, started
@@ -20,7 +21,8 @@ implementation.install()
 heartbeat.install(os.environ)
 task_metrics.install(role(os.environ))
 if role(os.environ) == "worker":
-    from runtime.broker import channels
+    # The second one for its version: Celery loads it with the first message.
+    from runtime.broker import channels, requests  # noqa: F401
 
     channels.install(partial(fairness.order_of, _topology))
 worker_process.install(os.environ)

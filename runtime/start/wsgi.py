@@ -6,12 +6,12 @@ meet that half done: synchronous SQL Lab calls were seen to fail. So it is done 
 
 from __future__ import annotations
 
-from typing import Any
+from flask import Flask
 
 from runtime.superset.application import create, warm
 
 
-def application_factory() -> Any:
+def application_factory() -> Flask:
     """Superset's application, warm."""
     app = create()
     warm(app)

@@ -6,32 +6,37 @@ Names `superset.app.create_app` and the modules that Superset imports on a first
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runtime.superset import login_rate
 from topology.commands import ROLE_ENV
 
+if TYPE_CHECKING:
+    from flask import Flask
 
-def extend(app: Any) -> None:
+
+def extend(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     # Not above: these lean on Superset, and the configuration names this function where there is none.
-    from runtime.superset import charts, submission, usage_api
+    from runtime.superset import cache_identity, charts, script_guard, submission, usage_api
 
     login_rate.limit(app)
+    cache_identity.install()
     charts.install()
+    script_guard.install()
     if os.environ.get(ROLE_ENV) == "web":
         submission.install(app)
         usage_api.install(app)
 
 
-def create() -> Any:
+def create() -> Flask:
     """Superset's application."""
     from superset.app import create_app
 
     return create_app()
 
 
-def warm(app: Any) -> None:
+def warm(app: Flask) -> None:
     """Import, configure and connect once; leaves no connection open, since a fork must not inherit one."""
     with app.app_context():
         # Imported by Superset on a first request (SQL Lab, chart data, asynchronous charts) rather than at start.

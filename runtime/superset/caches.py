@@ -10,11 +10,13 @@ import logging
 import os
 import random
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from flask import Flask
 from flask_caching.backends.base import BaseCache
 
-from runtime.environment import counters, redis_databases, secrets
+from runtime.environment import counters, redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
 from runtime.results import single_flight, store
 from runtime.results.envelope import Envelope
@@ -23,6 +25,7 @@ from topology import metric_names
 from topology.model import Purpose, Topology
 
 logger = logging.getLogger(__name__)
+versions.require(__name__, "apache-superset", "flask-caching")
 
 #: What is computed from databases, so that many may want it anew at one time. The others keep what users did.
 SPREAD: frozenset[Purpose] = frozenset({"metadata_cache", "data_cache"})
@@ -54,7 +57,7 @@ class Cache(BaseCache):
         self._patience = patience(topology, os.environ)
 
     @classmethod
-    def factory(cls, _app: Any, config: dict[str, Any], args: list[Any], _options: dict[str, Any]) -> Cache:
+    def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Cache:  # noqa: ARG003
         """What flask-caching calls; CACHE_ARGS has the purpose, and all else is the topology's."""
         (purpose,) = args
         topology = load_topology(os.environ)
@@ -64,7 +67,7 @@ class Cache(BaseCache):
     def get(self, key: str) -> Any:
         """The value of `key` for the current user's tenant; None where there is none, or the caller shall compute it.
 
-        In a `flights.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
+        In a `single_flight.scope` it waits for who computes it: FailedError with the other's failure, BusyError after too long.
         """
         name = self.store.key(key)
         scope = single_flight.current()
@@ -228,7 +231,7 @@ def results(database: redis_databases.Database) -> ResultStore:
     return ResultStore(topology, kept, topology.caching.query_results_ttl_seconds)
 
 
-def patience(topology: Topology, env: Any) -> float:
+def patience(topology: Topology, env: Mapping[str, str]) -> float:
     """Seconds that this process's requests or tasks may wait for another's computation."""
     if role(env) == "web":
         return max(1.0, topology.web.request_timeout_seconds - ANSWER_SECONDS)

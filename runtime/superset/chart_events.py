@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, cast
 
 import jwt
+from flask import Flask, Request
 from flask_caching.backends import rediscache
 from superset.async_events.async_query_manager import AsyncQueryManager as ShippedManager
 from superset.async_events.async_query_manager import AsyncQueryTokenException
@@ -27,7 +28,7 @@ from runtime.superset.shared_charts import SharedTask
 from runtime.superset.submission import ChartTask
 
 logger = logging.getLogger(__name__)
-versions.require(__name__)
+versions.require(__name__, "apache-superset", "flask-caching")
 
 #: A stream outlives the last event in it by this: longer than any browser polls for a chart.
 EXPIRES_SECONDS = 24 * 3600
@@ -36,21 +37,23 @@ EXPIRES_SECONDS = 24 * 3600
 class AsyncQueryManager(ShippedManager):
     """Superset's manager of asynchronous charts, with a client of our settings."""
 
-    def init_app(self, app: Any) -> None:
+    def init_app(self, app: Flask) -> None:
         """As shipped, then the connection is replaced by the one that flask-caching makes of the same settings."""
         ShippedManager.init_app(self, app)
         config = app.config["GLOBAL_ASYNC_QUERIES_CACHE_BACKEND"]
-        backend = getattr(rediscache, config["CACHE_TYPE"])
-        self._client = backend.factory(app, config, [], dict(config["CACHE_OPTIONS"]))._write_client
-        self._cache._cache = self._client
+        backend = cast("type[rediscache.RedisCache]", getattr(rediscache, config["CACHE_TYPE"]))
+        made = backend.factory(app, config, [], dict(config["CACHE_OPTIONS"]))
+        self._client = made._write_client
+        # Both of Superset's classes keep it there.
+        cast(Any, self._cache)._cache = self._client
         topology = load_topology(os.environ)
-        chart: Any = ChartTask(self._load_chart_data_into_cache_job)
+        chart: ChartTask | SharedTask = ChartTask(self._load_chart_data_into_cache_job)
         if topology.caching.single_flight:
             chart = SharedTask(chart, topology.celery.time_limit_seconds, self._end_followers)
         self._load_chart_data_into_cache_job = chart
         self._load_explore_json_into_cache_job = ChartTask(self._load_explore_json_into_cache_job)
 
-    def parse_channel_id_from_request(self, req: Any) -> str:
+    def parse_channel_id_from_request(self, req: Request) -> str:
         """The channel that the request's signed cookie names, whoever's it is; Superset's exception for none or a forged one."""
         token = req.cookies.get(self._jwt_cookie_name)
         if not token:

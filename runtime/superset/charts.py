@@ -1,4 +1,4 @@
-"""Where Superset computes a chart's data: its look into the cache, its query and its storing become one `flights.scope`.
+"""Where Superset computes a chart's data: its look into the cache, its query and its storing become one `single_flight.scope`.
 
 As shipped (6.1) nothing joins identical computations: each request that finds nothing runs its query, and a result that
 cannot be stored is reported as done and then not found. Two methods are wrapped, because a cache's `get` and `set` alone do
@@ -10,15 +10,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import g, has_request_context, request
-from flask_babel import gettext
+from flask_babel import gettext  # pyright: ignore[reportUnknownVariableType] - its variables have no types
 
 from runtime.environment import versions
 from runtime.results import single_flight
 from runtime.results.followers import digest
 from topology.commands import ROLE_ENV
+
+if TYPE_CHECKING:
+    from superset.common.query_context_processor import QueryContextProcessor
+    from superset.common.query_object import QueryObject
+    from superset.viz import BaseViz
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +44,7 @@ def install() -> None:
     _wrap(BaseViz, _legacy_chart)
 
 
-def _wrap(owner: Any, wrapper: Callable[..., Any]) -> None:
+def _wrap(owner: type[QueryContextProcessor | BaseViz], wrapper: Callable[..., Any]) -> None:
     shipped = owner.get_df_payload
     if getattr(shipped, "superset_async", False):
         return
@@ -51,7 +56,9 @@ def _wrap(owner: Any, wrapper: Callable[..., Any]) -> None:
     owner.get_df_payload = get_df_payload
 
 
-def _chart(shipped: Callable[..., Any], processor: Any, query_obj: Any, force_cached: bool | None = False) -> Any:
+def _chart(
+    shipped: Callable[..., Any], processor: QueryContextProcessor, query_obj: QueryObject, force_cached: bool | None = False
+) -> Any:
     """QueryContextProcessor.get_df_payload: a failure is in its payload's `error`."""
     with single_flight.scope(probe=bool(force_cached), may_refresh=_may_refresh()) as scope:
         try:
@@ -68,7 +75,7 @@ def _chart(shipped: Callable[..., Any], processor: Any, query_obj: Any, force_ca
         return payload
 
 
-def _legacy_chart(shipped: Callable[..., Any], viz: Any, *args: Any, **kwargs: Any) -> Any:
+def _legacy_chart(shipped: Callable[..., Any], viz: BaseViz, *args: Any, **kwargs: Any) -> Any:
     """BaseViz.get_df_payload: failures are in its `errors`."""
     with single_flight.scope(probe=bool(viz.force_cached), may_refresh=_may_refresh()) as scope:
         try:
@@ -123,11 +130,11 @@ def _query_failed(message: str) -> Exception:
     return ChartDataQueryFailedError(gettext("Error: %(error)s", error=message))
 
 
-def _message(error: Any) -> str:
+def _message(error: object) -> str:
     return str(cast("dict[str, Any]", error).get("message", error)) if isinstance(error, dict) else str(error)
 
 
-def _missed_keys(processor: Any) -> list[str] | None:
+def _missed_keys(processor: QueryContextProcessor) -> list[str] | None:
     """The cache keys of all queries of the chart, not only of the first that was missed; None where they are not plain."""
     context = processor._query_context
     if any(query.result_type not in (None, context.result_type) for query in context.queries):

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Dialect, Engine
 
+from runtime.environment import versions
 from runtime.queries import transient_errors
+
+versions.require(__name__, "apache-superset", "sqlalchemy")
 
 
 def install() -> None:
@@ -19,7 +22,7 @@ def install() -> None:
         event.listen(Engine, "do_connect", connect)
 
 
-def connect(dialect: Any, record: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+def connect(dialect: Dialect, record: object, arguments: list[Any], options: dict[str, Any]) -> object:
     """SQLAlchemy's event do_connect: connect as it would, and leave a transient failure to the task's wrapper."""
     if not transient_errors.at_work() or dialect is _metadata_dialect():
         return None
@@ -30,7 +33,7 @@ def connect(dialect: Any, record: object, arguments: list[Any], options: dict[st
         raise
 
 
-def _metadata_dialect() -> Any:
+def _metadata_dialect() -> Dialect:
     from superset.extensions import db
 
     return db.engine.dialect

@@ -7,11 +7,14 @@ would cost more than the rest of the routing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from runtime.tenants.recognition import Person
+
+if TYPE_CHECKING:
+    from flask_appbuilder.security.sqla.models import User
 
 #: For how long a user's name and roles, and a database's name, are taken for the same.
 REMEMBERED_SECONDS = 60
@@ -23,7 +26,7 @@ def remembered(look_up: Callable[..., T]) -> Callable[..., T]:
     """`look_up` with its answers kept for at most `REMEMBERED_SECONDS`; an error is not kept."""
 
     @lru_cache(maxsize=4096)
-    def kept(period: int, *arguments: Any) -> T:
+    def kept(period: int, *arguments: Hashable) -> T:
         return look_up(*arguments)
 
     return lambda *arguments: kept(int(time.monotonic() // REMEMBERED_SECONDS), *arguments)
@@ -73,7 +76,7 @@ def _config(name: str) -> str:
     return str(current_app.config[name] or "")
 
 
-def _person(user: Any) -> Person:
+def _person(user: User | None) -> Person:
     if user is None:
         return Person()
     from superset.extensions import security_manager

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from celery import Task
 from celery.exceptions import Ignore
 
 from runtime.environment import counters, versions
@@ -25,10 +26,10 @@ Call = Callable[..., Any]
 
 def around(call: Call) -> Call:
     """Celery's `@__call__` annotation: `call` is the task's own, and this is what a worker calls instead."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "celery")
 
     @functools.wraps(call)
-    def execute(task: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(task: Task[Any, Any], *args: Any, **kwargs: Any) -> Any:
         request = task.request
         if request.called_directly or request.is_eager:
             return call(task, *args, **kwargs)

@@ -21,27 +21,26 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from runtime.environment import metadata_database, versions
+from runtime.environment.metadata_database import Connection
 from runtime.queries import final_states, interfaces, query_tasks
 from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 #: Key in a query's `extra`: the id of the task that was, or is about to be, sent for it. Synchronous queries have none.
 TASK_KEY = "superset_async_task"
-#: SQL that is true for a row of the query table that has not ended.
+#: SQL that is true for a row of the query table that has not ended; migration 0001 has an index of these.
 OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
-#: For the reaper, and for the bounds of a user, which ask the query table; its own indexes do not help.
-INDEX = f"CREATE INDEX IF NOT EXISTS superset_async_open_queries ON query (user_id) WHERE {OPEN}"
 
 
 def install() -> None:
     """Have this process ask its Superset; UntestedVersionError for one of another version."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "sqlalchemy")
     metadata_database.use_pool_of(_pooled_engine)
     interfaces.use(interfaces.Superset(Identification(), Fence(), Ending()))
 

@@ -6,16 +6,24 @@ API's, have none.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from runtime.environment import versions
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from flask_appbuilder import AppBuilder
 
 #: Blueprints of Flask-AppBuilder whose POST checks a password: the form's and the API's.
 BLUEPRINTS = ("AuthDBView", "AuthLDAPView", "SecurityApi")
 
 
-def limit(app: Any) -> None:
+def limit(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR: called with the application once its security views are there."""
+    versions.require(__name__)
     if not app.config["AUTH_RATE_LIMITED"]:
         return
+    appbuilder: AppBuilder = app.extensions["appbuilder"]
     for name in BLUEPRINTS:
         if blueprint := app.blueprints.get(name):
-            app.appbuilder.sm.limiter.limit(app.config["AUTH_RATE_LIMIT"], methods=["POST"])(blueprint)
+            appbuilder.sm.limiter.limit(app.config["AUTH_RATE_LIMIT"], methods=["POST"])(blueprint)

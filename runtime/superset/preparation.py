@@ -12,20 +12,27 @@ import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
-from runtime.environment import steps
+from runtime.environment import steps, versions
 from runtime.environment.steps import InitError
+from runtime.queries import migrations
 from runtime.superset import application
 from runtime.superset.statement_timeout import engine_params
 from topology.model import AnalyticDatabase, Topology
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from superset.app import SupersetApp
+    from superset.models.core import Database
 
 Report = Callable[[str], None]
 
 
 @contextmanager
-def superset_app() -> Generator[Any]:
+def superset_app() -> Generator[Flask]:
     """Superset's Flask application, started once, with its context pushed."""
+    versions.require(__name__)
     app = application.create()
     # Alembic tells every index that it makes; a failure comes as an exception that names its migration.
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -33,7 +40,7 @@ def superset_app() -> Generator[Any]:
         yield app
 
 
-def migrate(app: Any, report: Report) -> bool:
+def migrate(app: Flask, report: Report) -> bool:
     """Bring the metadata schema to this Superset's version; False where it was there already."""
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
@@ -60,13 +67,13 @@ def migrate(app: Any, report: Report) -> bool:
     report(f"migrating the metadata database from {current or 'nothing'} to {head}")
     upgrade(directory=f"{APP_DIR}/migrations")
     # What Superset does at its start, but only on a schema that is up to date.
-    app.sync_config_to_db()
+    cast("SupersetApp", app).sync_config_to_db()
     return True
 
 
-def sync_roles(app: Any, report: Report) -> bool:
+def sync_roles(app: Flask, report: Report) -> bool:
     """Superset's permissions and built-in roles; False where this Superset with these features has done it before."""
-    from superset.extensions import db, feature_flag_manager, security_manager
+    from superset.extensions import appbuilder, db, feature_flag_manager, security_manager
 
     digest = _digest(
         {
@@ -84,7 +91,7 @@ def sync_roles(app: Any, report: Report) -> bool:
     # needs to read again what it has just written.
     session.execute("SET synchronous_commit TO off")
     session.expire_on_commit = False
-    app.appbuilder.add_permissions(update_perms=True)
+    appbuilder.add_permissions(update_perms=True)
     security_manager.sync_role_definitions()
     session.execute("SET synchronous_commit TO DEFAULT")
     session.commit()
@@ -94,7 +101,7 @@ def sync_roles(app: Any, report: Report) -> bool:
     return True
 
 
-def ensure_admin(app: Any, username: str, password: str, report: Report) -> bool:
+def ensure_admin(app: Flask, username: str, password: str, report: Report) -> bool:
     """Make the administrator if there is none of that name; the password of one that exists is never touched."""
     del app
     from superset.extensions import security_manager
@@ -108,7 +115,7 @@ def ensure_admin(app: Any, username: str, password: str, report: Report) -> bool
     return True
 
 
-def register_databases(app: Any, topology: Topology, env: Mapping[str, str], report: Report) -> dict[str, int]:
+def register_databases(app: Flask, topology: Topology, env: Mapping[str, str], report: Report) -> dict[str, int]:
     """Register or update every declared analytic database; the id of each by name.
 
     One that cannot be reached yet is a warning, since it may start later than Superset.
@@ -136,7 +143,7 @@ def register_databases(app: Any, topology: Topology, env: Mapping[str, str], rep
     return ids
 
 
-def _sync_schemas(database: Any, username: str, report: Report) -> None:
+def _sync_schemas(database: Database, username: str, report: Report) -> None:
     """Permissions on the database's catalog and schemas, once it can be reached; until then only on all of it at once."""
     from superset.commands.database.sync_permissions import SyncPermissionsCommand
     from superset.extensions import db
@@ -176,7 +183,7 @@ def _columns(declared: AnalyticDatabase) -> dict[str, object]:
     }
 
 
-def _uri_columns(model: Any, uri: str) -> dict[str, object]:
+def _uri_columns(model: type[Database], uri: str) -> dict[str, object]:
     """The columns in which Superset keeps a URI: with the password masked, and the password by itself, encrypted."""
     from sqlalchemy.engine import make_url
 
@@ -218,10 +225,16 @@ def record(step: str, digest: str) -> None:
     db.session.commit()
 
 
-def make_tables(*statements: str) -> None:
-    """Execute these statements of SQL in the metadata database."""
+def migrate_own_tables(report: Report) -> bool:
+    """Bring this project's tables to this version; False where they were there already. InitError for those of a newer one."""
     from superset.extensions import db
 
-    for statement in statements:
-        db.session.connection().exec_driver_sql(statement)
+    try:
+        before = migrations.upgrade(db.session.connection())
+    except migrations.UnknownRevisionError as error:
+        raise InitError(str(error)) from None
     db.session.commit()
+    if before == migrations.HEAD:
+        return False
+    report(f"migrated this project's tables from {before or 'nothing'} to {migrations.HEAD}")
+    return True

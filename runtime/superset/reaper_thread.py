@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import signals
 
+from runtime.environment import versions
 from runtime.queries import reaper
 from topology.commands import ROLE_ENV
 
@@ -17,6 +18,7 @@ def install(env: Mapping[str, str]) -> bool:
     """Have this process, if it is beat, run the reaper from its start on; whether it is."""
     if env.get(ROLE_ENV) != "beat":
         return False
+    versions.require(__name__, "apache-superset", "celery")
 
     def start(**_: Any) -> None:
         from superset.tasks.celery_app import flask_app

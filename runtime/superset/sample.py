@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from runtime.environment import versions
+
 ROWS = 1_200_000
 TABLE = "orders"
 DASHBOARD_SLUG = "orders"
@@ -65,7 +67,7 @@ _CHARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 def ensure_table(uri: str) -> bool:
     """Create the table with its rows and indexes unless it is there; returns whether it was created."""
-    from sqlalchemy import create_engine, inspect, text
+    from sqlalchemy import create_engine, inspect, text  # pyright: ignore[reportUnknownVariableType]
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(uri, poolclass=NullPool)
@@ -90,6 +92,7 @@ def ensure_dashboard(database_name: str, owner_name: str) -> int:
     from superset.models.dashboard import Dashboard
     from superset.models.slice import Slice
 
+    versions.require(__name__)
     session = db.session
     database = session.query(Database).filter_by(database_name=database_name).one()
     owner = security_manager.find_user(owner_name)
@@ -120,7 +123,7 @@ def ensure_dashboard(database_name: str, owner_name: str) -> int:
         ]
         session.add_all(charts)
         session.flush()
-        layout = dashboard_layout("Orders", [(chart.id, chart.slice_name) for chart in charts])
+        layout = dashboard_layout("Orders", [(chart.id, str(chart.slice_name)) for chart in charts])
         session.add(
             Dashboard(
                 dashboard_title="Orders",

@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.results.followers import Follower, digest, join
 from runtime.superset import charts
+from runtime.superset.submission import ChartTask
 from runtime.tenants.identity import current_tenant_id
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,9 @@ class SharedTask:
     not look, always has its own job. `join_seconds`: how long others may follow a job. `end`: ends a job's followers.
     """
 
-    def __init__(self, task: Any, join_seconds: int, end: Callable[[dict[str, Any], str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, task: ChartTask, join_seconds: int, end: Callable[[dict[str, Any], str, dict[str, Any]], None]
+    ) -> None:
         self._task = task
         self._join_seconds = join_seconds
         self._end = end

@@ -5,7 +5,12 @@ Leans on `superset.sql.parse.SQLScript` and the statement that it parsed (`_pars
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from runtime.queries.write_detection import expression_may_write
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expression
 
 
 def may_write(sql: str, engine: str, *, read_only_session: bool) -> bool:
@@ -19,7 +24,8 @@ def may_write(sql: str, engine: str, *, read_only_session: bool) -> bool:
     try:
         script = SQLScript(sql, engine=engine)
         return script.has_mutation() or any(
-            expression_may_write(statement._parsed, read_only_session=read_only_session) for statement in script.statements
+            expression_may_write(cast("Expression", statement._parsed), read_only_session=read_only_session)
+            for statement in script.statements
         )
     except Exception:
         return True

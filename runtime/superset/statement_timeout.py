@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from runtime.queries import transient_errors
+from runtime.queries import session_guard, transient_errors
 from runtime.queries.final_states import ENDED_BY_DATABASE
 from topology.model import Tenant
+
+if TYPE_CHECKING:
+    from psycopg2 import extensions
+    from sqlalchemy.engine import URL
 
 #: Execution option of a database's engine (Superset: engine_params) that says this database's own limit, in seconds.
 OPTION = "statement_timeout_seconds"
@@ -60,7 +64,7 @@ class StatementTimeout:
     most_seconds: int
     working_for: Callable[[], Tenant | None] = field(default=lambda: None, repr=False)
 
-    def __call__(self, uri: Any, params: dict[str, Any], *_: object) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, uri: URL, params: dict[str, Any], *_: object) -> tuple[URL, dict[str, Any]]:
         """The connection's URL and engine parameters, with the limit in them where the engine has one."""
         tenant = self.working_for()
         seconds = self.seconds(params, tenant)
@@ -110,54 +114,88 @@ def ended_message(limit: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> type[Any]:
-    """A psycopg2 connection class whose sessions have the limit, end with their client, and only read where that is said.
+def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> type[extensions.connection]:
+    """A psycopg2 connection class whose statements have the limit, end with their client, and only read where that is said.
 
-    The server's own setting (of the role, the database or the connection's options) stays where it is stricter than
-    `most_seconds`. It is set after connecting, not as a start-up option, because PgBouncer refuses those.
+    All of that is set for one transaction, and anew before each statement: what a statement changes holds for no other one, and
+    behind a pooler in transaction mode nothing of it meets another client. A transaction that only reads has then taken its
+    snapshot, after which PostgreSQL itself refuses to let it write. The server's own limit (of the role, the database or the
+    connection's options) stays where it is stricter than `most_seconds`.
     """
     import psycopg2
     from psycopg2 import extensions
 
-    class Cursor(extensions.cursor):  # pyright: ignore[reportUntypedBaseClass]
-        def execute(self, *args: Any, **kwargs: Any) -> None:
+    class Cursor(extensions.cursor):
+        def execute(self, query: Any, vars: Any = None) -> None:
+            if isinstance(query, str):
+                refuse(query)
+            cast("Connection", self.connection).guard()
             try:
-                extensions.cursor.execute(self, *args, **kwargs)
+                extensions.cursor.execute(self, query, vars)
             except psycopg2.errors.QueryCanceled as error:
                 # The same class is raised when a user stops the query.
                 if "statement timeout" not in str(error):
                     raise
-                raise psycopg2.errors.QueryCanceled(ended_message(self.connection.limit)) from error
+                raise psycopg2.errors.QueryCanceled(ended_message(cast("Connection", self.connection).limit)) from error
             except psycopg2.OperationalError as error:
                 if self.connection.closed:
                     time.sleep(STOP_SECONDS)
                     transient_errors.met(error)
                 raise
 
-    class Connection(extensions.connection):  # pyright: ignore[reportUntypedBaseClass]
+    def refuse(query: str) -> None:
+        """Raise before the server sees it: an error of the kind that a lack of privilege has."""
+        refused = session_guard.refusal(query, "postgresql", read_only=read_only)
+        if refused is None and read_only and not session_guard.is_single(query):
+            refused = "This query was not executed: PostgreSQL would take one of its statements for several."
+        if refused:
+            raise psycopg2.errors.InsufficientPrivilege(refused)
+
+    class Connection(extensions.connection):
         limit = f"{seconds}s"
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             extensions.connection.__init__(self, *args, **kwargs)
-            try:
-                self._set(CLIENT_CHECK)
-            except psycopg2.errors.InvalidParameterValue:
-                # A server whose operating system cannot look.
-                self.rollback()
-                self._set("0")
+            self._milliseconds, self._client_check = str(seconds * 1000), CLIENT_CHECK
+            self._ask()
             self.cursor_factory = Cursor
 
-        def _set(self, client_check: str) -> None:
-            with self.cursor() as cursor:
-                cursor.execute(
-                    "SELECT name, set_config(name, CASE name "
-                    "WHEN 'statement_timeout' THEN CASE WHEN setting::bigint BETWEEN 1 AND %s THEN setting ELSE %s END "
-                    "WHEN 'client_connection_check_interval' THEN %s ELSE %s END, false) FROM pg_settings WHERE name IN "
-                    "('statement_timeout', 'client_connection_check_interval', 'default_transaction_read_only') "
-                    "AND (name <> 'default_transaction_read_only' OR %s)",
-                    (most_seconds * 1000, str(seconds * 1000), client_check, "on", read_only),
-                )
-                self.limit = dict(cursor.fetchall())["statement_timeout"]
-            self.commit()
+        def _ask(self) -> None:
+            """Which limit the server has of its own, and whether it can look for its client."""
+            with extensions.connection.cursor(self, cursor_factory=extensions.cursor) as cursor:
+                cursor.execute("SELECT reset_val::bigint FROM pg_settings WHERE name = 'statement_timeout'")
+                (own,) = cast("tuple[int]", cursor.fetchone())
+                if 1 <= own <= most_seconds * 1000:
+                    self._milliseconds = str(own)
+                try:
+                    cursor.execute("SELECT set_config('client_connection_check_interval', %s, true)", (CLIENT_CHECK,))
+                except psycopg2.errors.InvalidParameterValue:
+                    # A server whose operating system cannot look.
+                    self._client_check = "0"
+                    self.rollback()
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", (self._milliseconds,))
+                cursor.execute("SHOW statement_timeout")
+                (self.limit,) = cast("tuple[str]", cursor.fetchone())
+            self.rollback()
+
+        def guard(self) -> None:
+            """Set the limits of the next statement, in its transaction; for good where each statement is one of its own."""
+            status = self.info.transaction_status
+            if status == extensions.TRANSACTION_STATUS_INERROR:
+                # The server executes nothing until the transaction has ended.
+                return
+            with extensions.connection.cursor(self, cursor_factory=extensions.cursor) as cursor:
+                if status == extensions.TRANSACTION_STATUS_IDLE and self.status == extensions.STATUS_BEGIN:
+                    # The user's own COMMIT: psycopg2 believes that the transaction goes on, and the server has none.
+                    cursor.execute("BEGIN")
+                local = not self.autocommit
+                settings = {
+                    "statement_timeout": self._milliseconds,
+                    "client_connection_check_interval": self._client_check,
+                    "standard_conforming_strings": "on",
+                    **({"transaction_read_only" if local else "default_transaction_read_only": "on"} if read_only else {}),
+                }
+                asked = ", ".join("set_config(%s, %s, %s)" for _ in settings)
+                cursor.execute(f"SELECT {asked}", [part for pair in settings.items() for part in (*pair, local)])
 
     return Connection

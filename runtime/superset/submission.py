@@ -12,9 +12,8 @@ import json
 import logging
 import secrets as random
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import versions
@@ -23,25 +22,34 @@ from runtime.queries.admission import ERROR_TYPE, Refusal
 from runtime.queries.query_tasks import SQL_TASK
 from runtime.superset.implementation import OPEN, TASK_KEY
 
+if TYPE_CHECKING:
+    from celery import Task
+    from celery.result import AsyncResult
+    from flask import Flask, Response
+    from superset.models.sql_lab import Query
+    from superset.sqllab.command_status import SqlJsonExecutionStatus
+    from superset.sqllab.sql_json_executer import GetSqlResultsTask
+    from superset.sqllab.sqllab_execution_context import SqlJsonExecutionContext
+
 logger = logging.getLogger(__name__)
 
 #: Key in the `extra` of a query that was refused: why.
 REFUSED_KEY = "superset_async_refused"
 
 
-def routed(task: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskMessage:
+def routed(task: Task[Any, Any], task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskMessage:
     """The message that Celery will send for this task: it asks the stack's router the same way."""
-    route = task.app.amqp.router.route({}, task.name, args, dict(kwargs))
+    route = task.app.amqp.router.route({}, task.name, args, kwargs)
     headers = cast("dict[str, Any]", route.get("headers") or {})
     hard, soft = headers.get("timelimit") or (None, None)
     queue = str(route["queue"].name)
-    return TaskMessage(task.name, task_id, list(args), dict(kwargs), queue, hard, soft, own_headers(headers))
+    return TaskMessage(task.name, task_id, list(args), kwargs, queue, hard, soft, own_headers(headers))
 
 
 class ChartSubmission:
     """A chart's job, whose id is its task's: registered, then sent."""
 
-    def __init__(self, task: Any, arguments: Sequence[Any]) -> None:
+    def __init__(self, task: Task[Any, Any], arguments: tuple[Any, ...]) -> None:
         # A guest's token goes with the message, and nowhere else.
         self._metadata = {key: value for key, value in cast("dict[str, Any]", arguments[0]).items() if key != "guest_token"}
         self._task, self._arguments = task, arguments
@@ -71,7 +79,7 @@ class ChartSubmission:
 class SqlSubmission:
     """A query of SQL Lab, whose row says its task's id."""
 
-    def __init__(self, task: Any, query: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, task: Task[Any, Any], query: Query, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._task, self._query, self._args, self._kwargs = task, query, args, kwargs
         self._task_id = f"{SQL_TASK}{query.id}"
         self._message = routed(task, self._task_id, args, kwargs)
@@ -91,7 +99,7 @@ class SqlSubmission:
         outbox.keep(db.session.connection(), self._query.id, self._message)
         db.session.commit()
 
-    def send(self) -> Any:
+    def send(self) -> AsyncResult[Any]:
         """Send the task."""
         return self._task.apply_async(self._args, self._kwargs, task_id=self._task_id)
 
@@ -112,7 +120,7 @@ def _in_flight(user: str, user_id: int | None) -> int:
 class ChartTask:
     """A task that computes a chart, as Superset's manager of asynchronous charts calls it."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Task[Any, Any]) -> None:
         self._task = task
 
     def delay(self, *args: Any) -> None:
@@ -126,10 +134,10 @@ class ChartTask:
 class SqlTask:
     """The task of one query of SQL Lab, as Superset's executor calls it."""
 
-    def __init__(self, task: Any, query: Any) -> None:
+    def __init__(self, task: Task[Any, Any], query: Query) -> None:
         self._task, self._query = task, query
 
-    def delay(self, *args: Any, **kwargs: Any) -> Any:
+    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
         """Send it under the query's id, or raise a Refusal."""
         return admission.submit(SqlSubmission(self._task, self._query, args, kwargs))
 
@@ -145,15 +153,15 @@ def _superset_error(refusal: Refusal) -> Exception:
     return SupersetErrorException(error, status=refusal.status)
 
 
-def install(app: Any) -> None:
+def install(app: Flask) -> None:
     """Have this web process submit queries as this module says; UntestedVersionError for a Superset of another version."""
-    versions.require(__name__)
+    versions.require(__name__, "apache-superset", "celery")
     _install_executor()
     _install_stop()
     app.after_request(_answer)
 
 
-def _answer(response: Any) -> Any:
+def _answer(response: Response) -> Response:
     """Superset's views turn an exception into one of several shapes and statuses; a refusal has one."""
     from flask import g
 
@@ -176,9 +184,12 @@ def _install_executor() -> None:
     class Executor(ASynchronousSqlJsonExecutor):
         """Sends as shipped; where that is refused, the query has ended."""
 
-        def execute(self, execution_context: Any, rendered_query: str, log_params: dict[str, Any] | None) -> Any:
+        def execute(
+            self, execution_context: SqlJsonExecutionContext, rendered_query: str, log_params: dict[str, Any] | None
+        ) -> SqlJsonExecutionStatus:
             query = execution_context.query
-            self._get_sql_results_task = SqlTask(self._get_sql_results_task, query)
+            task = cast("Task[Any, Any]", self._get_sql_results_task)
+            self._get_sql_results_task = cast("GetSqlResultsTask", SqlTask(task, query))
             try:
                 return ASynchronousSqlJsonExecutor.execute(self, execution_context, rendered_query, log_params)
             except Exception as error:
@@ -190,7 +201,7 @@ def _install_executor() -> None:
     class Command(ExecuteSqlCommand):
         """As shipped, and a refused query may be sent again: browsers do so with the same client id, which is unique."""
 
-        def _try_get_existing_query(self) -> Any:
+        def _try_get_existing_query(self) -> Query | None:
             query = ExecuteSqlCommand._try_get_existing_query(self)
             if query is None or REFUSED_KEY not in query.extra:
                 return query
@@ -202,7 +213,7 @@ def _install_executor() -> None:
         """Does not write back a query's extra without need: in it the worker has put, meanwhile, how to cancel the statement."""
 
         @staticmethod
-        def save_metadata(query: Any, payload: dict[str, Any]) -> None:
+        def save_metadata(query: Query, payload: dict[str, Any]) -> None:
             if payload.get("columns"):
                 QueryDAO.save_metadata(query, payload)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from flask import request
+from flask import Flask, Response, request
+from flask_appbuilder import AppBuilder
 from flask_appbuilder.api import BaseApi, expose, safe
 from flask_appbuilder.security.decorators import protect
 from sqlalchemy import text
 
-from runtime.environment import process_topology
+from runtime.environment import process_topology, versions
 from runtime.observability import usage
 
 #: A year: no more is kept by default than a quarter of it.
@@ -32,7 +33,7 @@ class UsageApi(BaseApi):
     @expose("/usage", methods=("GET",))
     @protect()
     @safe
-    def usage(self) -> Any:
+    def usage(self) -> Response:
         """Answer with `usage.report`, or with 400 and what is wrong with the parameters `by` and `hours`."""
         asked = request.args
         by = asked.get("by", "tenant")
@@ -63,6 +64,8 @@ def collected(by: usage.By, hours: float, now: datetime) -> dict[str, Any]:
     return usage.report(process_topology.current(), by, hours, used=of_hours, month=of_month, now=now)
 
 
-def install(app: Any) -> None:
+def install(app: Flask) -> None:
     """Add the API to Superset's application."""
-    app.appbuilder.add_api(UsageApi)
+    versions.require(__name__)
+    appbuilder: AppBuilder = app.extensions["appbuilder"]
+    appbuilder.add_api(UsageApi)

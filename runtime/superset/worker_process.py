@@ -11,7 +11,8 @@ from typing import Any
 from celery import signals
 
 from runtime.broker import delayed_messages, reserved_tasks
-from runtime.environment import coordination, metadata_database
+from runtime.environment import coordination, metadata_database, versions
+from runtime.superset import connections
 from topology.commands import ROLE_ENV
 
 _threads: list[reserved_tasks.Publisher | delayed_messages.Sender] = []
@@ -21,6 +22,7 @@ def install(env: Mapping[str, str]) -> bool:
     """Connect the handlers, where this process is to become a Celery worker; whether it is."""
     if env.get(ROLE_ENV) != "worker":
         return False
+    versions.require(__name__, "apache-superset", "celery")
     signals.worker_ready.connect(started, weak=False)
     signals.worker_before_create_process.connect(about_to_fork, weak=False)
     signals.worker_process_init.connect(forked, weak=False)
@@ -65,8 +67,6 @@ def about_to_fork(**_: Any) -> None:
 
 def forked(**_: Any) -> None:
     """This is a new child: connections to Redis are its own, and transient errors of databases reach its tasks' wrapper."""
-    from runtime.superset import connections
-
     coordination.reset()
     _threads.clear()
     connections.install()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from topology.model import Pool, Priority, Share, Topology
+from topology.model import Pool, Share, Topology
+from topology.settings.tenants import Priority
 
 _RANK: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
@@ -47,7 +48,7 @@ class Turns:
 
 
 def shares_of(pool: Pool, workers_in_one: int = 1) -> tuple[Share, ...]:
-    """The shares in a worker of `pool` that has the children of `workers_in_one` workers, as the local platform's has."""
+    """The shares in a worker of `pool` that has the children of `workers_in_one` workers, as an elastic one has."""
     return tuple(share.model_copy(update={"in_flight": share.in_flight * workers_in_one}) for share in pool.shares)
 
 
@@ -56,5 +57,5 @@ def order_of(topology: Topology, node: str) -> Callable[[], Turns] | None:
     pool = next((pool for pool in topology.pools if pool.name == node.partition("@")[0]), None)
     if pool is None or not pool.shares:
         return None
-    shares = shares_of(pool, pool.max_workers if topology.platform == "local" else 1)
+    shares = shares_of(pool, pool.workers_in_one)
     return lambda: Turns(shares)

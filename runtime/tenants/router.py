@@ -13,7 +13,8 @@ from runtime.tenants.directory import Directory
 from runtime.tenants.identity import TENANT_HEADER
 from runtime.tenants.recognition import Person, Recognition
 from topology.commands import TOPOLOGY_ENV
-from topology.model import Topology, Urgent
+from topology.model import Topology
+from topology.settings.resilience import Urgent
 
 logger = logging.getLogger(__name__)
 

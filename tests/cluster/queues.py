@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import redis
 
-from components import redis as pods
 from local.binaries import superset_python, valkey_server
 from tests import tls
 from tests.cluster.conftest import Rendered
 from tests.cluster.control_plane import ControlPlane, wait_until
 from tests.cluster.deployed import identity
+from topology import valkey_conf
 from topology.model import Topology
+from topology.valkey_conf import ServerPaths
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -45,24 +46,23 @@ class Queues:
         self._server = tls.redis_server() if certificates else str(valkey_server())
         for file in ("users.acl", "sentinel.acl"):
             (folder / file).write_text(tls.known_to(self._server, secret[file]))
-        common = f"bind 127.0.0.1\ndir {folder}\n"
-
-        def listen(at: int) -> str:
-            lines = "\n".join(pods.listen(self._topology().instance("redis-broker"), at))
-            return lines.replace(pods.TLS, str(certificates)) + "\n"
-
-        (folder / "valkey.conf").write_text(f'{common}{listen(port)}aclfile {folder}/users.acl\nsave ""\n')
+        instance = self._topology().instance("redis-broker")
+        alone = instance.model_copy(update={"port": port, "replicas": 0, "sentinel": False, "persistence": "none"})
+        (folder / "valkey.conf").write_text(valkey_conf.server_conf(alone, self._paths("users.acl", certificates)))
         # By its name, as pods know it: certificates have names.
         (folder / "sentinel.conf").write_text(
-            f"{common}{listen(sentinel)}aclfile {folder}/sentinel.acl\n"
-            "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
-            f"sentinel monitor redis-broker localhost {port} 1\nsentinel auth-user redis-broker operator\n"
-            f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
+            valkey_conf.sentinel_conf(instance, self._paths("sentinel.acl", certificates), sentinel)
+            + f"sentinel monitor redis-broker localhost {port} 1\n"
+            + valkey_conf.monitor_conf(instance)
+            + f"sentinel auth-pass redis-broker {secret['operator-password']}\n"
         )
         encryption: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(certificates / "ca.crt")} if certificates else {}
         self._client = redis.Redis(
             host="localhost", port=port, username="broker", password=self._password, decode_responses=True, **encryption
         )
+
+    def _paths(self, acl_file: str, certificates: Path | None) -> ServerPaths:
+        return ServerPaths(str(self._folder), str(self._folder / acl_file), str(certificates or ""), bind="127.0.0.1")
 
     def _topology(self) -> Topology:
         configuration = next(each for each in self._rendered.manifests if identity(each) == "ConfigMap/superset-topology")

@@ -23,7 +23,19 @@ import redis as redis_client
 from redis.exceptions import NoPermissionError
 from redis.sentinel import Sentinel as SentinelClient
 
-from components import redis, sentinel
+from components import scripts
+from components.redis import certificate_names
+from components.redis_files import (
+    AUTH,
+    DATA,
+    SENTINEL_ACL,
+    SENTINELS,
+    SERVER_ACL,
+    script_environment,
+    sentinel_files,
+    server_files,
+)
+from components.redis_files import TLS as CERTIFICATES
 from local import binaries
 from tests import tls
 from topology import redis_acl, stack_file
@@ -77,13 +89,13 @@ class Pod:
         self.config = self.folder / "config"
         for path in (self.data, self.config):
             path.mkdir(parents=True)
-        files = sentinel.scripts(INSTANCE) if is_sentinel else redis.scripts(INSTANCE)
+        files = sentinel_files(INSTANCE) if is_sentinel else server_files(INSTANCE)
         for file, text in files.items():
             (self.config / file).write_text(self._here(text))
-        for file, write in ((redis.ACL, redis_acl.server_acl), (redis.SENTINEL_ACL, redis_acl.sentinel_acl)):
+        for file, write in ((SERVER_ACL, redis_acl.server_acl), (SENTINEL_ACL, redis_acl.sentinel_acl)):
             text = write(INSTANCE, {"broker": PASSWORD}, OPERATOR_PASSWORD)
             (self.folder / file).write_text(tls.known_to(SERVER, text) if TLS else text)
-        plain = {variable.name: variable.value for variable in redis.role_environment(INSTANCE) if variable.value}
+        plain = {variable.name: variable.value for variable in script_environment(INSTANCE) if variable.value}
         self.environment = {
             **cast("dict[str, str]", plain),
             "PATH": f"{world.folder / 'bin'}:{os.environ['PATH']}",
@@ -96,13 +108,13 @@ class Pod:
         }
         for variable in ("TLS", "CLI_TLS"):
             if variable in self.environment:
-                self.environment[variable] = self.environment[variable].replace(redis.TLS, str(self.certificates))
+                self.environment[variable] = self.environment[variable].replace(CERTIFICATES, str(self.certificates))
         self.process: subprocess.Popen[bytes] | None = None
 
     def _here(self, text: str) -> str:
         """The pod's paths and its address, which in a pod are mounts and a network of its own."""
-        text = text.replace(f"dir {redis.DATA}", f"dir {self.data}").replace(redis.AUTH, str(self.folder))
-        text = text.replace(redis.TLS, str(self.certificates))
+        text = text.replace(f"dir {DATA}", f"dir {self.data}").replace(AUTH, str(self.folder))
+        text = text.replace(CERTIFICATES, str(self.certificates))
         return text.replace("protected-mode no\n", f"protected-mode no\nbind {self.address}\n")
 
     def start(self) -> None:
@@ -127,7 +139,7 @@ class Pod:
 
     def ready(self) -> bool:
         environment = {**self.environment, "PORT": str(INSTANCE.port)}
-        script = redis.IN_SYNC.replace("redis-cli", f"redis-cli -h {self.address}")
+        script = scripts.text("in-sync.sh").replace("redis-cli", f"redis-cli -h {self.address}")
         return subprocess.run(["sh", "-c", script], env=environment, check=False, capture_output=True).returncode == 0
 
     @property
@@ -138,7 +150,7 @@ class Pod:
     def probe(self) -> None:
         """Its liveness probe."""
         port, kind = (SENTINEL_PORT, "sentinel") if self.is_sentinel else (INSTANCE.port, "server")
-        script = redis.RENEW.replace("redis-cli", f"redis-cli -h {self.address}")
+        script = scripts.text("renew.sh").replace("redis-cli", f"redis-cli -h {self.address}")
         command = ["sh", "-c", script, "renew.sh", str(port), str(self.data / "certificate"), kind]
         subprocess.run(command, env=self.environment, check=True, timeout=30)
 
@@ -170,7 +182,7 @@ class World:
             cli.chmod(0o755)
         addresses = {
             **{f"{INSTANCE.name}-{number}": f"127.0.1.{number + 1}" for number in range(SERVERS)},
-            **{f"{INSTANCE.name}-sentinel-{number}": f"127.0.2.{number + 1}" for number in range(redis.SENTINELS)},
+            **{f"{INSTANCE.name}-sentinel-{number}": f"127.0.2.{number + 1}" for number in range(SENTINELS)},
         }
         hosts = "127.0.0.1 localhost\n" + "".join(
             f"{address} {name}.{name.rpartition('-')[0]}-nodes.{NAMESPACE}.svc\n" for name, address in addresses.items()
@@ -185,7 +197,7 @@ class World:
 
     def renew(self) -> None:
         """A new certificate for everything, in the files that all pods mount."""
-        self.authority.sign(self.certificates, redis.certificate_names(INSTANCE, NAMESPACE))
+        self.authority.sign(self.certificates, certificate_names(INSTANCE, NAMESPACE))
 
     def sentinel_client(self) -> SentinelClient:
         return SentinelClient(
@@ -236,17 +248,16 @@ class World:
         return (
             settled
             and all(pod.ready() for pod in self.servers)
-            and all(
-                state["num-slaves"] == SERVERS - 1 and state["num-other-sentinels"] == redis.SENTINELS - 1
-                for state in states
-            )
+            and all(state["num-slaves"] == SERVERS - 1 and state["num-other-sentinels"] == SENTINELS - 1 for state in states)
         )
 
     def hand_over(self) -> None:
         """Stop the primary as its pod is stopped, by the script that hands over first; and start it again."""
         old = self.primary()
-        script = redis.HAND_OVER.replace("operator -p", f"operator -h {old.address} -p").replace(
-            '-h "$NAME-sentinel"', f"-h {self.sentinels[0].address}"
+        script = (
+            scripts.text("hand-over.sh")
+            .replace("operator -p", f"operator -h {old.address} -p")
+            .replace('-h "$NAME-sentinel"', f"-h {self.sentinels[0].address}")
         )
         subprocess.run(["sh", "-c", script], env=old.environment, check=True, timeout=90)
         self.check("a primary that stops hands over first", self.primary() is not old)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from components.configuration import ROLES, Role, relevant, relevant_to
 from runtime.config import render
 from runtime.tenants.router import LiveRouter
+from tests.parameters import name_of
 from topology import presets, stack_file
 from topology.commands import ROLE_ENV
 from topology.model import Topology
@@ -134,7 +135,7 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
         ({"redis": {"broker": {"maxmemory": "128Mi"}}}, set[str]()),
         ({"images": {"superset": "superset-async:2"}, "labels": {"team": "data"}}, set[str]()),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_who_restarts_for_a_changed_setting(change: dict[str, Any], roles: set[str]) -> None:
     before = plan("test", stack_file.read("minimal"))
@@ -154,7 +155,7 @@ TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c"
         (TENANTS | {"c": {"users": ["eve"], "pool": "shared", "in_flight": 1}}, {"default"}),
         (TENANTS | {"d": {"users": ["dan"], "pool": "shared"}}, {"default"}),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_a_changed_tenant_concerns_its_workers_and_changed_queues_beat_and_the_init_job(
     tenants: dict[str, Any], pools: set[str]

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from components import backup, postgres
+from components import postgres, scripts
+from components.scripts import Script, texts
 from local import binaries
 from topology import stack_file
 from topology.model import Postgres
 from topology.plan import plan
+
+SCRIPTS = Path(scripts.__file__).parent
 
 
 class Server:
@@ -33,10 +36,9 @@ class Server:
         self.folder = folder
         scripts = folder / "scripts"
         scripts.mkdir()
-        # There is no system user `postgres` here that the socket could know by name.
-        (scripts / "pg_hba.conf").write_text(postgres.HBA.replace("peer", "trust"))
-        (scripts / "prepare.sh").write_text(postgres.PREPARE)
-        (scripts / "roles.sql").write_text(postgres.ROLES)
+        for name, text in texts("prepare.sh", "roles.sql", "pg_hba.conf").items():
+            # There is no system user `postgres` here that the socket could know by name.
+            (scripts / name).write_text(text.replace("peer", "trust") if name == "pg_hba.conf" else text)
         self.environment = {
             "PATH": f"{binaries.postgres_program('initdb').parent}:{os.environ['PATH']}",
             "PGDATA": str(folder / "pgdata"),
@@ -94,9 +96,9 @@ class Server:
             ["psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={statement}", "-U", "postgres", "postgres"]
         ).stdout.strip()
 
-    def script(self, text: str, dumps: Path, password: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def script(self, name: Script, dumps: Path, password: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self._run(
-            ["sh", "-c", text],
+            ["sh", str(SCRIPTS / name)],
             DUMPS=str(dumps),
             KEEP="2",
             PGHOST="127.0.0.1",
@@ -141,6 +143,7 @@ def test_a_new_password_takes_effect_at_the_next_start_and_data_stays(pod: Serve
     assert pod.prepare("first").returncode == 0
 
 
+@pytest.mark.services
 def test_a_preparation_that_was_cut_short_begins_again() -> None:
     fresh = Server(Path(tempfile.mkdtemp(prefix="pg-")))
     try:
@@ -170,12 +173,12 @@ def test_a_dump_puts_back_what_was_lost_and_the_oldest_dumps_go(pod: Server, tmp
     with pod.running():
         pod.sql("CREATE TABLE charts AS SELECT generate_series(1, 1000) AS id", "first")
         for _ in range(3):
-            done = pod.script(backup.DUMP, tmp_path, "first")
+            done = pod.script("dump.sh", tmp_path, "first")
             assert done.returncode == 0, done.stderr
             time.sleep(1.1)
         assert len(list(tmp_path.iterdir())) == 2
         pod.sql("DROP TABLE charts; CREATE TABLE later (id int)", "first")
-        done = pod.script(backup.RESTORE, tmp_path, "first")
+        done = pod.script("restore.sh", tmp_path, "first")
         assert done.returncode == 0, done.stderr
         assert pod.sql("SELECT count(*) FROM charts", "first") == "1000"
 
@@ -183,6 +186,6 @@ def test_a_dump_puts_back_what_was_lost_and_the_oldest_dumps_go(pod: Server, tmp
 def test_a_dump_that_fails_leaves_the_others_and_no_half_file(pod: Server, tmp_path: Path) -> None:
     (tmp_path / f"{pod.spec.database}-20260101T000000Z.dump").write_text("an older one")
     with pod.running():
-        assert pod.script(backup.DUMP, tmp_path, "wrong").returncode != 0
-        assert pod.script(backup.RESTORE, tmp_path, "first").returncode != 0
+        assert pod.script("dump.sh", tmp_path, "wrong").returncode != 0
+        assert pod.script("restore.sh", tmp_path, "first").returncode != 0
     assert [path.name for path in tmp_path.iterdir()] == [f"{pod.spec.database}-20260101T000000Z.dump"]

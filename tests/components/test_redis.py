@@ -20,11 +20,13 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from redis.exceptions import NoPermissionError
 
-from components import redis
+from components.redis_files import SERVER_ACL
 from local import binaries
-from topology import redis_acl, stack_file
-from topology.model import Persistence, RedisInstance, RedisRole
+from topology import redis_acl, stack_file, valkey_conf
+from topology.model import RedisInstance, RedisRole
 from topology.plan import plan
+from topology.settings.redis import Persistence
+from topology.valkey_conf import ServerPaths
 
 OPERATOR = "operator-password"
 PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-password"}
@@ -40,9 +42,9 @@ def instance(**changes: Any) -> RedisInstance:
 @contextmanager
 def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[bytes]]:
     """A server with exactly what the pod mounts, at this machine's paths."""
-    config = redis.server_config(wanted).replace(f"dir {redis.DATA}", f"dir {folder}").replace(redis.AUTH, str(folder))
-    (folder / "redis.conf").write_text(config + "bind 127.0.0.1\n")
-    (folder / redis.ACL).write_text(redis_acl.server_acl(wanted, PASSWORDS, OPERATOR))
+    paths = ServerPaths(data=str(folder), acl_file=str(folder / SERVER_ACL), bind="127.0.0.1")
+    (folder / "redis.conf").write_text(valkey_conf.server_conf(wanted, paths))
+    (folder / SERVER_ACL).write_text(redis_acl.server_acl(wanted, PASSWORDS, OPERATOR))
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([str(binaries.valkey_server()), str(folder / "redis.conf")], stdout=log, stderr=log)
     try:
@@ -65,6 +67,7 @@ def client(wanted: RedisInstance, username: str = "broker", **options: Any) -> A
     return redis_client.Redis(port=wanted.port, username=username, password=password, **options)
 
 
+@pytest.mark.services
 def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_path: Path) -> None:
     wanted = instance()
     with server(wanted, tmp_path):
@@ -76,6 +79,7 @@ def test_a_server_runs_with_what_the_topology_says_and_asks_for_a_password(tmp_p
             redis_client.Redis(port=wanted.port).ping()
 
 
+@pytest.mark.services
 @pytest.mark.parametrize(("persistence", "survives"), [("aof", "kill"), ("aof", "term"), ("rdb", "term"), ("none", None)])
 def test_what_survives_a_restart(persistence: Persistence, survives: str | None, tmp_path: Path) -> None:
     wanted = instance(persistence=persistence)
@@ -117,6 +121,7 @@ ADMINISTRATION = (
 )
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("stack", ["minimal", "enterprise"])
 def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None:
     for number, each in enumerate(plan(stack, stack_file.read(stack)).redis):
@@ -138,6 +143,7 @@ def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None
                     redis_client.Redis(port=wanted.port, username=name, password=password).ping()
 
 
+@pytest.mark.services
 def test_on_one_server_the_users_cannot_touch_each_others_keys(tmp_path: Path) -> None:
     """In any database, by any command, also through a script; and only the broker reaches the workers' remote control."""
     wanted = instance()
@@ -186,6 +192,7 @@ def test_no_pattern_of_one_user_matches_what_is_the_others() -> None:
             assert not [mine for mine in broker.keys if fnmatchcase(key, mine)], key
 
 
+@pytest.mark.services
 def test_celery_needs_no_more_than_its_user_may(tmp_path: Path) -> None:
     """Submit, priorities, retry, result, inspect, revoke, events: the server refuses none of it to the broker's user."""
     wanted = instance()

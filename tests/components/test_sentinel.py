@@ -15,6 +15,7 @@ import pytest
 from tests.tls import redis_server
 
 PROJECT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.services
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
 
 

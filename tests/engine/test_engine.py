@@ -17,7 +17,7 @@ from tests.engine.conftest import MakeStack, run
 
 STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant")
 #: Minutes, where everything has to be made and taken away again.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 
 def changes(act: Callable[..., Any], **options: Any) -> dict[str, str]:

@@ -54,7 +54,10 @@ core.Service("unknown", metadata={"name": later, "namespace": "superset", "label
 core.ConfigMap("unknown", metadata={"name": "unknown", "labels": later.apply(lambda text: {text: text})}, data={"key": later})
 """
 
-pytestmark = pytest.mark.skipif(shutil.which("pulumi") is None, reason="the pulumi command-line tool is not on PATH")
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.skipif(shutil.which("pulumi") is None, reason="the pulumi command-line tool is not on PATH"),
+]
 
 
 def project(folder: Path, stack: str, config: Mapping[str, Any], program: str | None = None) -> Path:

@@ -14,6 +14,7 @@ import pytest
 from infra import program, recording
 from infra.recording import Recording
 from tests.components.stacks import GIVEN_SECRETS, SECRET_KEYS, STACKS, config_of, recorded
+from tests.parameters import name_of
 from topology.problems import StackError
 
 SECRET = "S3CRET"
@@ -112,7 +113,7 @@ EXISTING: dict[str, Any] = {
         ({"topology": "minimal", "databases": {"lake": {"uri": "trino://u:p@lake/hive"}}}, {"databases.lake.uri"}),
         ({"topology": "minimal", "postgres": {"kind": "cloudnativepg", "port": 5433}}, {"postgres.port"}),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_what_is_refused(config: dict[str, Any], keys: set[str]) -> None:
     assert problems_of(config) == keys
@@ -154,7 +155,7 @@ BROKER: dict[str, Any] = {"redis": {"broker": {"existing": {"host": "redis.examp
         # A server that is wrong itself is not also said to lack its password.
         ({"redis": {"broker": {"existing": {"host": "redis://u:p@r:6379"}}}}, {"redis.broker.existing.host"}),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_passwords_are_given_of_the_servers_that_exist_and_of_no_other(config: dict[str, Any], keys: set[str]) -> None:
     assert problems_of({"topology": "minimal"} | config) == keys
@@ -404,7 +405,7 @@ SUPERSET = {JOB, "Deployment/web", "Deployment/worker-default", "Deployment/beat
         ({"network": {"database_cidrs": ["10.0.0.0/8"]}}, {CONFIG, "NetworkPolicy/allow-from-superset"}),
         ({"beat_resources": {"memory_limit": "1Gi"}}, {CONFIG, "Deployment/beat"}),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_a_changed_setting_changes_only_what_it_concerns(change: dict[str, Any], expected: set[str]) -> None:
     changed = recording.record("minimal", {**config_of("minimal"), **change})
@@ -447,7 +448,7 @@ def of_tenant(tenant: str) -> set[str]:
             QUEUES | {"Deployment/worker-default", "ScaledObject/worker-default-scaler-scaled"},
         ),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_a_tenant_that_comes_changes_or_goes_concerns_no_other(tenants: dict[str, Any], expected: set[str]) -> None:
     """Web and the other tenants' workers go on; the limit of the metadata database has room for more."""

@@ -69,6 +69,7 @@ def test_a_long_path_still_has_a_socket_that_the_kernel_takes(tmp_path: Path) ->
     assert deep.supervisor_socket != other.supervisor_socket
 
 
+@pytest.mark.services
 def test_the_supervisor_reads_back_what_was_meant(folder: StateFolder) -> None:
     topology = topology_of(databases={"examples": {"sample": True}})
     secrets = ensure_secrets(folder, topology) | {"POSTGRES_PASSWORD": "100%s, sure"}
@@ -83,6 +84,7 @@ def test_the_supervisor_reads_back_what_was_meant(folder: StateFolder) -> None:
         assert "ADMIN_PASSWORD" not in process.environment
 
 
+@pytest.mark.services
 def test_stores_start_before_what_uses_them(folder: StateFolder) -> None:
     topology = plan("here", {"topology": "multi-tenant", "platform": "local", "tenants": {"acme": {"users": ["ann"]}}})
     names = [process.name for process in processes(topology, folder, ensure_secrets(folder, topology))]

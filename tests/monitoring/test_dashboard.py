@@ -25,8 +25,8 @@ from runtime.environment.counters import field, observation
 from runtime.environment.redis_clients import client
 from runtime.observability.task_metrics import increments, wait_increments
 from runtime.queries.executions import STATUSES
+from tests.runtime.observability.test_exporter import Exporter, Server, celery, until
 from tests.runtime.stacks import REDIS_PASSWORDS, topology
-from tests.runtime.test_exporter import Exporter, Server, celery, until
 from topology import metric_names
 from topology.histograms import RESULT_BUCKETS, task_buckets
 from topology.model import Topology
@@ -72,7 +72,9 @@ def count_everything(connection: Any, prefix: str, plan: Topology) -> None:
     """One of each event that processes count, as they do it."""
     more: list[tuple[str, float, dict[str, str]]] = []
     for ended in STATUSES:
-        more += increments("sql_lab.get_sql_results", "tenant-a", "tenant-a", ended, 0.7, bounds=task_buckets(plan))
+        more += increments(
+            "sql_lab.get_sql_results", "tenant-a", "tenant-a", ended, 0.7, bounds=task_buckets(plan.longest_time_limit)
+        )
     more += wait_increments("tenant-a", "tenant-a", 0.4, redelivered=True)
     for operation in ("read", "write"):
         labels = {"cache": "query_results", "operation": operation}
@@ -140,6 +142,7 @@ def queries(plan: Topology) -> list[str]:
     return [query.expr for row in dashboard.rows(plan) for panel in row.panels for query in panel.queries]
 
 
+@pytest.mark.services
 @needs_prometheus
 def test_every_query_of_the_dashboard_and_the_articles_are_answered_with_data(watched: Watched) -> None:
     wanted = [*ARTICLE, *queries(watched.plan)]
@@ -158,6 +161,7 @@ def test_every_query_of_the_dashboard_and_the_articles_are_answered_with_data(wa
         assert not left, left
 
 
+@pytest.mark.services
 @needs_prometheus
 def test_the_articles_numbers_are_those_that_were_counted(watched: Watched) -> None:
     failed, _, mean, _, depth = ARTICLE
@@ -169,6 +173,7 @@ def test_the_articles_numbers_are_those_that_were_counted(watched: Watched) -> N
     assert by_queue == {"default": 3, "priority": 0, "tenant-a": 0, "tenant-b": 0}
 
 
+@pytest.mark.services
 @needs_prometheus
 def test_prometheus_evaluates_every_rule_without_an_error(watched: Watched) -> None:
     def evaluated() -> bool:

@@ -392,4 +392,4 @@ def test_rules_ask_only_for_metrics_that_are_served() -> None:
 
 def test_the_promised_wait_is_a_bound_of_the_histogram() -> None:
     for stack in STACKS:
-        assert topology(stack).monitoring.objectives.wait_seconds in WAIT_BUCKETS
+        assert topology(stack).exporter.objectives.wait in WAIT_BUCKETS

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ops.cli import app
-from tests.ops.conftest import PASSWORD, USER, Answer, Playing
+from tests.client.conftest import PASSWORD, USER, Answer, Playing
 
 USAGE = "/api/v1/superset_async/usage"
 ROW: dict[str, Any] = {

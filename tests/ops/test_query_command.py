@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from client.errors import ExitCode
 from ops.query import app, with_command
-from tests.ops.conftest import PASSWORD, USER, Answer, Playing, record, refusal, result
+from tests.client.conftest import PASSWORD, USER, Answer, Playing, record, refusal, result
 
 STOP, RESULTS, STATUS = "/api/v1/query/stop", "/api/v1/sqllab/results/", "/api/v1/query/7"
 Query = Callable[..., Result]

@@ -442,7 +442,8 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
             ["sh", "-c", " ".join(g.container("Deployment", WORKER)["command"])],
         ),
     ),
-    ("celery-results-expire", "results kept for ever", _topology("celery", "result_expires_seconds", 0)),
+    # No process reads a topology that says so; settings of another origin are planted.
+    ("celery-config-unreadable", "results kept for ever", _topology("celery", "result_expires_seconds", 0)),
     (
         "celery-results-cleaner",
         "results in PostgreSQL without their cleaner",

@@ -178,6 +178,7 @@ CONFIGURATION_DEFECTS: tuple[tuple[str, Callable[[], Graph]], ...] = (
     ("secrets-in-outputs", _with_output),
     ("celery-config-unseen", _without_configuration),
     ("celery-config-unreadable", _python("CELERY_CONFIG = CeleryConfig", "CELERY_CONFIG = (")),
+    ("celery-results-expire", lambda: foreign("superset_chart")),
     ("redis-cache-prefix", lambda: foreign("superset_chart")),
     ("redis-cache-ttl", _python('"CACHE_DEFAULT_TIMEOUT": 300,', "")),
     ("celery-queue-unheard", _python("result_backend =", 'task_routes = {"sql_lab.*": {"queue": "slow"}}\n    task_queues = '

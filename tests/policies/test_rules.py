@@ -71,6 +71,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(inner, (*path, key))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("source", "step"), [("minimal", 5), ("multi-tenant", 29), ("aws", 1)])
 def test_unknown_values_are_no_violations(source: str, step: int) -> None:
     """Whatever a preview does not know yet, no rule fails on it or takes it for a mistake: every nth value in turn."""

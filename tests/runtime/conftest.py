@@ -107,8 +107,8 @@ class Prepared:
 
 
 def run_script(name: str, env: Mapping[str, str], *arguments: str) -> Any:
-    """What a script of this folder prints as JSON in its last line, run in Superset's environment."""
-    command = [str(binaries.superset_python()), str(Path(__file__).parent / name), *arguments]
+    """What the module `tests.runtime.NAME` prints as JSON in its last line, run in Superset's environment."""
+    command = [str(binaries.superset_python()), "-m", f"tests.runtime.{name}", *arguments]
     done = subprocess.run(command, env=dict(env), cwd=PROJECT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-8000:]
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -45,7 +45,7 @@ def redis_command(port: int, database: int, *words: str, user: str = "operator",
 def worker(prepared: Prepared) -> Iterator[None]:
     """The worker of Bob's tenant, with the very command that the platform starts."""
     log = prepared.services.folder / "worker.log"
-    command = commands.worker(prepared.topology, prepared.topology.pool("tenant-b"))
+    command = commands.worker(prepared.topology.pool("tenant-b"))
     with log.open("w") as output:
         process = subprocess.Popen(command, env=prepared.environment("worker"), cwd=PROJECT, stdout=output, stderr=output)
         try:
@@ -62,7 +62,7 @@ def worker(prepared: Prepared) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def live(prepared: Prepared, worker: None) -> dict[str, Any]:
-    return run_script("web_process.py", prepared.environment("web"))
+    return run_script("web_process", prepared.environment("web"))
 
 
 def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], prepared: Prepared) -> None:
@@ -149,13 +149,15 @@ def test_tasks_are_counted_by_tenant_as_they_are_sent_and_as_they_end(live: dict
 
     assert of("celery_task_submitted_total", "tenant-a", "tenant-a") == 2
     assert of("celery_task_submitted_total", "priority", "") == 1
-    assert of("celery_task_submitted_total", "tenant-b", "tenant-b") == 3
+    # Two that succeed, one too slow, and those that are refused by the guard.
+    guarded = len(live["guarded"])
+    assert of("celery_task_submitted_total", "tenant-b", "tenant-b") == 3 + guarded
     assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="success", reason="") == 2
-    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="failure", reason="error") == 1
+    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="failure", reason="error") == 1 + guarded
+    assert of("celery_task_duration_seconds_count", "tenant-b", "tenant-b") == 3 + guarded
+    assert of("celery_task_duration_seconds_bucket", "tenant-b", "tenant-b", le="+Inf") == 3 + guarded
     waits = [labels for (name, *labels) in counted if name == "celery_task_queuing_time_seconds_count"]
     assert [("queue", "tenant-b"), ("tenant", "tenant-b")] in waits
-    assert of("celery_task_duration_seconds_count", "tenant-b", "tenant-b") == 3
-    assert of("celery_task_duration_seconds_bucket", "tenant-b", "tenant-b", le="+Inf") == 3
     assert of("celery_task_duration_seconds_sum", "tenant-b", "tenant-b") > DECLARED_LIMIT
 
 
@@ -230,3 +232,13 @@ def test_guessing_passwords_is_slowed_down(live: dict[str, Any]) -> None:
         assert len(live["guesses"][way]) == 10
         assert live["guesses"][way][0] != 429
         assert live["guesses"][way][-1] == 429
+
+
+def test_a_script_that_would_lift_a_guard_is_refused_before_it_runs(live: dict[str, Any], prepared: Prepared) -> None:
+    """As a query of a worker's, and as a synchronous one."""
+    for sql, (queried, synchronous) in live["guarded"].items():
+        assert queried["query"]["status"] == "failed", sql
+        for said in (queried["error_message"], json.dumps(synchronous["json"])):
+            assert "was not executed" in said and "without DML" in said, (sql, said)
+        assert synchronous["status"] >= 400
+    assert prepared.services.sql("SELECT to_regclass('lifted')", database="analytics") == ""

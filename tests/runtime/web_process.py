@@ -7,20 +7,35 @@ from __future__ import annotations
 
 import json
 import time
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
+
+import jwt
+from flask import g, request
+
+from runtime.tenants.identity import current_tenant_id
 
 PASSWORD = "for-this-test"
 #: Carol is of a tenant's role; Dave is of no tenant.
 NAMES = ("alice", "bob", "carol", "dave")
+#: What would let a session write, or run longer, in a database without DML.
+LIFTING = (
+    "SET default_transaction_read_only=off; COMMIT; SELECT 3 AS x INTO lifted",
+    "COMMIT; BEGIN READ WRITE; SELECT 1 AS a INTO lifted; COMMIT; SELECT 1",
+    "PREPARE d AS SELECT 1 AS a INTO lifted; EXECUTE d",
+    "SET statement_timeout=0; SELECT slow(60)",
+)
 
 
 def main() -> None:
     """Print everything as one line of JSON."""
-    app = import_module("superset.app").create_app()
+    from superset.app import create_app
+
+    app: Any = create_app()
     with app.app_context():
-        extensions = import_module("superset.extensions")
-        sm, celery = extensions.security_manager, extensions.celery_app
+        from superset import extensions
+
+        sm: Any = extensions.security_manager
+        celery = extensions.celery_app
         finance = [sm.find_role("Admin"), sm.add_role("Finance")]
         for name in NAMES:
             roles = finance if name == "carol" else [sm.find_role("Admin")]
@@ -45,17 +60,21 @@ def main() -> None:
     answer["alice"] = alice.submit("SELECT 1 AS one")
     answer["carol"] = Browser(app, "carol", database_id).submit("SELECT 'of carol'")
     dave = Browser(app, "dave", database_id)
-    answer["dave"] = [dave.submit("SELECT 'of dave'"), dave.submit("SELECT 'urgent'", **{"X-Superset-Async-Urgent": "1"})]
+    answer["dave"] = [
+        dave.submit("SELECT 'of dave'"),
+        dave.submit("SELECT 'urgent'", asynchronous=True, **{"X-Superset-Async-Urgent": "1"}),
+    ]
     answer["warehouse"] = Browser(app, "dave", warehouse_id).follow("SELECT 2 AS two")
     answer["bob"] = bob.follow("SELECT 1 AS one")
     answer["slow"] = bob.follow("SELECT slow(8)")
+    answer["guarded"] = {sql: [bob.follow(sql), bob.submit(sql, asynchronous=False)] for sql in LIFTING}
     answer["usage"] = {
         "admin": bob.get("/api/v1/superset_async/usage?by=tenant&hours=2"),
         "wrong": bob.get("/api/v1/superset_async/usage?by=colour&hours=0"),
         "analyst": Browser(app, "analyst", database_id).get("/api/v1/superset_async/usage"),
     }
     with app.app_context():
-        import_module("superset.extensions").async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
+        extensions.async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
     answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
     answer["guesses"] = _guesses(app)
     print(json.dumps(answer, default=repr))
@@ -63,8 +82,10 @@ def main() -> None:
 
 def _limit_of_an_undeclared_database() -> dict[str, str]:
     """What a connection has of a database that someone added in Superset's pages, without and with options of their own."""
-    model = import_module("superset.models.core").Database
-    declared = import_module("superset.extensions").db.session.query(model).filter_by(database_name="analytics").one()
+    from superset.extensions import db
+    from superset.models.core import Database
+
+    declared = db.session.query(Database).filter_by(database_name="analytics").one()
     found: dict[str, str] = {}
     for name, extra in {
         "none": {},
@@ -72,10 +93,10 @@ def _limit_of_an_undeclared_database() -> dict[str, str]:
         "endless": {"engine_params": {"connect_args": {"options": "-c statement_timeout=0"}}},
         "longer than a task": {"engine_params": {"connect_args": {"options": "-c statement_timeout=1d"}}},
     }.items():
-        database = model(database_name="undeclared", extra=json.dumps(extra))
+        database = Database(database_name="undeclared", extra=json.dumps(extra))
         database.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
         with database.get_raw_connection() as connection:
-            cursor = connection.cursor()
+            cursor = cast(Any, connection).cursor()
             cursor.execute("SHOW statement_timeout")
             found[name] = cursor.fetchone()[0]
     return found
@@ -83,38 +104,42 @@ def _limit_of_an_undeclared_database() -> dict[str, str]:
 
 def _tenant_of(app: Any, user: Any) -> dict[str, str]:
     """Whom this process takes `user` for, and the limit of their connections to a database without one of its own."""
-    model = import_module("superset.models.core").Database
-    declared = import_module("superset.extensions").db.session.query(model).filter_by(database_name="analytics").one()
-    database = model(database_name="undeclared")
+    from superset.extensions import db
+    from superset.models.core import Database
+
+    declared = db.session.query(Database).filter_by(database_name="analytics").one()
+    database = Database(database_name="undeclared")
     database.set_sqlalchemy_uri(declared.sqlalchemy_uri_decrypted)
     with app.test_request_context():
-        import_module("flask").g.user = user
-        tenant = import_module("runtime.tenants.identity").current_tenant_id()
+        g.user = user
+        tenant = current_tenant_id()
         with database.get_raw_connection() as connection:
-            cursor = connection.cursor()
+            cursor = cast(Any, connection).cursor()
             cursor.execute("SHOW statement_timeout")
             return {"tenant": tenant, "limit": cursor.fetchone()[0]}
 
 
 def _as_guest(app: Any) -> dict[str, str]:
     """The same of an embedded guest who calls itself bob, after it has asked for a chart."""
-    extensions = import_module("superset.extensions")
+    from superset import extensions
+
     token = {"user": {"username": "bob"}, "org": "acme-2", "resources": [], "rls_rules": []}
-    guest = extensions.security_manager.get_guest_user_from_token(token)
+    guest = extensions.security_manager.get_guest_user_from_token(cast(Any, token))
     with app.test_request_context():
-        import_module("flask").g.user = guest
+        g.user = guest
         extensions.async_query_manager.submit_chart_data_job("channel", {"datasource": {"id": 1, "type": "table"}}, None)
     return _tenant_of(app, guest)
 
 
 def _channel(app: Any, subject: str | None) -> str:
     """The channel that Superset reads from a cookie as it gives it to `subject`: None for a guest."""
+    from superset.extensions import async_query_manager
+
     secret = app.config["GLOBAL_ASYNC_QUERIES_JWT_SECRET"]
-    token = import_module("jwt").encode({"channel": "of-this-browser", "sub": subject}, secret, algorithm="HS256")
+    token = jwt.encode({"channel": "of-this-browser", "sub": subject}, secret, algorithm="HS256")
     name = app.config["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_NAME"]
     with app.test_request_context(headers={"Cookie": f"{name}={token}"}):
-        manager = import_module("superset.extensions").async_query_manager
-        return manager.parse_channel_id_from_request(import_module("flask").request)
+        return async_query_manager.parse_channel_id_from_request(request)
 
 
 def _guesses(app: Any) -> dict[str, list[int]]:
@@ -139,13 +164,13 @@ class Browser:
         token = self._client.get("/api/v1/security/csrf_token/", headers=self._headers).json["result"]
         self._headers["X-CSRFToken"] = token
 
-    def submit(self, sql: str, **headers: str) -> dict[str, Any]:
-        """Submit asynchronously: status, JSON and seconds."""
+    def submit(self, sql: str, *, asynchronous: bool = True, **headers: str) -> dict[str, Any]:
+        """Submit a query: status, JSON and seconds."""
         started = time.monotonic()
         body = {
             "database_id": self._database_id,
             "sql": sql,
-            "runAsync": True,
+            "runAsync": asynchronous,
             "client_id": f"{time.monotonic_ns() % 10**10}",
             "schema": "public",
         }

@@ -1,0 +1,143 @@
+"""Run in Superset's environment as a web process that does what it is told: a line of JSON in, a line of JSON out.
+
+{"do": name, ...arguments} calls the method of that name of `Process`; the answer is {"answer": …}, or {"error": …}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from runtime.broker import delayed_messages
+from runtime.environment import process_topology
+from runtime.queries import chart_jobs, reaper
+from runtime.start import maintenance
+from tests.runtime.web_process import PASSWORD, Browser
+
+
+class Process:
+    """A web process with users, and a reaper whose clock is told."""
+
+    def __init__(self) -> None:
+        from superset.app import create_app
+
+        self._app: Any = create_app()
+        self._browsers: dict[str, Browser] = {}
+        self._now = 0.0
+        self._reaper, _ = reaper.of_environment(os.environ)
+        self._reaper._clock = lambda: self._now
+        self._reaper._pace = reaper.Pace(every=10, apart=10, quiet=25, unsent=0, synchronous=600)
+
+    def user(self, name: str) -> int:
+        """Make a user who may do everything, and log in; the id."""
+        with self._app.app_context():
+            from superset.extensions import security_manager
+
+            sm: Any = security_manager
+            if not sm.find_user(username=name):
+                sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
+            database = self._app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
+            number = sm.find_user(username=name).id
+        self._browsers[name] = Browser(self._app, name, database)
+        return number
+
+    def submit(self, user: str, sql: str, client_id: str | None = None) -> dict[str, Any]:
+        """Submit a query to a worker: status, JSON, and the header Retry-After."""
+        browser = self._browsers[user]
+        body = {
+            "database_id": browser._database_id,
+            "sql": sql,
+            "runAsync": True,
+            "client_id": client_id or f"{time.monotonic_ns() % 10**10}",
+            "schema": "public",
+        }
+        answer = browser._client.post("/api/v1/sqllab/execute/", json=body, headers=browser._headers)
+        return {"status": answer.status_code, "json": answer.json, "retry_after": answer.headers.get("Retry-After")}
+
+    def stop(self, user: str, client_id: str) -> int:
+        """Stop a query: the status of the answer."""
+        browser = self._browsers[user]
+        return browser._client.post(
+            "/api/v1/query/stop", json={"client_id": client_id}, headers=browser._headers
+        ).status_code
+
+    def changed(self, user: str, since: int) -> dict[str, str]:
+        """What a browser learns by polling: state of each query that has changed, by client id."""
+        browser = self._browsers[user]
+        url = f"/api/v1/query/updated_since?q=(last_updated_ms:{since})"
+        answer = browser._client.get(url, headers=browser._headers)
+        return {query["id"]: query["state"] for query in answer.json["result"]}
+
+    def chart(self, user_id: int, channel: str) -> dict[str, Any]:
+        """Submit a chart as Superset's view does: the job, or the refusal's status."""
+        with self._app.test_request_context():
+            from superset.exceptions import SupersetErrorException
+            from superset.extensions import async_query_manager
+
+            try:
+                return async_query_manager.submit_chart_data_job(channel, {"datasource": "1__table"}, user_id)
+            except SupersetErrorException as error:
+                return {"refused": error.status, "message": str(error)}
+
+    def events(self, channel: str) -> list[dict[str, Any]]:
+        """The events of a channel, as a browser polls them."""
+        with self._app.app_context():
+            from superset.extensions import async_query_manager
+
+            return [event for event in async_query_manager.read_events(channel, None) if event is not None]
+
+    def registered(self) -> list[str]:
+        """Ids of the chart jobs that have not ended."""
+        return [job.job_id for job in chart_jobs.registered()]
+
+    def bounds(self, max_queued: int, max_in_flight_per_user: int) -> None:
+        """Change what may wait."""
+        plan = process_topology.started()
+        bounds = {"max_queued": max_queued, "max_in_flight_per_user": max_in_flight_per_user}
+        changed = plan.model_copy(update={"resilience": plan.resilience.model_copy(update=bounds)})
+        process_topology.started = lambda: changed
+
+    def look(self, *after: float) -> None:
+        """Have the reaper look once after each of so many seconds, by its own clock."""
+        from superset.extensions import db
+
+        for seconds in after:
+            self._now += seconds
+            with self._app.app_context():
+                with reaper.alone() as mine:
+                    if not mine:
+                        raise RuntimeError("another reaper is at work")
+                    self._reaper.look()
+                db.session.remove()
+
+    def send_due(self) -> int:
+        """Send what is delayed until now, as a worker's parent process does: how many that was."""
+        from superset.extensions import celery_app
+
+        return delayed_messages.send_due(celery_app)
+
+    def prune(self, days: int) -> None:
+        """Delete what is older, as beat's job does."""
+        with self._app.app_context():
+            maintenance.prune_executions(days)
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    process = Process()
+    print("ready", file=out, flush=True)
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        try:
+            answer = {"answer": getattr(process, arguments.pop("do"))(*arguments.pop("args", []), **arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer, default=str), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

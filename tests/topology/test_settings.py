@@ -1,0 +1,153 @@
+"""What a stack file may say, and what is said of one that says something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from topology import presets, stack_file
+from topology.plan import plan
+from topology.problems import StackError
+from topology.settings import read
+from topology.settings.section import fields_by_key
+
+SHIPPED = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
+
+
+def problems_of(config: dict[str, Any]) -> list[tuple[str, str]]:
+    with pytest.raises(StackError) as caught:
+        plan("wrong", config)
+    return [(problem.key, str(problem)) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("stack", SHIPPED)
+def test_every_shipped_stack_is_a_topology(stack: str) -> None:
+    topology = plan(stack, stack_file.read(stack))
+    assert topology.stack == stack
+    assert type(topology).model_validate_json(topology.model_dump_json()) == topology
+
+
+def test_the_shipped_stacks_are_those_of_the_folder() -> None:
+    assert set(stack_file.names()) == set(SHIPPED)
+
+
+def test_five_mistakes_of_five_kinds_are_five_messages_in_one_run() -> None:
+    found = problems_of(
+        {
+            "topology": "minimal",
+            "workres": {"concurrency": 2},
+            "web": {"threads": "many"},
+            "redis": {"broker": {"maxmemory_policy": "allkeys-lru"}},
+            "images": {"redis": "valkey/valkey:latest"},
+            "celery": {"queues": ["default", "reports"]},
+        }
+    )
+    assert [key for key, _ in found] == [
+        "celery.queues",
+        "images.redis",
+        "redis.broker.maxmemory_policy",
+        "web.threads",
+        "workres",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "says"),
+    [
+        ({"topolgy": "minimal"}, "topolgy", "Did you mean 'topology'?"),
+        ({"topology": "minimial"}, "topology", "Did you mean 'minimal'?"),
+        ({}, "topology", "must be one of minimal, enterprise, high-throughput, multi-tenant"),
+        ({"topology": "minimal", "webb": {}}, "webb", "Did you mean 'web'?"),
+        ({"topology": "minimal", "web": {"procesess": 2}}, "web.procesess", "Did you mean 'processes'?"),
+        (
+            {"topology": "minimal", "redis": {"broker": {"resources": {"memory_limt": "1Gi"}}}},
+            "redis.broker.resources.memory_limt",
+            "Did you mean 'memory_limit'?",
+        ),
+        (
+            {"topology": "minimal", "pools": {"heavy": {"concurency": 2}}},
+            "pools.heavy.concurency",
+            "Did you mean 'concurrency'?",
+        ),
+        ({"topology": "minimal", "pools": {"Heavy_Pool": {}}}, "pools.Heavy_Pool", "lower-case letters"),
+        ({"topology": "minimal", "web": {"threads": 0}}, "web.threads", "greater than or equal to 1"),
+        # What the topology calls it is no key.
+        (
+            {"topology": "minimal", "web": {"request_timeout_seconds": 9}},
+            "web.request_timeout_seconds",
+            "'request_timeout'?",
+        ),
+        ({"topology": "minimal", "web": {"threads": True}}, "web.threads", "valid integer"),
+        ({"topology": "minimal", "web": 3}, "web", "dictionary"),
+        ({"topology": "minimal", "platform": "docker"}, "platform", "'local' or 'kubernetes'"),
+        ({"topology": "minimal", "postgres": {"volume_size": "5 GB"}}, "postgres.volume_size", "512Mi or 2Gi"),
+        ({"topology": "minimal", "web": {"resources": {"cpu_limit": "1 core"}}}, "web.resources.cpu_limit", "500m or 1.5"),
+        ({"topology": "minimal", "images": {"postgres": "postgres"}}, "images.postgres", "a tag other than latest"),
+        ({"topology": "minimal", "maintenance": {"cron": "daily"}}, "maintenance.cron", "five fields"),
+        ({"topology": "minimal", "redis": {"cache": {"replicas": 1}}}, "redis.cache.maxmemory", "must be given"),
+        (
+            {"topology": "enterprise", "caching": {"spill": {"above": "1Mi", "folder": "/results"}}},
+            "caching.spill.claim",
+            "Name an existing claim with ReadWriteMany",
+        ),
+        (
+            {"topology": "minimal", "caching": {"spill": {"above": "64Mi", "folder": "/results", "claim": "results"}}},
+            "caching.spill.above",
+            "nothing would be spilled",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_the_way_out(config: dict[str, Any], key: str, says: str) -> None:
+    found = dict(problems_of(config))
+    assert key in found, found
+    assert says in found[key]
+
+
+def test_a_bare_number_of_a_cpu_share_is_one_of_cores_in_a_stack_file_alone() -> None:
+    resources = {"cpu_request": 1, "cpu_limit": 2.5}
+    topology = plan("cores", {"topology": "minimal", "web": {"resources": resources}})
+    assert (topology.web.resources.cpu_request_millis, topology.web.resources.cpu_limit_millis) == (1000, 2500)
+    assert type(topology).model_validate_json(topology.model_dump_json()) == topology
+
+
+def test_a_password_in_a_uri_is_refused_and_not_repeated() -> None:
+    [(key, message)] = problems_of(
+        {"topology": "minimal", "databases": {"sales": {"uri": "postgresql://bi:hunter2@db.internal/sales"}}}
+    )
+    assert key == "databases.sales.uri"
+    assert "hunter2" not in message
+    assert "--secret" in message
+
+
+def test_a_wrong_key_does_not_raise_questions_about_the_keys_beside_it() -> None:
+    # time_limit falls back to the preset's 600 for the check; that soft_time_limit is above it must not be reported.
+    found = problems_of({"topology": "minimal", "celery": {"soft_time_limit": 700, "time_limit": "800s"}})
+    assert "celery.time_limit" in dict(found)
+    assert "celery.soft_time_limit" not in dict(found)
+
+
+@pytest.mark.parametrize("topology", presets.NAMES)
+def test_any_field_of_a_preset_can_be_overridden_alone(topology: str) -> None:
+    def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+        found: list[tuple[tuple[str, ...], Any]] = []
+        for key, value in node.items():
+            found += leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+        return found
+
+    preset = presets.settings_of(topology)  # type: ignore[arg-type]
+    checked = 0
+    for path, value in leaves(preset):
+        if type(value) is not int:
+            continue
+        override: dict[str, Any] = {path[-1]: value + 1}
+        for key in reversed(path[:-1]):
+            override = {key: override}
+        reading = read({"topology": topology} | override)
+        assert not reading.problems, path
+        node: Any = reading.settings
+        for key in path:
+            node = node[key] if isinstance(node, dict) else getattr(node, fields_by_key(type(node))[key][0])
+        assert node == value + 1, path
+        checked += 1
+    assert checked > 30

@@ -1,0 +1,52 @@
+"""Rules about the server of the metadata database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from topology.connection_budget import connections_needed
+from topology.model import Topology
+from topology.problems import Problem
+from topology.settings import Settings
+
+
+def connections_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Everything that can connect to PostgreSQL at once fits into max_connections less the reserve."""
+    needed = connections_needed(topology.celery, topology.pools, topology.web)
+    postgres = topology.postgres
+    if needed > postgres.max_connections - postgres.reserved_connections:
+        yield Problem(
+            "postgres.max_connections",
+            str(postgres.max_connections),
+            f"is below {needed + postgres.reserved_connections}: workers and web can open {needed} connections, "
+            f"and {postgres.reserved_connections} are reserved",
+            "Leave it out to have it derived, or lower max_workers, concurrency or the connection pools",
+            also=("postgres.reserved_connections", "web", "workers", "pools", "celery.connections"),
+        )
+
+
+def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """A server that runs elsewhere says where and how large; one that this project runs does not."""
+    postgres = settings.postgres
+    if postgres.kind == "existing":
+        if postgres.host is None:
+            yield Problem("postgres.host", "null", "must name the existing server", "Give its host name")
+        if postgres.max_connections is None:
+            yield Problem(
+                "postgres.max_connections",
+                "null",
+                "cannot be derived for an existing server",
+                "Give the server's own limit (SHOW max_connections)",
+            )
+        if postgres.backup is not None:
+            yield Problem("postgres.backup", "…", "is not for an existing server, which has its own", "Set it to null")
+    elif postgres.host is not None:
+        yield Problem("postgres.host", postgres.host, f"is not for kind {postgres.kind}", "Remove it, or set kind: existing")
+    if postgres.instances > 1 and postgres.kind != "cloudnativepg":
+        yield Problem(
+            "postgres.instances",
+            str(postgres.instances),
+            f"needs kind cloudnativepg: a {postgres.kind} is one server",
+            "Set it to 1, or postgres.kind: cloudnativepg",
+            also=("postgres.kind",),
+        )

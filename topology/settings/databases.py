@@ -1,0 +1,34 @@
+"""The analytic databases that users query."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from topology.settings.section import Section
+from topology.settings.values import Positive
+
+
+class DatabaseOptions(Section):
+    """What an analytic database is, as a stack file says it and a topology has it."""
+
+    uri: str | None = Field(default=None, description="SQLAlchemy URI without a password")
+    allow_dml: bool = Field(default=False, description="users may write; else sessions of PostgreSQL are read-only")
+    sample: bool = Field(default=False, description="the generated sample database; local only")
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ValueError(
+                "must not contain a password|Leave uri out and store the whole URI as the secret "
+                "superset-async:database_uris (pulumi config set --secret --path)"
+            )
+        return uri
+
+
+class DatabaseSettings(DatabaseOptions):
+    """An analytic database to register in Superset. Without `uri` the whole URI is a secret: see docs/configuration.md."""
+
+    statement_timeout: Positive | None = Field(default=None, description="seconds; default: the stack's statement_timeout")

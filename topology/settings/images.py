@@ -1,0 +1,27 @@
+"""Container images of a stack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from topology.settings.section import Section
+from topology.settings.values import matching
+
+Image = Annotated[
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9._/:-]*(:(?!latest$)[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})",
+        "must say exactly which image: a tag other than latest, or a digest|Add the tag, such as valkey/valkey:8.1.4",
+    ),
+]
+
+
+class Images(Section):
+    """Container images; each needs a tag or a digest, and `latest` is refused."""
+
+    superset: Image = Field(description="image built from runtime/Dockerfile; web, workers, beat and jobs run it")
+    redis: Image = Field(description="server image: Valkey, or Redis 7.2 or later")
+    postgres: Image = Field(description="PostgreSQL server image")
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")

@@ -1,0 +1,58 @@
+"""The metadata database's server, and the connections to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from topology.quantities import Memory
+from topology.settings.resources import Resources
+from topology.settings.section import Section
+from topology.settings.values import Cron, Identifier, NotNegative, Positive, ServerPort
+
+PostgresKind = Literal["statefulset", "cloudnativepg", "existing"]
+
+
+class ConnectionPool(Section):
+    """SQLAlchemy pool of one process on the metadata database: at most `size + max_overflow` connections."""
+
+    size: Positive = Field(description="connections kept open")
+    max_overflow: NotNegative = Field(description="connections beyond `size` under load")
+    recycle_seconds: Positive = Field(validation_alias="recycle", description="seconds after which a connection is replaced")
+
+    @property
+    def most(self) -> int:
+        """The most connections that one process opens through this pool."""
+        return self.size + self.max_overflow
+
+
+class Backup(Section):
+    """Dumps of the metadata database that this project runs."""
+
+    cron: Cron = Field(description="when, in UTC: minute hour day-of-month month day-of-week")
+    keep: Positive = Field(description="dumps kept; the oldest goes when a new one is complete")
+    volume_bytes: Memory = Field(validation_alias="volume_size", description="persistent volume of the dumps")
+
+
+class PostgresServer(Section):
+    """What the server runs with, as a stack file says it and a topology has it. Sizes in bytes."""
+
+    kind: PostgresKind = Field(
+        description="statefulset (one server), cloudnativepg (a Cluster of that operator) or existing (give host)"
+    )
+    database: Identifier = Field(description="name of the metadata database")
+    user: Identifier = Field(description="role that owns the metadata database")
+    reserved_connections: NotNegative = Field(description="connections kept free for operators, backups and monitoring")
+    instances: Positive = Field(description="servers of a cloudnativepg cluster: a primary and its replicas; otherwise 1")
+    volume_bytes: Memory = Field(validation_alias="volume_size", description="persistent volume")
+    backup: Backup | None = Field(description="dumps to a volume; null: none. Not for an existing server")
+    resources: Resources
+
+
+class PostgresSettings(PostgresServer):
+    """The metadata database's server."""
+
+    host: str | None = Field(description="host of an existing server; null for one that this project runs")
+    port: ServerPort = Field(description="port of the server")
+    max_connections: Positive | None = Field(description="the server's limit; null: derived from what the tiers can open")

@@ -1,0 +1,49 @@
+"""The web tier, and how users reach it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from topology.settings.postgres import ConnectionPool
+from topology.settings.resources import Resources
+from topology.settings.section import Section
+from topology.settings.values import HostName, Name, Percent, Positive
+
+RouteKind = Literal["ingress", "gateway"]
+
+
+class Route(Section):
+    """How users reach the web tier from outside the cluster, over HTTPS: an Ingress, or an HTTPRoute of a Gateway."""
+
+    kind: RouteKind = Field(description="ingress, or gateway (an HTTPRoute)")
+    host: HostName = Field(description="host name in the URL")
+    parent: str = Field(description="ingress class, or the Gateway as namespace/name")
+    tls_secret_name: Name | None = Field(
+        validation_alias="tls_secret",
+        description="Secret with the certificate of an ingress; null for a gateway, which has its own",
+    )
+    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may connect to the web tier")
+
+
+class WebServer(Section):
+    """What the web tier runs with, as a stack file says it and a topology has it."""
+
+    min_replicas: Positive = Field(description="pods at rest")
+    max_replicas: Positive = Field(description="pods under load; equal to min_replicas: no scaler")
+    processes: Positive = Field(description="gunicorn worker processes in a pod")
+    threads: Positive = Field(description="threads in each process, so requests it can hold at once")
+    request_timeout_seconds: Positive = Field(
+        validation_alias="request_timeout", description="seconds after which gunicorn kills a silent worker"
+    )
+    secure_cookies: bool = Field(description="cookies only over HTTPS; false only where users reach it over plain HTTP")
+    route: Route | None = Field(description="way in from outside the cluster; null: by port-forward only")
+    connections: ConnectionPool
+    resources: Resources
+
+
+class WebSettings(WebServer):
+    """The web tier (gunicorn)."""
+
+    cpu_target: Percent = Field(description="CPU utilization, in percent of the request, that the scaler aims at")
