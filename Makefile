@@ -102,7 +102,7 @@ format: $(VENV)/.dev ## write the format
 	@$(VENV)/bin/ruff check --fix .
 
 docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs/policies.md from the rules
-	@$(VENV)/bin/python -m topology.reference
+	@$(VENV)/bin/python -m topology.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit

@@ -180,12 +180,16 @@ class Session:
                     http.cookies.jar.set_cookie(cookie)
             return answer
 
+        def over(state: RetryCallState) -> bool:
+            # Made anew each time: an answer may have changed the patience.
+            return stop_before_delay(patience)(state)
+
         repeatable = method == "GET"
         sending = Retrying(
             retry=retry_if_exception(lambda error: repeatable and isinstance(error, httpx.TransportError))
             | retry_if_result(lambda answer: _refused_unread(answer, repeatable=repeatable)),
             wait=RETRY,
-            stop=lambda state: (state.seconds_since_start or 0.0) + state.upcoming_sleep > patience,
+            stop=over,
             retry_error_callback=last_outcome,
         )
         try:

@@ -122,7 +122,7 @@ def utc(epoch_ms: float | None) -> datetime | None:
 class Timeline:
     """One execution in milliseconds since its submission left the client; None where the server does not tell.
 
-    `queued`: the server has written it down; `started`: a worker has it; `finished`: the database has answered;
+    `queued`: the server has stored it; `started`: a worker has taken it; `finished`: the database has answered;
     `fetched`: its rows have arrived at the client.
     """
 

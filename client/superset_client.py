@@ -115,8 +115,8 @@ class SupersetClient:
     """A session with one Superset.
 
     `url`: where it is, with a path prefix if it has one. Either `username` and `password`, or `token`, a JWT of its login
-    API. `backoff`: how often to ask for a state. `retry_seconds`: how long a request that may be repeated is, when the
-    server cannot be reached (a rollout, a restart).
+    API. `backoff`: how often to ask for a state. `retry_seconds`: for how long a request that may be repeated
+    is sent again while the server cannot be reached (a rollout, a restart).
 
     Only GET is repeated, except what the server refused unread: a request without a valid login (once, after a new one) and
     one above its rate limit. The first request of all is not repeated, so that a wrong address shows at once.
@@ -413,8 +413,8 @@ class SupersetClient:
     # Usage
 
     def usage(self, by: str, hours: float) -> dict[str, Any]:
-        """What queries of the last `hours` cost, as `usage.report` of `runtime.observability` has it; for who may
-        read Superset's action log.
+        """What queries of the last `hours` cost, in the form of `runtime.observability.usage.report`; for users
+        who may read Superset's action log.
 
         UnknownNameError where the server is a Superset without this project's web tier.
         """

@@ -1,1 +1,1 @@
-"""From a stack file to what is deployed: settings, topology, invariants, and the Pulumi program."""
+"""The Pulumi program: a planned topology becomes the resources of its platform."""

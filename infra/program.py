@@ -105,7 +105,7 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
 
 
 def parse(value: str) -> object:
-    """A value as the stack file has it. The engine hands every value over as text: a structure, number, boolean or null as
+    """A value in the form of the stack file. The engine hands every value over as text: a structure, number, boolean or null as
     JSON, and a string as itself.
     """
     try:

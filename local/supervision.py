@@ -19,7 +19,7 @@ from local.processes import MARK
 from local.state import StateFolder
 from topology.problems import MendableError
 
-#: supervisord's XML-RPC faults that say "it is so already".
+#: supervisord's XML-RPC faults for a process that is already in the state asked for.
 _ALREADY_STARTED, _NOT_RUNNING = 60, 70
 
 

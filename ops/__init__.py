@@ -1,1 +1,1 @@
-"""What an operator runs: the command line, the client of the asynchronous API, and what looks after a running platform."""
+"""What an operator runs: the command line, for stack files, the local platform, queries and their cost."""

@@ -6,27 +6,18 @@ otherwise returns a topology that holds all invariants. No Pulumi, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from topology import invariants
+from topology import invariants, redis_layout
 from topology import settings as stack_settings
 from topology.connection_budget import connections_needed
 from topology.model import (
-    BROKER_PURPOSES,
     AnalyticDatabase,
     Beat,
-    ExistingRedis,
     Exporter,
     Monitoring,
     Pool,
     Postgres,
-    Purpose,
-    RedisDatabase,
-    RedisInstance,
-    RedisRole,
-    RedisTls,
-    RedisUser,
     ScheduledJob,
     Share,
     Tenant,
@@ -35,33 +26,14 @@ from topology.model import (
 )
 from topology.platforms import Platform, platform_of
 from topology.problems import StackError
-from topology.settings import RedisSettings, Section, Settings, TenantSettings
+from topology.settings import Settings, TenantSettings
 from topology.settings.databases import DatabaseOptions
 from topology.settings.network import MetricsSettings
 from topology.settings.postgres import PostgresServer
-from topology.settings.redis import RedisServer
+from topology.settings.section import inherited
 from topology.settings.tenants import TenantTerms
 from topology.settings.web import WebServer
 from topology.settings.workers import Celery, WorkerOverrides, WorkerSettings
-
-DAY = 86_400
-#: Redis database numbers. Everything that must not be lost comes first and lives with the broker.
-DATABASE_NUMBERS: dict[Purpose, int] = {
-    "broker": 0,
-    "celery_results": 1,
-    "async_events": 2,
-    "metadata_cache": 3,
-    "data_cache": 4,
-    "filter_state": 5,
-    "explore_form_data": 6,
-    "query_results": 7,
-    "rate_limits": 8,
-    "coordination": 9,
-}
-#: Where containers have the authority of a server's certificate: the key `ca.crt` of its Secret, in a folder of the server's.
-REDIS_CA_FILE = "/etc/redis-ca/{instance}/ca.crt"
-#: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
-PRIORITIES = "??[369]"
 
 
 def plan(stack: str, config: Mapping[str, object]) -> Topology:
@@ -83,7 +55,7 @@ def build(stack: str, settings: Settings) -> Topology:
     platform = platform_of(settings.platform)
     settings = platform.fit(settings)
     celery = _celery(settings)
-    redis = _redis_instances(platform, settings, celery.queues)
+    redis = redis_layout.redis_instances(platform, settings, celery.queues)
     pools = _pools(platform, settings)
     web = _web(platform, settings)
     beat = _beat(settings)
@@ -96,7 +68,7 @@ def build(stack: str, settings: Settings) -> Topology:
         labels=settings.labels,
         images=settings.images,
         redis=redis,
-        redis_databases=_redis_databases(settings, redis),
+        redis_databases=redis_layout.redis_databases(settings, redis),
         postgres=_postgres(platform, settings, connections_needed(celery, pools, web)),
         web=web,
         celery=celery,
@@ -120,126 +92,6 @@ def build(stack: str, settings: Settings) -> Topology:
     )
 
 
-def _redis_instances(platform: Platform, settings: Settings, queues: Sequence[str]) -> tuple[RedisInstance, ...]:
-    cache = _cache_user()
-    if settings.redis.cache is None:
-        return (_redis_instance(platform, settings, "redis.broker", "redis", _broker_user(_broker_keys(queues)), cache),)
-    return (
-        # All keys there are the broker's: a new queue changes nothing for the server.
-        _redis_instance(platform, settings, "redis.broker", "redis-broker", _broker_user(("*",))),
-        _redis_instance(platform, settings, "redis.cache", "redis-cache", cache),
-    )
-
-
-def _broker_keys(queues: Sequence[str]) -> tuple[str, ...]:
-    """Patterns of every key of Celery's and kombu's, and of Superset's event streams."""
-    return (
-        # A queue is a list of its name, and one more for each other priority.
-        *(key for queue in queues for key in (queue, f"{queue}{PRIORITIES}")),
-        "_kombu.binding.*",
-        "unacked*",
-        "*.celery.pidbox",
-        f"*.celery.pidbox{PRIORITIES}",
-        "celeryev*",
-        "celery-task-meta-*",
-        "async-events-*",
-        f"{_prefix('coordination')}*",
-    )
-
-
-def _broker_user(keys: tuple[str, ...]) -> RedisUser:
-    """Whom messages, Celery's results and async events belong to."""
-    fanout = f"/{DATABASE_NUMBERS['broker']}."
-    return RedisUser(
-        role="broker",
-        username="broker",
-        password_env="REDIS_BROKER_PASSWORD",
-        keys=keys,
-        channels=(f"{fanout}celery*", "celery-task-meta-*"),
-        # Remote control, and what a monitor listens to.
-        subscriptions=tuple(f"{fanout}{name}" for name in ("celery.pidbox", "celeryev/*", "celeryev/worker.*")),
-    )
-
-
-def _cache_user() -> RedisUser:
-    return RedisUser(
-        role="cache",
-        username="cache",
-        password_env="REDIS_CACHE_PASSWORD",
-        keys=tuple(f"{_prefix(purpose)}*" for purpose in DATABASE_NUMBERS if purpose not in BROKER_PURPOSES),
-        channels=(),
-        subscriptions=(),
-    )
-
-
-def _prefix(purpose: Purpose) -> str:
-    # Celery and Superset's event streams take no prefix from here.
-    return "" if purpose in BROKER_PURPOSES - {"coordination"} else f"{purpose}:"
-
-
-def _redis_instance(platform: Platform, settings: Settings, section: str, name: str, *users: RedisUser) -> RedisInstance:
-    servers = settings.redis.servers()
-    redis = servers[section]
-    address = platform.redis_address(settings, name, list(servers).index(section))
-    roles = {user.role for user in users}
-    existing = redis.existing
-    if existing:
-        users = tuple(user.model_copy(update={"username": existing.username}) for user in users)
-    return RedisInstance(
-        **_unchanged(redis, RedisServer),
-        name=name,
-        host=existing.host if existing else address.host,
-        port=existing.port if existing else address.port,
-        tls=_redis_tls(settings, redis, name),
-        existing=ExistingRedis(cidrs=existing.cidrs, password_secret_name=existing.password_secret) if existing else None,
-        users=users,
-        carries_broker="broker" in roles,
-        carries_caches="cache" in roles,
-    )
-
-
-def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls | None:
-    if redis.existing:
-        used, secret = redis.existing.tls, redis.existing.ca_secret
-    else:
-        secret = settings.redis.tls_secret
-        used = secret is not None
-    return RedisTls(secret_name=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
-
-
-def _redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tuple[RedisDatabase, ...]:
-    lifetimes: dict[Purpose, int | None] = {
-        "broker": None,
-        "celery_results": settings.celery.result_expires_seconds,
-        "async_events": None,
-        "coordination": None,
-        "metadata_cache": DAY,
-        "data_cache": settings.caching.chart_data_ttl_seconds,
-        "filter_state": 90 * DAY,
-        "explore_form_data": 7 * DAY,
-        "query_results": settings.caching.query_results_ttl_seconds,
-        "rate_limits": 60,
-    }
-    if settings.celery.result_backend != "redis":
-        del lifetimes["celery_results"]
-    instances = {user.role: instance.name for instance in redis for user in instance.users}
-    roles: dict[Purpose, RedisRole] = {
-        purpose: "broker" if purpose in BROKER_PURPOSES else "cache" for purpose in DATABASE_NUMBERS
-    }
-    return tuple(
-        RedisDatabase(
-            purpose=purpose,
-            instance=instances[roles[purpose]],
-            role=roles[purpose],
-            number=number,
-            prefix=_prefix(purpose),
-            default_ttl_seconds=lifetimes[purpose],
-        )
-        for purpose, number in DATABASE_NUMBERS.items()
-        if purpose in lifetimes
-    )
-
-
 def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
     postgres = settings.postgres
     address = platform.postgres_address(settings)
@@ -247,7 +99,7 @@ def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
     step = 500 if settings.tenants else 10
     derived = max(100, -(-(needed + postgres.reserved_connections) // step) * step)
     return Postgres(
-        **_unchanged(postgres, PostgresServer),
+        **inherited(postgres, PostgresServer),
         host=address.host,
         port=address.port,
         password_env="POSTGRES_PASSWORD",
@@ -259,7 +111,7 @@ def _web(platform: Platform, settings: Settings) -> Web:
     web = settings.web
     address = platform.web_address(settings)
     return Web(
-        **_unchanged(web, WebServer),
+        **inherited(web, WebServer),
         host=address.host,
         port=address.port,
         bind=platform.bind,
@@ -278,7 +130,7 @@ def _celery(settings: Settings) -> Celery:
 def _tenant(settings: Settings, tenant_id: str, tenant: TenantSettings) -> Tenant:
     celery = settings.celery
     return Tenant(
-        **_unchanged(tenant, TenantTerms),
+        **inherited(tenant, TenantTerms),
         id=tenant_id,
         queue=tenant_id,
         pool=tenant_id if tenant.pool == "dedicated" else _shared_pool(settings),
@@ -311,7 +163,7 @@ def _pool(platform: Platform, settings: Settings, name: str, overrides: WorkerOv
     queues = (*(overrides.queues or (name,)), *(shared if name == _shared_pool(settings) else ()))
     workers = overrides.over(settings.workers)
     return Pool(
-        **_unchanged(workers, WorkerSettings),
+        **inherited(workers, WorkerSettings),
         name=name,
         tenant=name if tenant else None,
         priority=tenant.priority if tenant else "normal",
@@ -352,23 +204,16 @@ def _beat(settings: Settings) -> Beat:
 
 def _exporter(platform: Platform, settings: Settings) -> Exporter:
     address = platform.exporter_address(settings)
-    return Exporter(
-        **_unchanged(settings.metrics, MetricsSettings), host=address.host, port=address.port, bind=platform.bind
-    )
+    return Exporter(**inherited(settings.metrics, MetricsSettings), host=address.host, port=address.port, bind=platform.bind)
 
 
 def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:
     return tuple(
         AnalyticDatabase(
-            **_unchanged(database, DatabaseOptions),
+            **inherited(database, DatabaseOptions),
             name=name,
             uri_env=None if database.uri else f"DATABASE_URI_{name.upper().replace('-', '_')}",
             statement_timeout_seconds=database.statement_timeout or settings.statement_timeout,
         )
         for name, database in settings.databases.items()
     )
-
-
-def _unchanged(section: Section, base: type[Section]) -> dict[str, Any]:
-    """What `section` has from `base`, for the part of the topology that has the same base."""
-    return {name: getattr(section, name) for name in base.model_fields}

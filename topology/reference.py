@@ -1,10 +1,10 @@
-"""`python -m topology.reference`: the configuration reference, docs/configuration.md, written from the settings themselves."""
+"""`python -m topology.reference` prints the configuration reference, docs/configuration.md, from the settings themselves."""
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -13,8 +13,6 @@ from pydantic.fields import FieldInfo
 from topology import presets
 from topology.settings import Settings
 from topology.settings.section import fields_by_key, section_in
-
-TARGET = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
 _HEADER = """# Configuration
 
@@ -159,4 +157,4 @@ def _describe(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(document(), encoding="utf-8")
+    sys.stdout.write(document())

@@ -5,13 +5,16 @@ read and tested with kombu 5.6).
 
 Strict: as shipped, what is no message of Celery's ends the worker with an "unrecoverable error"; and one whose envelope is right
 and whose content is not is put back as the worker dies, and ends the next worker, so that a single message stops a whole pool.
-Here it is dropped and counted.
+Here it is dropped and counted, where `check` says so. An error that the worker raises for a message that is right stays the
+worker's: a broken deployment must not empty the queues.
 
 Fair, in a worker of several queues with shares: as shipped a channel asks all of its queues in turns, whatever the worker has
 taken of each. Here it asks those that a `QueueOrder` allows. A question (BRPOP) stays with the server for up to a second, with
 the queues of its beginning: one that was left out because it was at its bound, and is below it a moment later, would be heard
 only at the next question, so that a tenant of short queries could run no more than its bound each second. So the end of a task
 ends such a question at once, by a message to a list of the worker's own.
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any, Protocol, cast
 
 from celery import signals
 from celery.worker import state
+from kombu.exceptions import ContentDisallowed
 from kombu.transport import redis as transport
 
 from runtime.environment import counters, versions
@@ -84,14 +88,57 @@ def _rejected(**_: Any) -> None:
     counters.count(metric_names.POISON, where="message")
 
 
-def check(headers: Any) -> None:
-    """Raise ValueError for limits that the pool cannot keep: it reads them when a child is free, out of reach of a guard."""
-    limits: object = cast("dict[str, object]", headers).get("timelimit") if isinstance(headers, dict) else None
+class MalformedError(Exception):
+    """A message that no worker can execute; the text says what is wrong, and nothing of what it holds."""
+
+
+def check(message: Any) -> None:
+    """Raise MalformedError for what Celery's worker would not survive, or never finish.
+
+    Limits that the pool cannot keep are read when a child is free, out of reach of a guard. What Celery itself tells apart (an
+    unknown task, a type of content that is not accepted, a time that is none) is left to it.
+    """
+    headers = message.headers
+    if not isinstance(headers, dict):
+        raise MalformedError(f"headers are {type(headers).__name__}")
+    known = cast("dict[str, object]", headers)
+    for name in ("task", "id"):
+        if name in known and not isinstance(known[name], str):
+            raise MalformedError(f"header {name} is {type(known[name]).__name__}")
+    _check_limits(known.get("timelimit"))
+    _check_delivery(message)
+    if "task" in known:
+        _check_call(message)
+
+
+def _check_limits(limits: object) -> None:
     if limits is None:
         return
     both = cast("list[object]", limits if isinstance(limits, list | tuple) else [])
     if len(both) != 2 or not all(limit is None or (type(limit) in (int, float)) for limit in both):
-        raise ValueError(f"timelimit is {limits!r}")
+        raise MalformedError("timelimit is not two numbers")
+
+
+def _check_delivery(message: Any) -> None:
+    """What the consumer reads of every message beside its headers."""
+    delivery = message.delivery_info
+    if not isinstance(delivery, dict) or not isinstance(cast("dict[str, object]", delivery).get("routing_key"), str):
+        raise MalformedError("no routing_key")
+    if not isinstance(message.body, str | bytes):
+        raise MalformedError(f"the body is {type(message.body).__name__}")
+
+
+def _check_call(message: Any) -> None:
+    """That the body is a call. Celery decodes it, too, as it takes the message; it is decoded once."""
+    try:
+        call: object = message.payload
+    except ContentDisallowed:
+        return
+    except Exception as error:
+        raise MalformedError(f"the body cannot be decoded ({type(error).__name__})") from None
+    parts = cast("list[object]", call if isinstance(call, list | tuple) else [])
+    if len(parts) != 3 or not isinstance(parts[0], list | tuple) or not isinstance(parts[1], dict):
+        raise MalformedError("the body is no call of a task")
 
 
 def worker_channel(base: Any, order: Callable[[], QueueOrder] | None) -> Any:
@@ -100,22 +147,33 @@ def worker_channel(base: Any, order: Callable[[], QueueOrder] | None) -> Any:
     """
 
     class StrictChannel(base):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._raised: BaseException | None = None
+            base.__init__(self, *args, **kwargs)
+
         def _brpop_read(self, **options: Any) -> Any:
             try:
                 return base._brpop_read(self, **options)
             except MALFORMED as error:
+                if error is self._raised:
+                    raise
                 # It has left its list, and nobody else will see it.
                 return _dropped(error)
 
         def basic_consume(self, queue: str, *args: Any, callback: Callable[[Any], Any], **kwargs: Any) -> Any:
             def received(message: Any) -> Any:
                 try:
-                    check(message.headers)
-                    return callback(message)
-                except MALFORMED as error:
+                    check(message)
+                except MalformedError as error:
                     if not message.acknowledged:
                         message.reject()
                     return _dropped(error)
+                try:
+                    return callback(message)
+                except Exception as error:
+                    # Of the worker, not of the message, which stays in the broker for one that works.
+                    self._raised = error
+                    raise
 
             return base.basic_consume(self, queue, *args, callback=received, **kwargs)
 

@@ -10,20 +10,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from typing import Any, cast
 
 from runtime.broker import fork_safety
 from runtime.broker.task_messages import TaskMessage
-from runtime.environment import coordination
+from runtime.environment import coordination, counters
 from runtime.environment.redis_clients import text
+from topology import metric_names
 
 logger = logging.getLogger(__name__)
 
-#: Sorted set: a task's id by when it is due. Hash: its message by its id.
+#: Sorted set: a task's id by when it is due. Hash: by its id, a word of its own for each time that it was sent here, and its
+#: message.
 DELAYED = "delayed"
 MESSAGES = "delayed:messages"
-#: How often each worker looks for what is due, how much it takes at once, and how long it has to send that.
-LOOK_SECONDS = 1.0
+#: How often each worker sweeps for what is due, how much it takes at once, and how long it has to send that.
+SWEEP_SECONDS = 1.0
 AT_ONCE = 20
 SEND_SECONDS = 30.0
 
@@ -38,12 +41,19 @@ for _, id in ipairs(ids) do
 end
 return found
 """
+#: Removes what was sent, unless it was rescheduled meanwhile: then it is another word's.
+_REMOVE = """
+if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1
+"""
 
 
 def send_later(message: TaskMessage, seconds: float) -> None:
-    """Have the task sent `seconds` from now. Raises what redis-py raises where Redis does not answer."""
+    """Have the task sent `seconds` from now; one that waits here already is rescheduled. Raises what redis-py raises."""
     pipe = coordination.client().pipeline(transaction=True)
-    pipe.hset(coordination.key(MESSAGES), message.task_id, message.text())
+    pipe.hset(coordination.key(MESSAGES), message.task_id, f"{uuid.uuid4().hex} {message.to_json()}")
     pipe.zadd(coordination.key(DELAYED), {message.task_id: time.time() + seconds})
     pipe.execute()
 
@@ -54,30 +64,53 @@ def waiting() -> frozenset[str]:
 
 
 def send_due(app: Any) -> int:
-    """Send what is due, and return how much that was.
+    """Send what is due, and return how much that was. A child may be forked between two messages, and not during one.
 
     Raises what redis-py raises, and the last of what kombu raised; what was not sent is due again later.
     """
-    now = time.time()
-    keys = (coordination.key(DELAYED), coordination.key(MESSAGES))
-    found = cast("list[Any]", coordination.client().eval(_TAKE_DUE, 2, *keys, now, now + SEND_SECONDS, AT_ONCE))
     sent, failed = 0, None
-    for task_id, message in zip(found[::2], found[1::2], strict=True):
-        try:
-            if message:
-                TaskMessage.of(text(message)).send(app)
-                sent += 1
-        except Exception as error:
-            # Not what is behind it.
-            failed = error
-            continue
-        pipe = coordination.client().pipeline(transaction=True)
-        pipe.zrem(keys[0], task_id)
-        pipe.hdel(keys[1], task_id)
-        pipe.execute()
+    with fork_safety.undisturbed():
+        due = _take_due()
+    for task_id, kept in due:
+        with fork_safety.undisturbed():
+            try:
+                sent += _send(app, task_id, kept)
+            except Exception as error:
+                # Not what is behind it.
+                failed = error
     if failed is not None:
         raise failed
     return sent
+
+
+def _take_due() -> list[tuple[str, str]]:
+    """Each id that is due, with its word and message."""
+    now = time.time()
+    taken = cast("list[Any]", coordination.client().eval(_TAKE_DUE, 2, *_keys(), now, now + SEND_SECONDS, AT_ONCE))
+    return [(text(task_id), text(kept)) for task_id, kept in zip(taken[::2], taken[1::2], strict=True)]
+
+
+def _send(app: Any, task_id: str, kept: str) -> bool:
+    """Send one message and remove it; whether it was sent. What is no message is removed and counted."""
+    message = _read(kept)
+    if message is None:
+        logger.warning("what was to be sent as task %s is no message: removed", task_id)
+        counters.count(metric_names.POISON, where="delayed")
+    else:
+        message.send(app)
+    coordination.client().eval(_REMOVE, 2, *_keys(), task_id, kept)
+    return message is not None
+
+
+def _read(kept: str) -> TaskMessage | None:
+    try:
+        return TaskMessage.from_json(kept.partition(" ")[2])
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _keys() -> tuple[str, str]:
+    return coordination.key(DELAYED), coordination.key(MESSAGES)
 
 
 class Sender:
@@ -86,20 +119,20 @@ class Sender:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="delays", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="delayed-messages", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to sweep."""
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more."""
+        """Sweep no more."""
         self._ended.set()
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
-            with fork_safety.undisturbed():
-                try:
-                    send_due(self._app)
-                except Exception as error:
+        while not self._ended.wait(SWEEP_SECONDS):
+            try:
+                send_due(self._app)
+            except Exception as error:
+                with fork_safety.undisturbed():
                     logger.warning("delayed tasks were not sent: %s", error)

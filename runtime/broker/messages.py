@@ -2,6 +2,8 @@
 
 It reads the broker as Celery's Redis transport (kombu) keeps it: a list for each priority of a queue, and for all queues
 together a hash of the delivered messages by their delivery tag, beside a sorted set of the tags by time.
+
+Reads keys of kombu's, and replaces nothing (read and tested with kombu 5.6.2; no upstream issue known).
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Celery asks a task for its class of requests (`Task.Request`), and calls it in the parent. As shipped the hard limit sends no
 signal, and a message that is given back is the last of its queue. The one place that replaces `celery.worker.request.Request`
 and a message's `reject` (read and tested with Celery 5.6 and kombu 5.6).
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """Which tasks each worker has taken from the broker, so that a message which nobody has any more can be told from one in use.
 
 After its broker was away a worker has forgotten what it had prefetched, while the broker still keeps those messages as
-delivered, until the visibility timeout an hour later. What Celery's worker really holds is known in its parent process only,
-which publishes it here.
+delivered, until the visibility timeout an hour later. What Celery's worker has really reserved is known in its parent process
+only, which publishes it here.
+
+Leans on `celery.worker.state`: `reserved_requests` and `active_requests` (read and tested with Celery 5.6.3; no upstream
+issue known).
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
 
 from runtime.broker import fork_safety
-from runtime.environment import coordination, versions
+from runtime.environment import coordination, counters, versions
 from runtime.environment.redis_clients import text
+from topology import metric_names
 
 logger = logging.getLogger(__name__)
 versions.require(__name__, "celery")
@@ -29,6 +34,17 @@ PUBLISH_SECONDS = 5.0
 TTL_SECONDS = 20.0
 #: Sorted set of the workers that have published lately: node name by time.
 WORKERS = "workers"
+#: Begins the name of the key in which one worker publishes.
+WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What one worker has reserved: ids of tasks, prefetched or executing, as of `at` (seconds since the epoch)."""
+
+    worker: str
+    tasks: frozenset[str]
+    at: float
 
 
 @dataclass(frozen=True)
@@ -39,19 +55,9 @@ class Service:
     slots: int
 
 
-@dataclass(frozen=True)
-class Holding:
-    """What one worker holds: ids of tasks, prefetched or executing, as of `at` (seconds since the epoch); and what it serves."""
-
-    worker: str
-    held: frozenset[str]
-    at: float
-    service: Service
-
-
-def publish(worker: str, held: frozenset[str], now: float, service: Service = Service((), 0)) -> None:
-    """Say what `worker` holds and serves. Raises what redis-py raises where Redis does not answer."""
-    said = {"held": sorted(held), "at": now, "queues": list(service.queues), "slots": service.slots}
+def publish(worker: str, tasks: frozenset[str], now: float, service: Service = Service((), 0)) -> None:
+    """Say what `worker` has reserved, and whom it serves. Raises what redis-py raises where Redis does not answer."""
+    said = {"reserved": sorted(tasks), "at": now, "queues": list(service.queues), "slots": service.slots}
     pipe = coordination.client().pipeline(transaction=True)
     pipe.set(_key(worker), json.dumps(said), px=int(TTL_SECONDS * 1000))
     pipe.zadd(coordination.key(WORKERS), {worker: now})
@@ -60,38 +66,67 @@ def publish(worker: str, held: frozenset[str], now: float, service: Service = Se
 
 
 def withdraw(worker: str) -> None:
-    """Say that `worker` is stopping in order: it holds nothing any more."""
+    """Say that `worker` is stopping in order: it has reserved nothing any more."""
     pipe = coordination.client().pipeline(transaction=True)
     pipe.delete(_key(worker))
     pipe.zrem(coordination.key(WORKERS), worker)
     pipe.execute()
 
 
-def holdings() -> list[Holding]:
-    """What every worker that lives holds. Raises what redis-py raises where Redis does not answer."""
-    return read(coordination.client(), coordination.key(""))
+def by_worker() -> list[Reserved]:
+    """What every worker that lives has reserved. What cannot be read is removed and counted: its worker publishes again.
 
-
-def read(client: Redis[bytes], prefix: str) -> list[Holding]:
-    """The same in the coordination database of `client`, whose keys begin with `prefix`."""
-    workers = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
-    values = cast("list[Any]", client.mget([f"{prefix}worker:{worker}" for worker in workers])) if workers else []
-    found: list[Holding] = []
+    Raises what redis-py raises where Redis does not answer.
+    """
+    client = coordination.client()
+    workers = [text(worker) for worker in client.zrange(coordination.key(WORKERS), 0, -1)]
+    values = cast("list[Any]", client.mget([_key(worker) for worker in workers])) if workers else []
+    found: list[Reserved] = []
     for worker, value in zip(workers, values, strict=True):
-        if value:
-            said = json.loads(value)
-            # Workers of before an update say nothing of what they serve.
-            service = Service(tuple(said.get("queues", ())), int(said.get("slots", 0)))
-            found.append(Holding(worker, frozenset(said["held"]), said["at"], service))
+        if value is None:
+            continue
+        reserved = _read(worker, value)
+        if reserved is not None:
+            found.append(reserved)
+        else:
+            logger.warning("what worker %s published names no tasks: removed", worker)
+            client.delete(_key(worker))
+            counters.count(metric_names.POISON, where="reserved")
     return found
 
 
-def held() -> frozenset[str]:
-    """The ids of all tasks that any worker holds."""
-    return frozenset(task for holding in holdings() for task in holding.held)
+def services(client: Redis[bytes], prefix: str) -> list[Service]:
+    """Whom every worker that lives serves, in the coordination database of `client`, whose keys begin with `prefix`.
+
+    A worker that does not say is left out. Raises what redis-py raises where Redis does not answer.
+    """
+    workers = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
+    values = client.mget([f"{prefix}{WORKER}:{worker}" for worker in workers]) if workers else []
+    found: list[Service] = []
+    for value in filter(None, values):
+        with suppress(ValueError, TypeError, LookupError, AttributeError):
+            said = json.loads(value)
+            found.append(Service(tuple(map(str, said["queues"])), int(said["slots"])))
+    return found
 
 
-def held_here() -> frozenset[str]:
+def _read(worker: str, value: bytes | str) -> Reserved | None:
+    try:
+        said = json.loads(value)
+        tasks, at = said["reserved"], float(said["at"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in cast("list[object]", tasks)):
+        return None
+    return Reserved(worker, frozenset(cast("list[str]", tasks)), at)
+
+
+def reserved() -> frozenset[str]:
+    """The ids of all tasks that any worker has reserved. Raises what redis-py raises."""
+    return frozenset(task for each in by_worker() for task in each.tasks)
+
+
+def reserved_here() -> frozenset[str]:
     """The ids of the tasks that this worker's parent process has taken and not finished."""
     from celery.worker import state
 
@@ -105,14 +140,14 @@ def held_here() -> frozenset[str]:
 
 
 class Publisher:
-    """A thread of a worker's parent process that publishes what it holds and serves, as long as the process lives."""
+    """A thread of a worker's parent process that publishes what it has reserved and whom it serves, while the process lives."""
 
     def __init__(self, worker: str, service: Callable[[], Service]) -> None:
         self._worker = worker
         self._service = service
         self._pid = os.getpid()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="holdings", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="reserved-tasks", daemon=True)
 
     def start(self) -> None:
         """Begin to publish."""
@@ -126,18 +161,18 @@ class Publisher:
             try:
                 withdraw(self._worker)
             except Exception:
-                logger.warning("what worker %s held is left to expire", self._worker, exc_info=True)
+                logger.warning("what worker %s had reserved is left to expire", self._worker, exc_info=True)
 
     def _run(self) -> None:
         while True:
             with fork_safety.undisturbed():
                 try:
-                    publish(self._worker, held_here(), time.time(), self._service())
+                    publish(self._worker, reserved_here(), time.time(), self._service())
                 except Exception as error:
-                    logger.warning("what worker %s holds was not published: %s", self._worker, error)
+                    logger.warning("what worker %s has reserved was not published: %s", self._worker, error)
             if self._ended.wait(PUBLISH_SECONDS):
                 return
 
 
 def _key(worker: str) -> str:
-    return coordination.key("worker", worker)
+    return coordination.key(WORKER, worker)

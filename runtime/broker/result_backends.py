@@ -3,6 +3,9 @@
 As shipped, sending a task subscribes to its result: in a web process that never asks, each thread keeps one more connection
 and one more subscription a task for ever, and with Redis down a submission blocks for 20 s more. Imported only by Celery,
 through its setting `override_backends`.
+
+Replaces `on_task_call` of `celery.backends.redis.RedisBackend` and `SentinelBackend` (read and tested with Celery 5.6.3; no
+upstream issue known).
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Managed services forbid CONFIG, and some users INFO: each fact is taken from whichever answers. What a user may do is tried, on
 the real keys with commands that change nothing there, or on keys of this check's own that go again.
+
+Leans on kombu's and Celery's names of keys (read and tested with kombu 5.6.2 and Celery 5.6.3; no upstream issue known).
 """
 
 from __future__ import annotations

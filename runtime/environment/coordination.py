@@ -14,7 +14,7 @@ from redis import Redis
 from runtime.environment import process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client as redis_client
 
-#: When the reaper last looked: seconds since the epoch.
+#: When the reaper last swept: seconds since the epoch.
 REAPED_AT = "reaper:last"
 #: The age, in seconds, of the query that ran for longest when it did.
 OLDEST_RUNNING = "reaper:oldest"

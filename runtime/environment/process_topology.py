@@ -24,8 +24,8 @@ from topology.model import Topology
 
 logger = logging.getLogger(__name__)
 
-#: The file is looked at (one `stat`) at most this often.
-LOOK_SECONDS = 5.0
+#: The file is checked (one `stat`) at most this often.
+CHECK_SECONDS = 5.0
 
 Role = Literal["web", "worker", "beat", "init"]
 
@@ -63,7 +63,7 @@ def started() -> Topology:
 class Watched:
     """A topology that follows its file; a file that cannot be read, or is of another version, changes nothing."""
 
-    def __init__(self, path: Path, first: Topology | None = None, every: float = LOOK_SECONDS) -> None:
+    def __init__(self, path: Path, first: Topology | None = None, every: float = CHECK_SECONDS) -> None:
         self._path = path
         self._every = every
         self._lock = threading.Lock()
@@ -73,15 +73,15 @@ class Watched:
 
     def __call__(self) -> Topology:
         """The topology; the same object for as long as the file is the same."""
-        # Whoever comes while another looks goes on with what is known.
+        # Whoever comes while another checks goes on with what is known.
         if time.monotonic() >= self._next and self._lock.acquire(blocking=False):
             try:
-                self._look()
+                self._check()
             finally:
                 self._lock.release()
         return self._topology
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._next = time.monotonic() + self._every
         signature = self._signature()
         if signature == self._seen or signature is None:

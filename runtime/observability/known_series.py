@@ -19,7 +19,8 @@ Labels = Mapping[str, str]
 FIXED: dict[str, tuple[Labels, ...]] = {
     metric_names.REAPED: tuple({"what": what} for what in ("message", "copy", "query", "job")),
     metric_names.POISON: tuple(
-        {"where": where} for where in ("unacked", "queue", "jobs", "message", "task", "unknown_task")
+        {"where": where}
+        for where in ("unacked", "queue", "jobs", "message", "task", "unknown_task", "delayed", "lease", "reserved")
     ),
     metric_names.ATTEMPTS: tuple({"kind": kind, "attempt": attempt} for kind in ("sql", "chart") for attempt in ("1", "2")),
     metric_names.RETRIES: tuple({"kind": kind} for kind in ("sql", "chart")),

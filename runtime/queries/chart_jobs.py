@@ -18,7 +18,7 @@ from topology import metric_names
 
 logger = logging.getLogger(__name__)
 
-#: The hash: job id → JSON of a `Job`.
+#: The hash: job id → JSON of a `ChartJob`.
 JOBS = "jobs"
 #: Starts the name of the set of one user's job ids.
 JOBS_OF = "jobs-of"
@@ -29,7 +29,7 @@ FIELDS = 500
 
 
 @dataclass(frozen=True)
-class Job:
+class ChartJob:
     """A chart job. `metadata` is what Superset answered to the browser: channel, job and user ids, and no guest token.
 
     `user` is whose it is counted as; `submitted_at` is in seconds since the epoch.
@@ -53,7 +53,7 @@ def user_of(metadata: Mapping[str, Any]) -> str:
     return f"channel:{metadata['channel_id']}" if user_id is None else f"user:{user_id}"
 
 
-def add(job: Job) -> None:
+def add(job: ChartJob) -> None:
     """Register `job`; RedisError where that cannot be, and then it must not be sent."""
     mine = coordination.key(JOBS_OF, job.user)
     pipeline = coordination.client().pipeline()
@@ -72,34 +72,38 @@ def remove(metadata: Mapping[str, Any]) -> bool:
     return bool(pipeline.execute()[0])
 
 
-def find(job_id: str) -> Job | None:
+def find(job_id: str) -> ChartJob | None:
     """The job with this id, None where it is not registered (any more). RedisError where Redis does not answer."""
     value = coordination.client().hget(coordination.key(JOBS), job_id)
     return _read(value) if value else None
 
 
-def in_flight(user: str) -> int:
-    """How many jobs of `user` (as `user_of` names one) have not ended."""
-    return int(coordination.client().scard(coordination.key(JOBS_OF, user)))
+def in_flight(user: str, besides: str = "") -> int:
+    """How many jobs of `user` (as `user_of` names one) have not ended, `besides` the one of this id."""
+    pipeline = coordination.client().pipeline(transaction=False)
+    pipeline.scard(coordination.key(JOBS_OF, user))
+    pipeline.sismember(coordination.key(JOBS_OF, user), besides)
+    count, among = pipeline.execute()
+    return int(count) - int(among)
 
 
-def registered() -> Iterator[Job]:
+def registered() -> Iterator[ChartJob]:
     """Every job that has not ended. What cannot be read as one is removed: nobody could end it."""
     for field, value in coordination.client().hscan_iter(coordination.key(JOBS), count=FIELDS):
         job = _read(value)
         if job is not None and job.job_id.encode() == field:
             yield job
         else:
-            logger.warning("the registry of chart jobs held what is no job under %r: removed", field)
+            logger.warning("the registry of chart jobs has a value that is no job under %r: removed", field)
             coordination.client().hdel(coordination.key(JOBS), field)
             counters.count(metric_names.POISON, where="jobs")
 
 
-def _read(value: bytes) -> Job | None:
+def _read(value: bytes) -> ChartJob | None:
     try:
-        job = Job(**json.loads(value))
+        job = ChartJob(**json.loads(value))
         # All that ending a job needs.
         known = job.job_id and job.metadata["channel_id"] and job.task_id and float(job.submitted_at)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return job if known else None

@@ -12,18 +12,28 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery.exceptions import Ignore as IgnoredError
 from celery.exceptions import Reject as RejectedError
+from redis.exceptions import RedisError
 
 from runtime.broker import delayed_messages
 from runtime.broker.task_messages import TaskMessage, own_headers
-from runtime.environment import counters, metadata_database, process_topology
+from runtime.environment import counters, leases, metadata_database, process_topology
 from runtime.environment.metadata_database import Connection
-from runtime.queries import chart_jobs, completions, executions, final_states, leases, outbox, query_tasks, transient_errors
+from runtime.queries import (
+    chart_jobs,
+    completions,
+    execution_leases,
+    executions,
+    final_states,
+    outbox,
+    query_tasks,
+    transient_errors,
+)
 from runtime.queries.executions import Attempt, Execution, Outcome
 from runtime.queries.interfaces import OPEN_STATES, Identified, superset
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
@@ -39,11 +49,8 @@ logger = logging.getLogger(__name__)
 RUNNING_SECONDS = 20.0
 #: A delivery that the metadata database was away for comes again after this.
 AWAY_SECONDS = 5.0
-#: Before an attempt without a lease is given up for lost, its process has this long to take a lease anew: longer than
-#: between two renewals that fail.
-SILENCE_SECONDS = 3.0
-#: How long a delivery tries to be put off, while Redis is away, before it is left to the broker.
-PUT_OFF_SECONDS = 60.0
+#: How long a delivery tries to be rescheduled, while Redis is away, before it is left to the broker.
+RESCHEDULE_SECONDS = 60.0
 #: A query's row may become visible after its message.
 ROW_SECONDS = 5.0
 #: First and factor of the back-off of retries, in seconds.
@@ -116,7 +123,9 @@ class Delivery:
         request = task.request
         delivered = cast("dict[str, Any]", request.delivery_info or {})
         self._queue = str(delivered.get("routing_key") or "")
-        self._owner = leases.Owner(str(request.hostname), os.getpid(), str(request.id))
+        self._owner = execution_leases.Owner(str(request.hostname), os.getpid(), str(request.id))
+        self._lease = execution_leases.lease(asked.kind, asked.subject, self._owner)
+        self._attempt = 0
         hard, soft = request.timelimit or (None, None)
         self._soft_limit = float(soft or task.soft_time_limit or 0)
         # Superset takes the guest's token out of a chart's arguments.
@@ -128,67 +137,74 @@ class Delivery:
 
     def handle(self, run: Callable[[], Any]) -> Any:
         """Execute it with `run`, or find that it is not to be; the task's value."""
-        taken = self._take()
-        if isinstance(taken, leases.Held):
-            self._put_off(RUNNING_SECONDS, "running")
-        with leases.held(self._work.kind, self._work.subject, self._owner):
-            seen = self._known_or_put_off(self._look)
-            if not seen.final(self._work.kind) and _unended(seen.last) and not self._predecessor_is_gone(taken):
-                self._put_off(RUNNING_SECONDS, "running")
+        try:
+            seen = self._claim()
             decision = decide(seen.final(self._work.kind), seen.last, seen.query.writes, _bounds().max_retries)
             if isinstance(decision, Run):
                 return self._run(run, seen, decision.attempt)
             if isinstance(decision, Refuse):
                 self._refuse(decision.message)
             elif _unended(seen.last):
-                ended = final_states.outcome(seen.query.status, seen.query.error)
-                self._known_or_put_off(lambda: self._record(ended))
+                outcome = final_states.outcome(seen.query.status, seen.query.error)
+                self._known_or_rescheduled(lambda: self._end(outcome, attempt=_number(seen.last)))
                 # Its process ended between its last word to Superset and its own count.
-                self._count(ended)
+                self._count(outcome)
             elif seen.last is None and seen.query.status == "stopped":
                 self._count("stopped")
             logger.info("%s %s is not executed: %s", self._work.kind, self._work.subject, decision)
             counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason="ended")
             raise _ignored()
+        finally:
+            leases.keeper.give_back(self._lease)
 
-    def _take(self) -> leases.Taken | leases.Held | None:
-        """The lease, once it is clear whether the one who has it lives; None while Redis is away."""
-        kind, subject = self._work.kind, self._work.subject
+    def _claim(self) -> Seen:
+        """Take the lease, and what is known of the subject once nobody else executes it.
+
+        An attempt without an end is given up where its parent says that its process is dead, or where it has been silent for as
+        long as a living process needs to take a lost lease again. Where it is not, this delivery is rescheduled.
+        """
+        silent: int | None = None
+        while True:
+            taken = self._take()
+            leases.keeper.keep(self._lease)
+            seen = self._known_or_rescheduled(self._read)
+            last = seen.last
+            if seen.final(self._work.kind) or last is None or last.outcome is not None or last.number == silent:
+                return seen
+            if taken is not None and taken.previous_gone:
+                return seen
+            # Ours would keep whoever lives from taking it again.
+            leases.keeper.give_back(self._lease)
+            self._wait_for_silence()
+            silent = last.number
+
+    def _take(self) -> leases.Taken | None:
+        """The lease, once nobody has it; None while Redis is away. Rescheduled where somebody alive has it."""
         try:
-            found = leases.take(kind, subject, self._owner)
-            while isinstance(found, leases.Held):
-                if (found.owner.worker, found.owner.pid) == (self._owner.worker, self._owner.pid):
-                    # This very process, which has ended what it did before.
-                    leases.release(kind, subject, found.owner)
+            while isinstance(found := execution_leases.take(self._lease), leases.Held):
+                before = replace(self._lease, holder=found.holder)
+                owner = execution_leases.Owner.parse(found.holder)
+                mine = (owner.worker, owner.pid) == (self._owner.worker, self._owner.pid)
+                if mine and not leases.keeper.keeps(before):
+                    # Of this very process, which could not give it back when it had ended.
+                    leases.release(before)
                 else:
-                    time.sleep(0.5)
-                again = leases.take(kind, subject, self._owner)
-                if isinstance(again, leases.Held) and (again.owner != found.owner or again.seconds > found.seconds):
-                    return again
-                found = again
-        except Exception as error:
-            logger.warning("no lease for %s %s: %s", kind, subject, error)
+                    self._wait_for_silence()
+        except RedisError as error:
+            logger.warning("no lease for %s %s: %s", self._work.kind, self._work.subject, error)
             return None
         return found
 
-    def _predecessor_is_gone(self, taken: leases.Taken | None) -> bool:
-        """Whether nobody executes the attempt that has no end: said by its parent, or by its silence."""
-        if taken is not None and taken.previous_gone:
-            return True
-        kind, subject = self._work.kind, self._work.subject
-        deadline = time.monotonic() + PUT_OFF_SECONDS
-        while True:
-            try:
-                # Whoever lives takes a lease anew as soon as there is none; ours would keep it from that.
-                leases.release(kind, subject, self._owner)
-                time.sleep(SILENCE_SECONDS)
-                return isinstance(leases.take(kind, subject, self._owner), leases.Taken)
-            except Exception:
-                if time.monotonic() > deadline:
-                    raise _rejected("Redis is away") from None
-                time.sleep(1)
+    def _wait_for_silence(self) -> None:
+        """Return once nobody has renewed or taken the lease for long enough; rescheduled where somebody does."""
+        try:
+            silent = leases.falls_silent(self._lease, RESCHEDULE_SECONDS, clock=time.monotonic, sleep=time.sleep)
+        except RedisError as error:
+            raise _rejected(f"Redis is away: {error}") from error
+        if not silent:
+            self._reschedule(RUNNING_SECONDS, "running")
 
-    def _look(self) -> Seen:
+    def _read(self) -> Seen:
         asked = self._work
         deadline = time.monotonic() + ROW_SECONDS
         while True:
@@ -215,8 +231,9 @@ class Delivery:
             worker=self._owner.worker,
             submitted_at=seen.query.submitted_at,
         )
-        if not self._known_or_put_off(lambda: _begin(execution, attempt)):
-            self._put_off(RUNNING_SECONDS, "running")
+        if not self._known_or_rescheduled(lambda: _begin(execution, attempt)):
+            self._reschedule(RUNNING_SECONDS, "running")
+        self._attempt = attempt
         counters.count(metric_names.ATTEMPTS, kind=asked.kind, attempt=str(attempt))
         final_states.told.set(False)
         final_states.limit.set(self._soft_limit)
@@ -251,74 +268,67 @@ class Delivery:
         with metadata_database.transaction() as connection:
             if self._work.kind == "sql" and not superset().fence.put_back(connection, int(self._work.subject)):
                 outcome = "stopped"
-            executions.end(connection, self._work.kind, self._work.subject, outcome)
+            executions.end(connection, self._work.kind, self._work.subject, outcome, self._attempt)
 
     def _ended(self) -> None:
         """Superset has returned: a chart's browser is told, a query's row says how it ended."""
         if self._work.kind == "chart":
-            self._known_or_put_off(lambda: self._record("success"))
-            return
-        self._known_or_put_off(self._end_query)
+            self._known_or_rescheduled(lambda: self._end("success"))
+        else:
+            self._known_or_rescheduled(self._end_query)
 
     def _end_query(self) -> None:
-        asked = self._work
         with metadata_database.transaction() as connection:
-            status, error = superset().ending.state(connection, int(asked.subject))
-            if final_states.TIMED_OUT in error:
-                # Superset has words for it only while the database works.
-                states = (*OPEN_STATES, "failed")
-                superset().ending.query(
-                    connection, int(asked.subject), query_tasks.soft_limit(self._soft_limit), states=states
-                )
-            elif status in OPEN_STATES:
-                superset().ending.query(connection, int(asked.subject), query_tasks.LOST_READ)
-            executions.end(connection, asked.kind, asked.subject, final_states.outcome(status, error))
+            status, error = superset().ending.state(connection, int(self._work.subject))
+        message, states = None, OPEN_STATES
+        if final_states.TIMED_OUT in error:
+            # Superset has words for it only while the database works.
+            message, states = query_tasks.soft_limit(self._soft_limit), (*OPEN_STATES, "failed")
+        elif status in OPEN_STATES:
+            message = query_tasks.LOST_READ
+        self._end(final_states.outcome(status, error), message, states=states)
 
     def _failed(self, error: Exception) -> None:
         """An exception has left Superset's code: charts do so after their event, if they have sent one; queries never should."""
         said = f"{type(error).__name__}: {error}"
         message = query_tasks.soft_limit(self._soft_limit) if final_states.TIMED_OUT in said else query_tasks.broken(said)
         outcome = final_states.outcome("failed", said)
-        if self._work.kind == "chart":
-            if not final_states.told.get():
-                try:
-                    superset().ending.chart(self._work.job, message)
-                except Exception as refused:
-                    # With the result in its cache the next delivery has little to do.
-                    logger.warning("the browser of chart %s was not told: %s", self._work.subject, refused)
-                    outcome = "retried"
-                    self._send_later(AWAY_SECONDS)
-            self._known_or_put_off(lambda: self._record(outcome))
-            return
-
-        def end() -> None:
-            with metadata_database.transaction() as connection:
-                superset().ending.query(connection, int(self._work.subject), message)
-                executions.end(connection, self._work.kind, self._work.subject, outcome)
-
-        self._known_or_put_off(end)
+        if self._work.kind == "chart" and not final_states.told.get():
+            try:
+                superset().ending.chart(self._work.job, message)
+            except Exception as refused:
+                # With the result in its cache the next delivery has little to do.
+                logger.warning("the browser of chart %s was not told: %s", self._work.subject, refused)
+                outcome = "retried"
+                self._send_later(AWAY_SECONDS)
+        self._known_or_rescheduled(lambda: self._end(outcome, message))
 
     def _refuse(self, message: str) -> None:
-        def end() -> None:
-            with metadata_database.transaction() as connection:
-                if self._work.kind == "sql":
-                    superset().ending.query(connection, int(self._work.subject), message)
-                executions.end(connection, self._work.kind, self._work.subject, "lost")
-
+        """End what nobody executes any more, and nobody may execute again."""
         if self._work.kind == "chart":
             superset().ending.chart(self._work.job, message)
-        self._known_or_put_off(end)
+            self._known_or_rescheduled(lambda: final_states.end("chart", self._work.subject, "lost", message))
+        else:
+            self._known_or_rescheduled(lambda: final_states.end_lost({int(self._work.subject): message}))
         self._count("lost")
 
     def _count(self, outcome: Outcome) -> None:
         """Count an end that Celery does not see: to it this delivery is ignored."""
         completions.count(self._task.name, self._queue, self._tenant, outcome)
 
-    def _record(self, outcome: Outcome) -> None:
-        with metadata_database.transaction() as connection:
-            executions.end(connection, self._work.kind, self._work.subject, outcome)
+    def _end(
+        self,
+        outcome: Outcome,
+        message: str | None = None,
+        *,
+        states: Sequence[str] = OPEN_STATES,
+        attempt: int | None = None,
+    ) -> None:
+        """End the attempt of this delivery (or `attempt`, which nobody executes), and its query with `message`."""
+        which = self._attempt if attempt is None else attempt
+        final_states.end(self._work.kind, self._work.subject, outcome, message, attempt=which, states=states)
 
-    def _known_or_put_off(self, ask: Callable[[], Any]) -> Any:
+    def _known_or_rescheduled(self, ask: Callable[[], Any]) -> Any:
         """What the metadata database answers; where it is away, this delivery comes again, and finds what was done."""
         try:
             return ask()
@@ -326,16 +336,16 @@ class Delivery:
             if not metadata_database.is_away(error):
                 raise
             logger.warning("the metadata database is away (%s): %s comes again", error, self._work.subject)
-            self._put_off(AWAY_SECONDS, "database_away")
+            self._reschedule(AWAY_SECONDS, "database_away")
 
-    def _put_off(self, seconds: float, reason: str) -> NoReturn:
+    def _reschedule(self, seconds: float, reason: str) -> NoReturn:
         self._send_later(seconds)
         counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason=reason)
         raise _ignored()
 
     def _send_later(self, seconds: float) -> None:
         """Have this message sent again; while Redis is away for longer, it stays the broker's, as not acknowledged."""
-        deadline = time.monotonic() + PUT_OFF_SECONDS
+        deadline = time.monotonic() + RESCHEDULE_SECONDS
         while True:
             try:
                 return delayed_messages.send_later(self._message, seconds)
@@ -354,6 +364,10 @@ def _begin(execution: Execution, attempt: int) -> bool:
 
 def _unended(last: Attempt | None) -> bool:
     return last is not None and last.outcome is None
+
+
+def _number(last: Attempt | None) -> int | None:
+    return last.number if last else None
 
 
 def _bounds() -> Resilience:

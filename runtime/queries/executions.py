@@ -66,10 +66,7 @@ def last(connection: Connection, kind: Kind, subject: str) -> Attempt | None:
 
 
 def begin(connection: Connection, execution: Execution, attempt: int) -> bool:
-    """Write that `attempt` runs; what ran before it is `lost`. False where this attempt was written by another."""
-    connection.exec_driver_sql(
-        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN}", (execution.kind, execution.subject)
-    )
+    """Write that `attempt` runs; what ran before it is `lost`. False where another has written this attempt: nothing changes."""
     done = connection.exec_driver_sql(
         f"INSERT INTO {TABLE} (kind, subject, attempt, task_id, tenant, queue, username, database_name, writes, worker, "
         "submitted_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s)) ON CONFLICT DO NOTHING",
@@ -87,13 +84,23 @@ def begin(connection: Connection, execution: Execution, attempt: int) -> bool:
             execution.submitted_at,
         ),
     )
-    return bool(done.rowcount)
+    if not done.rowcount:
+        return False
+    connection.exec_driver_sql(
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN} AND attempt < %s",
+        (execution.kind, execution.subject, attempt),
+    )
+    return True
 
 
-def end(connection: Connection, kind: Kind, subject: str, outcome: Outcome) -> bool:
-    """Write how the attempt that runs ended; False where none runs."""
+def end(connection: Connection, kind: Kind, subject: str, outcome: Outcome, attempt: int | None = None) -> bool:
+    """Write how `attempt` ended, or, for whoever knows that no process executes it, the one that runs; False where none does.
+
+    For `runtime.queries.final_states`, which ends the query with it.
+    """
+    only, which = ("", ()) if attempt is None else (" AND attempt = %s", (attempt,))
     done = connection.exec_driver_sql(
-        f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}", (outcome, kind, subject)
+        f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}{only}", (outcome, kind, subject, *which)
     )
     return bool(done.rowcount)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import cast
 
-from runtime.environment.metadata_database import Connection
-from runtime.queries import executions, query_tasks
-from runtime.queries.executions import Outcome
-from runtime.queries.interfaces import superset
+from runtime.environment import metadata_database
+from runtime.queries import executions
+from runtime.queries.executions import Kind, Outcome
+from runtime.queries.interfaces import OPEN_STATES, superset
+
+#: How long the end of a query waits for its statement to be cancelled: a connection to its database, and its answer.
+CANCEL_SECONDS = 5.0
 
 #: Whether the browser of the chart that this process computes has been told how it ended (`runtime.superset.chart_events`
 #: says so).
@@ -22,16 +26,47 @@ TIMED_OUT = "SoftTimeLimitExceeded"
 ENDED_BY_DATABASE = "The database ended this statement"
 
 
-def refuse_write(connection: Connection, query_id: int) -> bool:
-    """End a query whose last attempt may have written and was left without an end, since nobody may execute it again.
+def end(
+    kind: Kind,
+    subject: str,
+    outcome: Outcome,
+    message: str | None,
+    *,
+    attempt: int | None = None,
+    states: Sequence[str] = OPEN_STATES,
+) -> bool:
+    """End an execution, and with `message` the query that it is of, in one transaction; whether it was open.
 
-    For whoever knows that no process executes it. False where it reads, or has ended.
+    `attempt` None: whichever runs. A chart has no row of Superset's: its browser is told by `interfaces.Ending.chart`. Raises
+    SQLAlchemy's errors.
     """
-    last = executions.last(connection, "sql", str(query_id))
-    if last is None or last.outcome is not None or not last.writes:
-        return False
-    superset().ending.query(connection, query_id, query_tasks.LOST_WRITE)
-    return executions.end(connection, "sql", str(query_id), "lost")
+    with metadata_database.transaction() as connection:
+        ended = False
+        if kind == "sql" and message is not None:
+            ended = superset().ending.query(connection, int(subject), message, states=states)
+        closed = executions.end(connection, kind, subject, outcome, attempt)
+    return ended if kind == "sql" else closed
+
+
+def end_lost(queries: Mapping[int, str]) -> dict[int, bool]:
+    """End queries that no process executes as lost, each with its message, once their statements are cancelled; which were open.
+
+    Nobody else may be told of a statement that it is lost while it goes on. A database that does not answer within
+    `CANCEL_SECONDS` holds nobody up: its statement ends by its own limit, and the query is ended here. Raises SQLAlchemy's
+    errors.
+    """
+    superset().ending.cancel(tuple(queries), CANCEL_SECONDS)
+    return {query_id: end("sql", str(query_id), "lost", message) for query_id, message in queries.items()}
+
+
+def left_write(query_id: int) -> bool:
+    """Whether the last attempt of a query may have written, and was left without an end: nobody may execute it again.
+
+    Raises SQLAlchemy's errors.
+    """
+    with metadata_database.transaction() as connection:
+        last = executions.last(connection, "sql", str(query_id))
+    return last is not None and last.outcome is None and last.writes
 
 
 def outcome(status: str | None, error: str) -> Outcome:

@@ -127,8 +127,12 @@ class Ending(Protocol):
         """Tell the browser that waits for chart `job` (Superset's job_metadata) that it failed. Raises redis-py's errors."""
         ...
 
-    def cancel(self, query_id: int) -> None:
-        """Have the statement of a query cancelled in its database, in a while: one that does not answer holds up nobody."""
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
+        """Cancel the statements of these queries, all at once, each in its database.
+
+        It returns when all databases have answered or have failed, and after `seconds` at the latest. Raises SQLAlchemy's errors
+        of the metadata database.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from typing import cast
 from runtime.broker import fork_safety
 from runtime.broker.requests import WatchedRequest
 from runtime.environment import metadata_database
-from runtime.queries import completions, executions, final_states, leases, query_tasks
+from runtime.queries import completions, execution_leases, executions, final_states, query_tasks
 from runtime.queries.executions import Outcome
 from runtime.queries.interfaces import superset
 from runtime.tenants.identity import TENANT_HEADER
@@ -50,33 +50,28 @@ def _bury(request: WatchedRequest) -> None:
     if asked is None or not request.worker_pid:
         return
     try:
-        leases.bury(asked.kind, asked.subject, str(request.hostname), int(request.worker_pid))
+        execution_leases.bury(asked.kind, asked.subject, str(request.hostname), int(request.worker_pid))
     except Exception as error:
         logger.warning("lease of %s %s is left to expire: %s", asked.kind, asked.subject, error)
 
 
 def _end_write(request: WatchedRequest, asked: query_tasks.Work) -> None:
     """End what is not to be executed again now, instead of when its message is delivered again."""
-    if asked.kind == "sql":
-        with metadata_database.transaction() as connection:
-            ended = final_states.refuse_write(connection, int(asked.subject))
-        if ended:
-            _count(request, "lost")
+    if asked.kind != "sql" or not final_states.left_write(int(asked.subject)):
+        return
+    if final_states.end("sql", asked.subject, "lost", query_tasks.LOST_WRITE):
+        _count(request, "lost")
 
 
 def _end(request: WatchedRequest, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
-    """End what nobody will finish."""
+    """End what nobody will finish. Its statement needs no cancelling: the connection has ended with the child."""
     with metadata_database.transaction() as connection:
         last = executions.last(connection, asked.kind, asked.subject)
-        if last is not None and last.writes and outcome == "lost":
-            message = query_tasks.LOST_WRITE
-        ended = False
-        if asked.kind == "sql":
-            ended = superset().ending.query(connection, int(asked.subject), message)
-        elif last is None or last.outcome is None:
-            superset().ending.chart(asked.job, message)
-        ended |= executions.end(connection, asked.kind, asked.subject, outcome)
-    if ended:
+    if last is not None and last.writes and outcome == "lost":
+        message = query_tasks.LOST_WRITE
+    if asked.kind == "chart" and (last is None or last.outcome is None):
+        superset().ending.chart(asked.job, message)
+    if final_states.end(asked.kind, asked.subject, outcome, message):
         _count(request, outcome)
 
 

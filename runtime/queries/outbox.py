@@ -17,7 +17,7 @@ def keep(connection: Connection, query_id: int, message: TaskMessage) -> None:
     """Write the copy. `connection` is SQLAlchemy's, to the metadata database, here and below; the caller commits."""
     connection.exec_driver_sql(
         f"INSERT INTO {TABLE} (query_id, message) VALUES (%s, %s) ON CONFLICT (query_id) DO NOTHING",
-        (query_id, message.text()),
+        (query_id, message.to_json()),
     )
 
 
@@ -26,7 +26,7 @@ def again(connection: Connection, query_id: int) -> TaskMessage | None:
     row = connection.exec_driver_sql(
         f"UPDATE {TABLE} SET sent_again = true WHERE query_id = %s AND NOT sent_again RETURNING message", (query_id,)
     ).fetchone()
-    return TaskMessage.of(row[0]) if row else None
+    return TaskMessage.from_json(row[0]) if row else None
 
 
 def drop(connection: Connection, query_id: int) -> None:

@@ -1,25 +1,29 @@
 """What ends every query and chart that nobody will end any more, so that its user learns it: a thread of Celery beat.
 
 A worker that is killed, a message that the broker lost, a broker that came back with messages which no worker remembers: as
-shipped (Superset 6.1, Celery 5.6) each leaves something waiting for ever, or for the visibility timeout. A look compares what
+shipped (Superset 6.1, Celery 5.6) each leaves something waiting for ever, or for the visibility timeout. A sweep compares what
 should be going on (open rows of the query table, registered chart jobs, delivered messages) with who says that it is (leases,
-workers' holdings, the queues). What is lost in two looks is put back into its queue, or ended with a message.
+what workers have reserved, the queues). What is lost in two sweeps is put back into its queue, or ended with a message.
+
+It ends nothing while the living may not have been heard: for a while after a restart or failover of Redis, after a sweep that
+failed or whose own write Redis refused (a full Redis refuses the workers' too), and after it has itself been away.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from runtime.broker import delayed_messages, queues, reserved_tasks
 from runtime.broker.messages import Messages
-from runtime.environment import coordination, counters, metadata_database, process_topology, redis_databases, secrets
+from runtime.environment import coordination, counters, leases, metadata_database, process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client
-from runtime.queries import chart_jobs, completions, executions, final_states, leases, outbox
+from runtime.environment.restarts import RestartDetector
+from runtime.queries import chart_jobs, completions, execution_leases, final_states, outbox, query_tasks
 from runtime.queries.interfaces import OpenQuery, superset
 from runtime.queries.query_tasks import SQL_TASK
 from runtime.tenants.router import CHART_DATA_TASK, SQL_LAB_TASK
@@ -54,9 +58,9 @@ JOB_LOST = (
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: between looks (`every`); for which something must look lost (`apart`); for which nothing is ended after Redis
-    was away (`quiet`); after which a submission must have reached the broker (`unsent`), and a synchronous query that runs
-    must have ended (`synchronous`)."""
+    """Seconds: between sweeps (`every`); for which something must look lost (`apart`); for which nothing is ended after Redis or
+    the reaper was away (`quiet`); after which a submission must have reached the broker (`unsent`), and a synchronous query
+    that runs must have ended (`synchronous`)."""
 
     every: float
     apart: float
@@ -66,7 +70,7 @@ class Pace:
 
 
 def pace(topology: Topology) -> Pace:
-    """As slow as the stack's bound allows: what is lost shows when its holdings have expired, and then for `apart`."""
+    """As slow as the stack's bound allows: what is lost shows when its worker's reservations have expired, and for `apart`."""
     bound = topology.resilience.final_state_seconds
     every = min(10.0, (bound - reserved_tasks.TTL_SECONDS) / 2)
     limits = (topology.statement_timeout_seconds, topology.web.request_timeout_seconds)
@@ -74,7 +78,7 @@ def pace(topology: Topology) -> Pace:
     return Pace(
         every=every,
         apart=every,
-        quiet=reserved_tasks.TTL_SECONDS + reserved_tasks.PUBLISH_SECONDS,
+        quiet=max(reserved_tasks.TTL_SECONDS + reserved_tasks.PUBLISH_SECONDS, leases.SILENCE_SECONDS),
         unsent=bound / 2,
         synchronous=longest + bound,
     )
@@ -82,11 +86,11 @@ def pace(topology: Topology) -> Pace:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one look saw. `delivered`: task id by delivery tag. `alive`: ids of the tasks that a living process has.
+    """What one sweep saw. `delivered`: task id by delivery tag. `alive`: ids of the tasks that a living process has.
     `elsewhere`: ids of those that wait in a queue, or for their time."""
 
     queries: tuple[OpenQuery, ...]
-    jobs: tuple[chart_jobs.Job, ...]
+    jobs: tuple[chart_jobs.ChartJob, ...]
     delivered: Mapping[str, str]
     alive: frozenset[str]
     elsewhere: frozenset[str]
@@ -103,7 +107,7 @@ class Lost:
 
 
 def lost(seen: Seen, pace: Pace) -> Lost:
-    """What a look found lost, for now."""
+    """What a sweep found lost, for now."""
     known = seen.alive | seen.elsewhere | set(seen.delivered.values())
 
     def is_lost(query: OpenQuery) -> bool:
@@ -138,9 +142,9 @@ class Suspects:
 
 
 class Reaper:
-    """Looks and acts. `clock` is monotonic; everything else that it sees is real.
+    """Sweeps and acts. `clock` is monotonic; everything else that it sees is real.
 
-    `look` needs Superset's application context, and raises what Redis or the database raises.
+    `sweep` needs Superset's application context, and raises what Redis or the database raises.
     """
 
     def __init__(self, messages: Messages, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
@@ -148,97 +152,126 @@ class Reaper:
         self._pace = pace
         self._clock = clock
         self._suspects = Suspects()
-        self._connection: int | None = None
+        self._restarts = RestartDetector()
+        self._swept_at = float("-inf")
         self._quiet_until = 0.0
 
-    def look(self) -> None:
+    def sweep(self) -> None:
         """See what is lost, and end or restore what was lost for long enough."""
+        if self._clock() - self._swept_at > 2 * self._pace.every + self._pace.apart:
+            self._be_quiet()
         try:
             self._notice_absence()
             seen = self._see()
+            # What was seen before a restart and after it is not one picture.
+            self._notice_absence()
         except Exception:
-            self._connection = None
+            self._be_quiet()
             raise
+        finally:
+            self._swept_at = self._clock()
+        running = max((query.seconds for query in seen.queries if query.running and query.task_id), default=0.0)
+        coordination.client().set(coordination.key(coordination.OLDEST_RUNNING), running)
         found = lost(seen, self._pace)
         now = self._clock()
         things = [("message", it) for it in found.messages]
         things += [("query", str(it)) for it in found.queries] + [("job", it) for it in found.jobs]
         due = self._suspects.due(things, now, self._pace.apart)
         if now >= self._quiet_until:
-            subjects: dict[tuple[str, str], Any] = {("message", tag): task for tag, task in seen.delivered.items()}
-            subjects |= {("query", str(query.id)): query for query in seen.queries}
-            subjects |= {("job", job.job_id): job for job in seen.jobs}
-            for kind, name in due:
-                try:
-                    self._act(kind, name, subjects[kind, name])
-                except Exception:
-                    # Redis may be full, which keeps it from one thing and not from the next. It is due at the next look.
-                    logger.warning("%s %s is lost, and could not be ended yet", kind, name, exc_info=True)
-                else:
-                    self._suspects.forget((kind, name))
-        running = (query.seconds for query in seen.queries if query.running and query.task_id)
-        said = {coordination.REAPED_AT: time.time(), coordination.OLDEST_RUNNING: max(running, default=0.0)}
-        coordination.client().mset({coordination.key(name): value for name, value in said.items()})
+            self._act(due, seen)
+            self._swept_at = self._clock()
 
     def _notice_absence(self) -> None:
-        """A connection that is not the last look's means that Redis, or the way to it, was away: leases may have expired and
-        holdings may be missing until every worker has published again."""
-        connection = int(coordination.client().client_id())
-        if connection != self._connection:
-            self._quiet_until = self._clock() + self._pace.quiet
-        self._connection = connection
+        """Be quiet where Redis may have lost leases and reservations: until the living have taken and published them again.
+
+        It writes, too, so that a Redis that refuses what workers publish is noticed as one that is away.
+        """
+        client = coordination.client()
+        if not self._restarts.is_same(client):
+            self._be_quiet()
+        client.set(coordination.key(coordination.REAPED_AT), time.time())
+
+    def _be_quiet(self) -> None:
+        self._quiet_until = self._clock() + self._pace.quiet
 
     def _see(self) -> Seen:
-        # In the order in which tasks move: what moves during a look is seen where it comes to.
+        # In the order in which tasks move: what moves during a sweep is seen where it comes to.
         queries, registered = _open_queries(), tuple(chart_jobs.registered())
         wanted = {it.task_id for it in queries if it.task_id} | {job.task_id for job in registered}
         alive = _leased(wanted)
         elsewhere = self._messages.waiting() if wanted - alive else set[str]()
         elsewhere |= delayed_messages.waiting()
         delivered = self._messages.delivered()
-        alive |= reserved_tasks.held() | _leased(wanted | set(delivered.values()))
+        alive |= reserved_tasks.reserved() | _leased(wanted | set(delivered.values()))
         return Seen(queries, registered, delivered, frozenset(alive), frozenset(elsewhere), time.time())
 
-    def _act(self, kind: str, name: str, subject: Any) -> None:
-        match kind:
-            case "message":
-                self._restore(name, subject)
-            case "query":
-                self._end_query(subject)
-            case _:
-                self._end_job(subject)
+    def _act(self, due: Iterable[tuple[str, str]], seen: Seen) -> None:
+        queries = {str(query.id): query for query in seen.queries}
+        jobs = {job.job_id: job for job in seen.jobs}
+        running: list[OpenQuery] = []
+        for kind, name in due:
+            if kind == "query" and queries[name].running:
+                running.append(queries[name])
+                continue
+            with self._tried((kind, name)):
+                match kind:
+                    case "message":
+                        self._restore(name, seen.delivered[name])
+                    case "query":
+                        self._end_unstarted(queries[name])
+                    case _:
+                        self._end_job(jobs[name])
+        self._end_running(running)
+
+    @contextmanager
+    def _tried(self, *things: tuple[str, str]) -> Generator[None]:
+        """In the block something is done about `things`. Redis may be full, which keeps it from one thing and not from the
+        next: what fails is due again at the next sweep."""
+        try:
+            yield
+        except Exception:
+            logger.warning("%s are lost, and could not be ended yet", things, exc_info=True)
+        else:
+            for thing in things:
+                self._suspects.forget(thing)
 
     def _restore(self, tag: str, task: str) -> None:
+        if (query_id := _query_of(task)) is not None and final_states.left_write(query_id) and not _leased([task]):
+            # It would be refused at its next delivery, which may be behind hours of work. Before its message is back: from
+            # then on a worker may have it.
+            ended = final_states.end_lost({query_id: query_tasks.LOST_WRITE})
+            if ended[query_id]:
+                _count_lost(query_id)
         where = self._messages.restore(tag)
         if where:
             logger.warning("no worker has the message of task %s any more: it is back in queue %s", task, where)
             counters.count(metric_names.REAPED, what="message")
-            if task.startswith(SQL_TASK) and (subject := task.removeprefix(SQL_TASK)).isdecimal():
-                # It would be refused at its next delivery, which may be behind hours of work.
-                with metadata_database.transaction() as connection:
-                    ended = final_states.refuse_write(connection, int(subject))
-                    place = completions.place_of_query(connection, int(subject))
-                if ended:
-                    completions.count(SQL_LAB_TASK, *place, "lost")
         elif where is not None:
             logger.warning("removed what was delivered as %s and is no message of a queue", tag)
             counters.count(metric_names.POISON, where="unacked")
 
-    def _end_query(self, lost_query: OpenQuery) -> None:
-        if lost_query.task_id and not lost_query.running and self._sent_again(lost_query.id):
-            return
-        message = _message(lost_query)
-        with metadata_database.transaction() as connection:
-            ended = superset().ending.query(connection, lost_query.id, message)
-            executions.end(connection, "sql", str(lost_query.id), "lost")
-            place = completions.place_of_query(connection, lost_query.id)
-        if ended and lost_query.task_id:
-            completions.count(SQL_LAB_TASK, *place, "lost")
+    def _end_running(self, queries: Sequence[OpenQuery]) -> None:
+        """All at once: each waits for its database to cancel its statement."""
+        if queries:
+            with self._tried(*(("query", str(query.id)) for query in queries)):
+                # What was done before this may have taken long.
+                alive = _leased(query.task_id for query in queries if query.task_id)
+                gone = {query.id: query for query in queries if query.task_id not in alive}
+                messages = {query.id: _message(query) for query in gone.values()}
+                for query_id, ended in final_states.end_lost(messages).items():
+                    self._say_ended(gone[query_id], messages[query_id], ended)
+
+    def _end_unstarted(self, query: OpenQuery) -> None:
+        if not (query.task_id and self._sent_again(query.id)):
+            message = _message(query)
+            self._say_ended(query, message, final_states.end("sql", str(query.id), "lost", message))
+
+    def _say_ended(self, query: OpenQuery, message: str, ended: bool) -> None:
         if ended:
-            logger.warning("query %s was lost, and is failed: %s", lost_query.id, message)
+            logger.warning("query %s was lost, and is failed: %s", query.id, message)
             counters.count(metric_names.REAPED, what="query")
-            if lost_query.running:
-                superset().ending.cancel(lost_query.id)
+            if query.task_id:
+                _count_lost(query.id)
 
     def _sent_again(self, query_id: int) -> bool:
         """Send the copy of a message that the broker lost before a worker had it, if that was not done yet."""
@@ -251,15 +284,21 @@ class Reaper:
         counters.count(metric_names.REAPED, what="copy")
         return True
 
-    def _end_job(self, job: chart_jobs.Job) -> None:
+    def _end_job(self, job: chart_jobs.ChartJob) -> None:
         superset().ending.chart(job.metadata, JOB_LOST)
         # The event has ended its registration where Redis took both; this is for those that it did not.
         chart_jobs.remove(job.metadata)
-        with metadata_database.transaction() as connection:
-            executions.end(connection, "chart", job.job_id, "lost")
-        completions.count(CHART_DATA_TASK, job.queue, "", "lost")
+        final_states.end("chart", job.job_id, "lost", JOB_LOST)
         logger.warning("chart job %s was lost, and its browser is told", job.job_id)
         counters.count(metric_names.REAPED, what="job")
+        completions.count(CHART_DATA_TASK, job.queue, "", "lost")
+
+
+def _count_lost(query_id: int) -> None:
+    """Count a task that no worker ended."""
+    with metadata_database.transaction() as connection:
+        queue, tenant = completions.place_of_query(connection, query_id)
+    completions.count(SQL_LAB_TASK, queue, tenant, "lost")
 
 
 def _message(query: OpenQuery) -> str:
@@ -273,11 +312,19 @@ def _open_queries() -> tuple[OpenQuery, ...]:
         return tuple(superset().identification.open_queries(connection))
 
 
-def _leased(tasks: Iterable[str]) -> set[str]:
-    """Those of `tasks` that some process executes."""
+def _query_of(task: str) -> int | None:
+    """The id of the query of SQL Lab whose task this is."""
+    subject = task.removeprefix(SQL_TASK)
+    return int(subject) if task.startswith(SQL_TASK) and subject.isdecimal() else None
+
+
+def _leased(asked: Iterable[str]) -> set[str]:
+    """Those of the tasks `asked` that some process executes."""
+    tasks = list(asked)
     sql = [task.removeprefix(SQL_TASK) for task in tasks if task.startswith(SQL_TASK)]
     charts = [task for task in tasks if task and not task.startswith(SQL_TASK)]
-    return {f"{SQL_TASK}{subject}" for subject in leases.holders("sql", sql)} | set(leases.holders("chart", charts))
+    executed = {f"{SQL_TASK}{subject}" for subject in execution_leases.owners("sql", sql)}
+    return executed | set(execution_leases.owners("chart", charts))
 
 
 @contextmanager
@@ -302,14 +349,14 @@ def of_environment(env: Mapping[str, str]) -> tuple[Reaper, Pace]:
 
 
 def run(context: Callable[[], AbstractContextManager[object]], reaper: Reaper, every: float) -> None:
-    """Look for ever, each time in Superset's application context. Whatever goes wrong with one look is logged, and the next one
-    is as before.
+    """Sweep for ever, each time in Superset's application context. Whatever goes wrong with one sweep is logged, and the next
+    one is as before.
     """
     while True:
         try:
             with context(), alone() as mine:
                 if mine:
-                    reaper.look()
+                    reaper.sweep()
         except Exception:
-            logger.exception("this look for lost queries failed; the next one is in %s s", every)
+            logger.exception("this sweep for lost queries failed; the next one is in %s s", every)
         time.sleep(every)

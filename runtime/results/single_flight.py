@@ -1,16 +1,14 @@
 """Single flight: of identical computations in all processes of a stack, one runs, and the others wait for what it gives.
 
-The one has a lease in the coordination database, renewed by a thread while it computes. It ends the lease with an outcome,
-which wakes all who wait at once. When its process dies, one who waits in the same container sees it and wakes the others, in
-all containers; where nobody can see it, the lease ends by itself. Then one of them takes over.
+The one has a lease (`runtime.environment.leases`). It ends with an outcome, which wakes all who wait at once. When its process
+dies, one who waits in the same container sees it and wakes the others, in all containers; where nobody can see it, the lease
+ends by itself. Then one of them takes over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import threading
 import time
 import uuid
 from collections.abc import Generator
@@ -18,7 +16,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from runtime.environment import coordination, counters
+from runtime.environment import coordination, counters, leases
+from runtime.environment.leases import Lease
+from runtime.environment.redis_clients import text
 from runtime.results import process_liveness
 from topology import metric_names
 
@@ -26,22 +26,14 @@ logger = logging.getLogger(__name__)
 
 #: A process that died, and that nobody sees, is found out after this long.
 LEASE_SECONDS = 5.0
-RENEW_SECONDS = 1.0
 #: How long an outcome is there for those who have not asked for it yet.
 OUTCOME_SECONDS = 60
-#: One blocking call to Redis, and how often one who waits looks for the holder: shorter than a client's socket timeout.
+#: One blocking call to Redis, and how often one who waits checks that the holder lives: shorter than a client's socket timeout.
 SLICE_SECONDS = 0.5
 
 #: Outcomes. DONE: the value is stored. ALONE: there is one that could not be stored, so each computes for itself. AGAIN: it
 #: was not computed, someone else should try. FAILED is followed by the message of the failure, which all who wait share.
 DONE, ALONE, AGAIN, FAILED = b"done", b"alone", b"again", b"failed:"
-
-_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-_END = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-"""
 
 
 class FailedError(Exception):
@@ -53,20 +45,20 @@ class BusyError(Exception):
 
 
 @dataclass(frozen=True)
-class Lease:
-    """The right to compute what `name` is, until `token` is not its value any more."""
+class Flight:
+    """One computation of what `name` is, for all who want it. `token` names its process, and is no other flight's."""
 
     name: str
     token: str
 
     @property
-    def key(self) -> str:
-        """The key that has the token while the lease lives."""
-        return _key(self.name)
+    def lease(self) -> Lease:
+        """Who has it may compute."""
+        return Lease(f"flight:{self.name}", self.token, LEASE_SECONDS)
 
     @property
-    def holder(self) -> str:
-        """The name of the process that took it (`processes`)."""
+    def process(self) -> str:
+        """The name of the process that computes (`process_liveness`)."""
         return self.token.partition(" ")[0]
 
     @property
@@ -74,29 +66,32 @@ class Lease:
         """The key in which the outcome is told."""
         return coordination.key("flown", self.token)
 
-    def renew(self) -> None:
-        """Hold it for LEASE_SECONDS from now, unless it was lost."""
-        coordination.client().eval(_RENEW, 1, self.key, self.token, int(LEASE_SECONDS * 1000))
-
     def end(self, outcome: bytes) -> None:
-        """Give it up with `outcome`: its holder, once, or who saw the holder's death.
+        """Tell the outcome, and give the lease back: its holder, once, or who saw the holder's death.
 
         It never fails: without Redis the lease ends by itself.
         """
-        _keeper.drop(self)
         try:
-            coordination.client().eval(_END, 2, self.key, self.outcome, self.token, outcome, OUTCOME_SECONDS * 1000)
+            # First: who finds no lease computes for itself.
+            pipe = coordination.client().pipeline(transaction=True)
+            pipe.rpush(self.outcome, outcome)
+            pipe.pexpire(self.outcome, OUTCOME_SECONDS * 1000)
+            pipe.execute()
         except Exception:
-            logger.warning("the lease of %s was not given up, it ends in %s s", self.name, LEASE_SECONDS, exc_info=True)
+            logger.warning("the outcome of %s was not told: who waits for it tries again", self.name, exc_info=True)
+        leases.keeper.give_back(self.lease)
 
 
-def take(name: str, most_seconds: float) -> Lease | None:
-    """The lease of `name`, renewed for at most `most_seconds`; None where another has it."""
-    lease = Lease(name, f"{process_liveness.name()} {uuid.uuid4().hex}")
-    if not coordination.client().set(lease.key, lease.token, nx=True, px=int(LEASE_SECONDS * 1000)):
+def take(name: str, most_seconds: float) -> Flight | None:
+    """The computation of `name`, whose lease is renewed for at most `most_seconds`; None where another has it.
+
+    Raises what redis-py raises where Redis does not answer.
+    """
+    flight = Flight(name, f"{process_liveness.name()} {uuid.uuid4().hex}")
+    if isinstance(leases.take(flight.lease), leases.Held):
         return None
-    _keeper.keep(lease, most_seconds)
-    return lease
+    leases.keeper.keep(flight.lease, most_seconds)
+    return flight
 
 
 def outcome(name: str, seconds: float) -> bytes | None:
@@ -105,15 +100,15 @@ def outcome(name: str, seconds: float) -> bytes | None:
     None where there is none yet, AGAIN where nobody computes.
     """
     client = coordination.client()
-    token = client.get(_key(name))
+    token = client.get(Flight(name, "").lease.key)
     if token is None:
         return AGAIN
-    lease = Lease(name, token.decode())
-    if process_liveness.has_ended(lease.holder):
-        lease.end(AGAIN)
+    flight = Flight(name, text(token))
+    if process_liveness.has_ended(flight.process):
+        flight.end(AGAIN)
         return AGAIN
     # Moved from the list to itself: it wakes the next one who waits, and is still there for who comes later.
-    return cast("bytes | None", client.blmove(lease.outcome, lease.outcome, min(seconds, SLICE_SECONDS)))
+    return cast("bytes | None", client.blmove(flight.outcome, flight.outcome, min(seconds, SLICE_SECONDS)))
 
 
 def waited() -> None:
@@ -131,59 +126,11 @@ def refreshed() -> None:
     counters.count(metric_names.CACHE_REFRESHED)
 
 
-def _key(name: str) -> str:
-    return coordination.key("flight", name)
-
-
-class _Keeper:
-    """Renews this process's leases in one thread, which lives while there are any."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Have none: after a fork they are the parent's, and so is the thread."""
-        self._until: dict[Lease, float] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def keep(self, lease: Lease, seconds: float) -> None:
-        with self._lock:
-            self._until[lease] = time.monotonic() + seconds
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="cache-leases", daemon=True)
-                self._thread.start()
-
-    def drop(self, lease: Lease) -> None:
-        with self._lock:
-            self._until.pop(lease, None)
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(RENEW_SECONDS)
-            with self._lock:
-                now = time.monotonic()
-                self._until = {lease: until for lease, until in self._until.items() if until > now}
-                leases = list(self._until)
-                if not leases:
-                    self._thread = None
-                    return
-            for lease in leases:
-                with contextlib.suppress(Exception):
-                    lease.renew()
-
-
-_keeper = _Keeper()
-
-
-os.register_at_fork(after_in_child=_keeper.forget)
-
-
 @dataclass
 class Scope:
-    """One computation of one chart's data, from its look into the cache to its result or failure.
+    """One computation of one chart's data, from its question to the cache to its result or failure.
 
-    `probe`: it only looks; it neither waits nor computes. `may_refresh`: a probe may be told that there is nothing, so that
+    `probe`: it only asks; it neither waits nor computes. `may_refresh`: a probe may be told that there is nothing, so that
     its request has the value computed anew. `nested`: it is part of one that others may wait for.
     """
 
@@ -191,7 +138,7 @@ class Scope:
     may_refresh: bool
     nested: bool
     began: float = field(default_factory=time.time)
-    lease: Lease | None = None
+    flight: Flight | None = None
     missed: bool = False
     #: Why the value was not stored, for its user; and whether nobody shall have it then.
     refused: str | None = None
@@ -200,13 +147,13 @@ class Scope:
     @property
     def waited_for(self) -> bool:
         """Whether others may wait for it: then nothing inside it waits, so that no two wait for each other."""
-        return self.lease is not None or self.nested
+        return self.flight is not None or self.nested
 
     def end(self, outcome: bytes) -> None:
-        """Give the lease up, if there is one."""
-        lease, self.lease = self.lease, None
-        if lease:
-            lease.end(outcome)
+        """End its flight, if it has one, with `outcome`."""
+        flight, self.flight = self.flight, None
+        if flight:
+            flight.end(outcome)
 
 
 _scope: ContextVar[Scope | None] = ContextVar("scope", default=None)

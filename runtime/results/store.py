@@ -75,7 +75,7 @@ class Store:
             sealed = self.client.get(name)
         return self._opened(name, sealed)
 
-    def look(self, name: str) -> Found:
+    def find(self, name: str) -> Found:
         """The same in one round trip with whether it is claimed."""
         with self._timed("read"):
             sealed, claim = self.client.mget(name, name + CLAIM)

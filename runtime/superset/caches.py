@@ -2,6 +2,10 @@
 
 As shipped (flask-caching 2.3.1, cachelib 0.13) both unpickle whatever Redis has, and behind Sentinel the caches read from
 replicas, which lag: a chart that a worker has just stored was not always found. Imported only inside Superset.
+
+Replaces the classes that CACHE_TYPE and RESULTS_BACKEND name: `flask_caching.backends.base.BaseCache` is subclassed, and
+Superset's `results_backend_manager` gets an object like cachelib's (read and tested with Superset 6.1.0 and flask-caching
+2.3.1; no upstream issue known).
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ class Cache(BaseCache):
                 scope.refused = _reason(error)
                 scope.too_large = isinstance(error, store.TooLargeError)
             raise
-        if scope and scope.lease and scope.lease.name == name:
+        if scope and scope.flight and scope.flight.name == name:
             scope.end(single_flight.DONE)
         return True
 
@@ -127,7 +131,7 @@ class Cache(BaseCache):
         return self._lifetimes.state(found, time.time(), random.random())  # noqa: S311
 
     def _probe(self, scope: single_flight.Scope, name: str) -> Any:
-        found = self.store.look(name)
+        found = self.store.find(name)
         state = self._state(found.envelope) if scope.may_refresh else "fresh"
         missed = found.envelope is None or state == "gone"
         counters.count(metric_names.CACHE_READS, cache="data_cache", result="miss" if missed else "hit")
@@ -141,15 +145,15 @@ class Cache(BaseCache):
         return _value(found.envelope)
 
     def _compute_once(self, scope: single_flight.Scope, name: str) -> Any:
-        found = self.store.look(name)
+        found = self.store.find(name)
         state = self._state(found.envelope)
         if state == "fresh" and not found.claimed:
             return _value(found.envelope)
         try:
-            if lease := single_flight.take(name, self._topology.celery.time_limit_seconds):
+            if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
                 if state != "gone" and not found.claimed:
                     single_flight.refreshed()
-                return self._hold(scope, lease, found.envelope)
+                return self._compute(scope, flight, found.envelope)
             if state != "gone":
                 return _value(found.envelope)
             return None if scope.nested else self._wait(scope, name)
@@ -160,13 +164,13 @@ class Cache(BaseCache):
             logger.warning("no lease for a chart's data: it is computed without", exc_info=True)
             return None if state == "gone" else _value(found.envelope)
 
-    def _hold(self, scope: single_flight.Scope, lease: single_flight.Lease, before: Envelope | None) -> Any:
-        """Make the lease the scope's, unless the value was stored since `before` was read."""
-        now = self.store.read(lease.name)
+    def _compute(self, scope: single_flight.Scope, flight: single_flight.Flight, before: Envelope | None) -> Any:
+        """Have the scope compute, unless the value was stored since `before` was read."""
+        now = self.store.read(flight.name)
         if now is not None and (before is None or now.computed > before.computed):
-            lease.end(single_flight.DONE)
+            flight.end(single_flight.DONE)
             return now.value
-        scope.lease = lease
+        scope.flight = flight
         scope.began = time.time()
         return None
 
@@ -184,8 +188,8 @@ class Cache(BaseCache):
             if (found := self.store.read(name)) is not None:
                 single_flight.saved()
                 return found.value
-            if lease := single_flight.take(name, self._topology.celery.time_limit_seconds):
-                return self._hold(scope, lease, None)
+            if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
+                return self._compute(scope, flight, None)
         raise single_flight.BusyError(
             f"The same chart is being computed for someone else, and was not ready within {self._patience:.0f} s. Try again "
             "in a moment: once it is ready it is served at once."

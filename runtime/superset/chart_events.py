@@ -5,6 +5,11 @@ without end for a server that is silent; behind Sentinel it uses database 0 what
 requests sends a job of its own; and an embedded guest's charts are all refused, because its cookie names no user as its
 subject, which PyJWT takes for forged from 2.10 on. Imported only inside Superset, which loads the class that
 GLOBAL_ASYNC_QUERY_MANAGER_CLASS names.
+
+Replaces methods, the attribute `_cache` and the two tasks of `superset.async_events.async_query_manager.AsyncQueryManager`,
+and leans on `_write_client` of flask-caching's Redis backends (read and tested with Superset 6.1.0 and flask-caching 2.3.1).
+Superset 7 moves asynchronous charts onto its Global Task Framework (its pull requests 43407, 43424, 43429 and 43627), and
+gives their jobs an expiry (42084).
 """
 
 from __future__ import annotations

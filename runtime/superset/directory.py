@@ -2,6 +2,9 @@
 
 Each is asked for at every submission, and by the caches at every read and write: a look-up in the metadata database for each
 would cost more than the rest of the routing.
+
+Leans on Superset's security manager and on the models Query, Database and SqlaTable (read and tested with 6.1.0; no upstream
+issue known). Its version is asked for where `runtime.superset.implementation` is installed.
 """
 
 from __future__ import annotations

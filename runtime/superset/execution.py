@@ -2,6 +2,9 @@
 
 `around` is what Celery's setting `task_annotations` puts around Superset's own tasks. In a process that calls them directly, as
 the web process does for synchronous queries, it does nothing.
+
+Replaces the call of Superset's tasks by an annotation, and leans on `task.request` (read and tested with Superset 6.1.0 and
+Celery 5.6.3; no upstream issue known).
 """
 
 from __future__ import annotations

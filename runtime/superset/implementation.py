@@ -6,18 +6,20 @@ by hook what changes.
 
 Leans on the columns of the tables query, dbs, tables and ab_user, on `superset.sql_lab.cancel_query`, and on
 `superset.async_events` (read and tested with 6.1.0).
+
+Superset 7's pull requests are 43407, 43424, 43429 and 43627 for charts, and 43928 for SQL Lab.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from runtime.environment import metadata_database, versions
@@ -145,9 +147,16 @@ class Ending:
         shown = {key: value for key, value in job.items() if key != "guest_token"}
         async_query_manager.update_job(shown, async_query_manager.STATUS_ERROR, errors=[error(message, error_type)])
 
-    def cancel(self, query_id: int) -> None:
-        """As Superset does when its user stops it."""
-        _canceller().put(query_id)
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
+        """As Superset does when their users stop them."""
+        with metadata_database.transaction() as connection:
+            asked = "SELECT id, database_id FROM query WHERE id = ANY(%(ids)s)"
+            rows = connection.exec_driver_sql(asked, {"ids": list(query_ids)}).fetchall()
+        answered = [(row[0], _canceller(row[1]).cancel(row[0])) for row in rows]
+        deadline = time.monotonic() + seconds
+        late = [query_id for query_id, done in answered if not done.wait(max(0.0, deadline - time.monotonic()))]
+        if late:
+            logger.warning("the databases of queries %s did not cancel them within %s s", late, seconds)
 
 
 def error(message: str, error_type: ErrorType) -> dict[str, Any]:
@@ -163,27 +172,42 @@ def reworded(errors: Sequence[Any]) -> list[Any]:
     return [error(soft_limit, "ASYNC_WORKERS_ERROR") if final_states.TIMED_OUT in str(each) else each for each in errors]
 
 
+class _Canceller:
+    """A thread that cancels the statements of one database, one after the other: a silent database holds up no other."""
+
+    def __init__(self, database_id: int | None) -> None:
+        self._asked: SimpleQueue[tuple[int, threading.Event]] = SimpleQueue()
+        threading.Thread(target=self._run, name=f"cancel-{database_id}", daemon=True).start()
+
+    def cancel(self, query_id: int) -> threading.Event:
+        """Have a statement cancelled; the event is set once its database has answered, or has failed."""
+        answered = threading.Event()
+        self._asked.put((query_id, answered))
+        return answered
+
+    def _run(self) -> None:
+        while True:
+            query_id, answered = self._asked.get()
+            _cancel(query_id)
+            answered.set()
+
+
 @cache
-def _canceller() -> queue.SimpleQueue[int]:
-    """The ids for this process's thread that cancels statements in analytic databases."""
-    ids: queue.SimpleQueue[int] = queue.SimpleQueue()
-    threading.Thread(target=_cancel, args=(ids.get,), name="canceller", daemon=True).start()
-    return ids
+def _canceller(database_id: int | None) -> _Canceller:
+    return _Canceller(database_id)
 
 
-def _cancel(following: Callable[[], int]) -> None:
+def _cancel(query_id: int) -> None:
     from superset.extensions import db
     from superset.models.sql_lab import Query
     from superset.sql_lab import cancel_query
     from superset.tasks.celery_app import flask_app
 
-    while True:
-        query_id = following()
-        with flask_app.app_context():
-            try:
-                done = cancel_query(db.session.query(Query).filter_by(id=query_id).one())
-                logger.info("query %s was %s in its database", query_id, "cancelled" if done else "not to be cancelled")
-            except Exception:
-                logger.warning("query %s could not be cancelled in its database", query_id, exc_info=True)
-            finally:
-                db.session.remove()
+    with flask_app.app_context():
+        try:
+            done = cancel_query(db.session.query(Query).filter_by(id=query_id).one())
+            logger.info("query %s was %s in its database", query_id, "cancelled" if done else "not to be cancelled")
+        except Exception:
+            logger.warning("query %s could not be cancelled in its database", query_id, exc_info=True)
+        finally:
+            db.session.remove()

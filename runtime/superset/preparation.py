@@ -2,6 +2,8 @@
 
 Leans on Superset's migrations, its security manager, `superset.models.core.Database` and
 `superset.commands.database.sync_permissions` (read and tested with 6.1.0).
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations

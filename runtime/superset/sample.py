@@ -2,6 +2,9 @@
 
 Rows are a pure function of their number, so every machine generates the same ones. Everything here runs inside Superset's
 environment; its modules can be imported only within its application.
+
+Leans on the models SqlaTable, SqlMetric, Database, Slice and Dashboard (read and tested with 6.1.0; no upstream issue
+known).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Asynchronous charts that are the same are sent once: the others follow the job that there is (`runtime.results.followers`)."""
+"""Asynchronous charts that are the same are sent once: the others follow the job that there is (`runtime.results.followers`).
+
+Replaces the tasks' `delay` in Superset's manager of asynchronous charts, through `runtime.superset.chart_events` (read and
+tested with 6.1.0; no upstream issue known).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from runtime.queries import chart_jobs
 from runtime.results.followers import Follower, digest, join
 from runtime.superset import charts
 from runtime.superset.submission import ChartTask
@@ -33,20 +38,35 @@ class SharedTask:
         """Follow the job that there is, or send this one; raises what sending raises."""
         keys = charts.missed()
         metadata = {key: value for key, value in job.items() if key != "guest_token"}
-        if keys and self._follows(metadata, keys, form):
+        if keys and self._follows(job, metadata, keys, form):
             return
         try:
             self._task.delay(job, form)
         except Exception as error:
             with contextlib.suppress(Exception):
                 self._end(metadata, "error", {"errors": [{"message": str(error)}]})
+            _unregister(metadata)
             raise
 
-    def _follows(self, job: dict[str, Any], keys: list[str], form: dict[str, Any]) -> bool:
+    def _follows(self, job: dict[str, Any], metadata: dict[str, Any], keys: list[str], form: dict[str, Any]) -> bool:
         identity = digest([current_tenant_id(), sorted(keys)])
         try:
+            # Before others can follow it: if this process ended in between, nobody would find it lost, nor its followers.
+            self._task.register(job, form)
             # By its own request it is fetched: two charts may show the same data differently.
-            return join(identity, Follower(job, charts.keep_form(form)), self._join_seconds) is not None
+            follower = Follower(metadata, charts.keep_form(form))
+            leader = join(identity, follower, self._join_seconds)
         except Exception:
-            logger.warning("a chart's job was sent without a look whether there is the same one", exc_info=True)
+            logger.warning("a chart's job was sent without asking whether there is the same one", exc_info=True)
             return False
+        if leader is None:
+            return False
+        _unregister(metadata)
+        return True
+
+
+def _unregister(metadata: dict[str, Any]) -> None:
+    try:
+        chart_jobs.remove(metadata)
+    except Exception:
+        logger.warning("job %s stays registered, until the reaper ends it", metadata["job_id"], exc_info=True)

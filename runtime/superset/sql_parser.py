@@ -1,6 +1,8 @@
 """Superset's parser of SQL, asked whether a statement may change data.
 
 Leans on `superset.sql.parse.SQLScript` and the statement that it parsed (`_parsed`, of sqlglot; read and tested with 6.1.0).
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations

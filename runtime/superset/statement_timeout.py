@@ -2,6 +2,9 @@
 
 A task's soft limit cannot interrupt a driver that waits for its server, and the hard limit kills the process and leaves the
 statement running; a timeout in the database ends both, with an error that reaches the user.
+
+Superset's setting DB_CONNECTION_MUTATOR; leans on the classes of connections and cursors of psycopg2 (read and tested with
+Superset 6.1.0 and psycopg2 2.9.9; no upstream issue known).
 """
 
 from __future__ import annotations

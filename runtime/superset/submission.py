@@ -4,6 +4,10 @@ As shipped (Superset 6.1) queues have no end, a query that the broker refused st
 rolled back over the `failed` that Superset writes), a pending one cannot be stopped, and the caller gets a 500. Here a
 submission is refused with 429 beyond the stack's bounds and with 503 where the broker does not take it, both in the shape of
 Superset's errors; and each task's id says whose it is, so that the reaper can tell where its message is.
+
+Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, `QueryDAO.stop_query`,
+and the tasks of asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto
+its Global Task Framework (its pull request 43928).
 """
 
 from __future__ import annotations
@@ -59,15 +63,19 @@ class ChartSubmission:
         self.user = chart_jobs.user_of(self._metadata)
 
     def in_flight(self) -> int:
-        """The user's charts, and queries of SQL Lab."""
-        return _in_flight(self.user, self._metadata.get("user_id"))
+        """The user's other charts, and queries of SQL Lab."""
+        return _in_flight(self.user, self._metadata.get("user_id"), self._job_id)
 
     def record(self) -> None:
         """The registry is in Redis, as the broker is: it is written with the sending."""
 
+    def register(self) -> None:
+        """Have the job found where it is lost."""
+        chart_jobs.add(chart_jobs.ChartJob(self._metadata, self._job_id, self.queue, self.user, time.time()))
+
     def send(self) -> None:
         """Register the job, and send its task."""
-        chart_jobs.add(chart_jobs.Job(self._metadata, self._job_id, self.queue, self.user, time.time()))
+        self.register()
         self._task.apply_async(self._arguments, task_id=self._job_id)
 
     def withdraw(self) -> None:
@@ -107,10 +115,10 @@ class SqlSubmission:
         """Nothing: its row is ended by who is refused."""
 
 
-def _in_flight(user: str, user_id: int | None) -> int:
+def _in_flight(user: str, user_id: int | None, besides: str = "") -> int:
     from superset.extensions import db
 
-    charts = chart_jobs.in_flight(user)
+    charts = chart_jobs.in_flight(user, besides)
     if user_id is None:
         return charts
     count = db.session.connection().exec_driver_sql(f"SELECT count(*) FROM query WHERE user_id = %s AND {OPEN}", (user_id,))
@@ -122,6 +130,10 @@ class ChartTask:
 
     def __init__(self, task: Task[Any, Any]) -> None:
         self._task = task
+
+    def register(self, *args: Any) -> None:
+        """Register its job, which `delay` then sends, or which follows another. Raises what redis-py raises."""
+        ChartSubmission(self._task, args).register()
 
     def delay(self, *args: Any) -> None:
         """Send it under its job's id; a Refusal ends the request where it cannot be."""

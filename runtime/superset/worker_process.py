@@ -1,6 +1,8 @@
 """What a Celery worker does beside its tasks, through Celery's own signals: say what it holds, send what is due, fork cleanly.
 
 Leans on `superset.tasks.celery_app.flask_app` and `superset.extensions.db` (read and tested with 6.1.0).
+
+(No upstream issue known.)
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ import os
 import secrets
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
+from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 #: The first port that is tried; a control plane takes PORTS from there.
 FIRST_PORT = 20000
@@ -39,11 +39,12 @@ Found = TypeVar("Found")
 
 def wait_until(what: Callable[[], Found], describe: str, seconds: float = 60, every: float = 0.2) -> Found:
     """The first true value of `what`; an AssertionError with `describe` and the last value after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < deadline, f"{describe}: not within {seconds:.0f} s; last seen: {value!r}"
-        time.sleep(every)
-    return value
+    waiting = Retrying(retry=retry_if_not_result(bool), wait=wait_fixed(every), stop=stop_after_delay(seconds))
+    try:
+        return waiting(what)
+    except RetryError as error:
+        last = error.last_attempt.result()
+        raise AssertionError(f"{describe}: not within {seconds:.0f} s; last seen: {last!r}") from None
 
 
 def free_ports() -> int:

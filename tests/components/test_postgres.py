@@ -17,6 +17,7 @@ import pytest
 from components import postgres, scripts
 from components.scripts import Script, texts
 from local import binaries
+from tests.waiting import until
 from topology import stack_file
 from topology.model import Postgres
 from topology.plan import plan
@@ -65,12 +66,8 @@ class Server:
                 [*binaries.postgres_prefix(), *arguments], env=self.environment, stdout=log, stderr=log
             )
         try:
-            for _ in range(200):
-                if self._run(["pg_isready", "--quiet", "--host=127.0.0.1"]).returncode == 0:
-                    break
-                time.sleep(0.1)
-            else:
-                pytest.fail((self.folder / "log").read_text()[-2000:])
+            ready = ["pg_isready", "--quiet", "--host=127.0.0.1"]
+            until(lambda: self._run(ready).returncode == 0, 30, f"the server answers; see {self.folder / 'log'}")
             yield
         finally:
             process.terminate()

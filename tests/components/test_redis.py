@@ -22,6 +22,7 @@ from redis.exceptions import NoPermissionError
 
 from components.redis_files import SERVER_ACL
 from local import binaries
+from tests.waiting import until
 from topology import redis_acl, stack_file, valkey_conf
 from topology.model import RedisInstance, RedisRole
 from topology.plan import plan
@@ -48,18 +49,18 @@ def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[by
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([str(binaries.valkey_server()), str(folder / "redis.conf")], stdout=log, stderr=log)
     try:
-        for _ in range(200):
-            try:
-                if client(wanted, redis_acl.OPERATOR).ping():
-                    break
-            except redis_client.ConnectionError:
-                time.sleep(0.05)
-        else:
-            pytest.fail((folder / "log").read_text()[-2000:])
+        until(lambda: answers(wanted), 20, f"the server answers; see {folder / 'log'}")
         yield process
     finally:
         process.terminate()
         process.wait(30)
+
+
+def answers(wanted: RedisInstance) -> bool:
+    try:
+        return bool(client(wanted, redis_acl.OPERATOR).ping())
+    except redis_client.ConnectionError:
+        return False
 
 
 def client(wanted: RedisInstance, username: str = "broker", **options: Any) -> Any:

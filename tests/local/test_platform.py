@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import stat
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from local import first_queries
 from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
 from tests.local.conftest import RunningPlatform, write_stack
+from tests.waiting import until
 
 pytestmark = pytest.mark.local
 
@@ -31,10 +31,7 @@ def client_of(platform: RunningPlatform) -> SupersetClient:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.2)
+    until(condition, seconds, "the condition comes true", pause=0.2)
 
 
 def states_of(platform: RunningPlatform) -> dict[str, dict[str, Any]]:

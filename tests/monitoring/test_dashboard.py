@@ -123,7 +123,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     def scraped() -> bool:
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         try:
-            return found.numbers(f"{metric_names.UP}") == [1.0]
+            # While it starts it answers, and not with JSON.
+            ready = httpx.get(f"{found.url}/-/ready", timeout=10).is_success
+            return ready and found.numbers(metric_names.UP) == [1.0]
         except httpx.TransportError:
             return False
 

@@ -7,8 +7,7 @@ import os
 import secrets
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from redis import Redis
 
 from local import binaries
 from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
+from tests.waiting import until
 from topology import redis_acl
 from topology.model import Topology
 
@@ -112,14 +112,6 @@ def run_script(name: str, env: Mapping[str, str], *arguments: str) -> Any:
     done = subprocess.run(command, env=dict(env), cwd=PROJECT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-8000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    """Return as soon as `true()` is; fail with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
 
 
 def free_ports(count: int) -> int:

@@ -27,6 +27,11 @@ def fields_by_key(section: type[BaseModel]) -> dict[str, tuple[str, FieldInfo]]:
     return {str(field.validation_alias or name): (name, field) for name, field in section.model_fields.items()}
 
 
+def inherited(section: Section, base: type[Section]) -> dict[str, Any]:
+    """What `section` has from `base`, for the part of the topology that has the same base."""
+    return {name: getattr(section, name) for name in base.model_fields}
+
+
 def section_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     """The section inside an annotation (`X`, `X | None`, `dict[str, X]`) and whether it is a map of them; None for a value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

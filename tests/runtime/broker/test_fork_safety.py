@@ -44,7 +44,7 @@ def test_a_child_is_not_forked_while_a_thread_has_a_lock() -> None:
 
 
 def publishes(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reserved_tasks, "held_here", list)
+    monkeypatch.setattr(reserved_tasks, "reserved_here", list)
     monkeypatch.setattr(reserved_tasks, "publish", seen)
     monkeypatch.setattr(reserved_tasks, "withdraw", lambda _: None)
     publisher = reserved_tasks.Publisher("w", lambda: reserved_tasks.Service(("default",), 2))
@@ -53,14 +53,16 @@ def publishes(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def sends(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delayed_messages, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(delayed_messages, "SWEEP_SECONDS", 0)
     sender = delayed_messages.Sender(None)
+    monkeypatch.setattr(delayed_messages, "_take_due", lambda: [("1", "")])
 
-    def once(app: Any) -> None:
+    def once(*_: object) -> bool:
         sender.end()
-        seen(app)
+        seen()
+        return True
 
-    monkeypatch.setattr(delayed_messages, "send_due", once)
+    monkeypatch.setattr(delayed_messages, "_send", once)
     sender._run()
 
 
@@ -107,3 +109,42 @@ def test_the_threads_that_talk_to_redis_and_postgresql_keep_forks_away(
     ask()
     assert may_fork[-1]
     assert may_fork[:-1] == [False] * (2 if outcome == "fails" or do is ends else 1)
+
+
+def test_children_are_forked_between_two_delayed_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a thread that forks sees it: one that waits for the lock has it before the sender sends the next message."""
+    monkeypatch.setattr(delayed_messages, "_take_due", lambda: [("1", ""), ("2", "")])
+    order: list[str] = []
+    forked = threading.Event()
+
+    class Lock:
+        """Hands over to the thread that forks, if one waits, before it is taken again."""
+
+        def __init__(self) -> None:
+            self._lock = threading.RLock()
+
+        def __enter__(self) -> None:
+            if "send 1" in order:
+                assert forked.wait(10), "the lock was kept from one message to the next"
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    lock = Lock()
+
+    def fork() -> None:
+        with lock._lock:
+            order.append("fork")
+            forked.set()
+
+    def send(app: Any, task_id: str, kept: str) -> bool:
+        order.append(f"send {task_id}")
+        if task_id == "1":
+            threading.Thread(target=fork, daemon=True).start()
+        return True
+
+    monkeypatch.setattr(fork_safety, "_lock", lock)
+    monkeypatch.setattr(delayed_messages, "_send", send)
+    assert delayed_messages.send_due(None) == 2
+    assert order == ["send 1", "fork", "send 2"]

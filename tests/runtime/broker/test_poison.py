@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from redis import Redis
 
+from runtime.broker import channels
 from runtime.environment.redis_databases import located
 from tests.runtime.conftest import PROJECT
 from tests.runtime.observability.test_exporter import Server, free_port, until
@@ -113,6 +115,79 @@ def test_whatever_is_in_its_queue_a_worker_goes_on(tmp_path: Path) -> None:
     }
     assert found.keys() == {"queue", "message", "unknown_task"}
     assert sum(found.values()) == len(KINDS)
+
+
+@dataclass
+class Received:
+    """As much of a message as a worker's channel looks at."""
+
+    headers: object = field(default_factory=lambda: {"task": "good", "id": "1"})
+    body: object = "[[], {}, {}]"
+    payload: object = field(default_factory=lambda: [[], {}, {}])
+    delivery_info: object = field(default_factory=lambda: {"routing_key": "celery"})
+    acknowledged: bool = False
+    rejected: bool = False
+
+    def reject(self) -> None:
+        """Done with, and not to come again."""
+        self.rejected = True
+
+
+class Channel:
+    """As much of kombu's channel as the strict one changes: it hands over the message that it was given."""
+
+    message: Any = None
+
+    def basic_consume(self, queue: str, callback: Callable[[Any], Any]) -> None:
+        """Have messages given to `callback`."""
+        self.deliver = callback
+
+    def _brpop_read(self) -> Any:
+        return self.deliver(self.message)
+
+
+class BrokenDeploymentError(TypeError):
+    """What a task's module of a broken release raises when a message comes for it: of a kind as reading junk raises."""
+
+
+@pytest.mark.parametrize("error", [BrokenDeploymentError("bad release"), KeyError("task"), ValueError(), AttributeError()])
+def test_an_error_of_the_worker_is_raised_and_drops_no_message(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels.counters, "count", lambda *_, **__: pytest.fail("a message was counted as dropped"))
+    channel = channels.worker_channel(Channel, None)()
+
+    def broken(message: Any) -> None:
+        raise error
+
+    channel.basic_consume("celery", callback=broken)
+    channel.message = Received()
+    with pytest.raises(type(error)) as raised:
+        channel._brpop_read()
+    assert raised.value is error
+    assert not channel.message.rejected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Received(headers=None),
+        Received(headers={"task": 7}),
+        Received(headers={"task": "good", "id": "1", "timelimit": ["1", "2"]}),
+        Received(payload=[[]]),
+        Received(payload=None),
+        Received(body=7),
+        Received(delivery_info={}),
+    ],
+)
+def test_a_malformed_message_is_dropped_before_the_worker_sees_it(
+    message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(channels.counters, "count", lambda name, **labels: counted.append(labels["where"]))
+    channel = channels.worker_channel(Channel, None)()
+    channel.basic_consume("celery", callback=lambda _: pytest.fail("the worker has it"))
+    channel.message = message
+    assert channel._brpop_read() is True
+    assert (message.rejected, counted) == (True, ["queue"])
 
 
 def _send(env: dict[str, str], operator: Any) -> Message:

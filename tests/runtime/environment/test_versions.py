@@ -22,6 +22,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.broker.reserved_tasks": {"celery"},
     "runtime.broker.result_backends": {"celery"},
     "runtime.broker.task_messages": {"celery"},
+    "runtime.superset.cache_identity": {"apache-superset"},
     "runtime.superset.caches": {"apache-superset", "flask-caching"},
     "runtime.superset.chart_events": {"apache-superset", "flask-caching"},
     "runtime.superset.charts": {"apache-superset"},
@@ -98,6 +99,7 @@ def _required(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.superset
 @pytest.mark.parametrize("distribution", versions.TESTED)
 def test_a_process_with_another_version_does_not_start(distribution: str, tmp_path: Path) -> None:
     """The configuration of a worker is imported in Superset's environment, with one distribution of a version to come."""
@@ -121,6 +123,7 @@ def test_a_process_with_another_version_does_not_start(distribution: str, tmp_pa
     assert done.stdout.strip() in modules, f"{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.superset
 def test_the_locked_versions_are_tested_ones() -> None:
     program = "from runtime.environment import versions; versions.require('here', *versions.TESTED)"
     subprocess.run([str(binaries.superset_python()), "-c", program], check=True, cwd=PROJECT)

@@ -115,7 +115,7 @@ def test_a_message_that_comes_twice_is_executed_once(prepared: Prepared, web: We
     until(lambda: worker.said(f"sql {query} is not executed: Ignore()") >= 1, 60, "and ignored")
     assert committed(prepared, "twice") == 1
     assert attempts(prepared, "sql", query) == ["1 success"]
-    # The one that came while the first ran was put off, and finds it ended too.
+    # The one that came while the first ran was rescheduled, and finds it ended too.
     until(lambda: worker.said(f"sql {query} is not executed: Ignore()") >= 2, 60, "both are ignored")
     assert committed(prepared, "twice") == 1
 
@@ -200,13 +200,13 @@ def test_children_share_no_connection_with_their_parent(prepared: Prepared, work
             assert not mine & theirs
 
 
-def test_a_worker_says_what_it_holds(prepared: Prepared, web: Web, worker: Worker, coordination: Any) -> None:
+def test_a_worker_says_what_it_has_reserved(prepared: Prepared, web: Web, worker: Worker, coordination: Any) -> None:
     from runtime.broker import reserved_tasks
 
-    query = web.submit("SELECT slow(8), 'held'", "library", task_id="held-task")
-    until(lambda: "held-task" in reserved_tasks.held(), 15, "it is published")
+    query = web.submit("SELECT slow(8), 'reserved'", "library", task_id="reserved-task")
+    until(lambda: "reserved-task" in reserved_tasks.reserved(), 15, "it is published")
     assert web.ended(query)["status"] == "success"
-    until(lambda: "held-task" not in reserved_tasks.held(), 15, "it is withdrawn")
+    until(lambda: "reserved-task" not in reserved_tasks.reserved(), 15, "it is withdrawn")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Queries that nobody would end: what the broker, a worker or a web process loses is ended or restored, on real services.
 
-One web process in Superset's environment does what the tests tell it, and looks as the reaper does, on a clock of its own; its
+One web process in Superset's environment does what the tests tell it, and sweeps as the reaper does, on a clock of its own; its
 broker is a Valkey with AOF that the tests kill, fill and empty. Queues of tenants A and B have no worker.
 """
 
@@ -25,8 +25,8 @@ from topology.model import RedisInstance, Topology
 
 pytestmark = pytest.mark.superset
 
-#: Two looks, of which the second acts.
-TWO_LOOKS = [1.0, 11.0]
+#: Two sweeps, of which the second acts.
+TWO_SWEEPS = [1.0, 11.0]
 
 
 @dataclass
@@ -164,7 +164,7 @@ def unbroken(world: World) -> Iterator[None]:
     world.prepared.services.sql("UPDATE query SET status = 'stopped' WHERE status IN ('pending', 'running')")
     world.web.bounds(1000, 1000)
     # By its clock, Redis has been there for long enough.
-    world.web.look(1, 30)
+    world.web.sweep(1, 30)
     yield
 
 
@@ -185,7 +185,7 @@ def test_a_query_whose_message_the_broker_lost_is_sent_once_more_and_its_neighbo
     (text,) = world.broker.client(0).lrange("tenant-a", 0, -1)
     world.broker.client(0).delete("tenant-a")
     since = int(time.time() * 1000) - 1000
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     assert (world.row(gone)["status"], world.row(kept)["status"]) == ("pending", "pending")
     assert world.web.send_due() == 1
     # All that a worker reads of a message: what it executes, under which id, with which limits, for whom.
@@ -198,9 +198,9 @@ def test_a_query_whose_message_the_broker_lost_is_sent_once_more_and_its_neighbo
     }
     # What is lost twice is not sent for ever.
     world.broker.client(0).delete("tenant-a")
-    world.web.look(1, 9)
+    world.web.sweep(1, 9)
     assert world.row(gone)["status"] == "pending"
-    world.web.look(2)
+    world.web.sweep(2)
     assert (world.row(gone)["status"], world.row(kept)["status"]) == ("failed", "pending")
     assert world.row(gone)["error_message"] == reaper.MESSAGE_LOST
     assert world.web.changed("alice", since) == {world.row(gone)["client_id"]: "failed"}
@@ -212,7 +212,7 @@ def test_what_is_sent_again_to_a_queue_that_is_gone_waits_in_the_default_one(wor
     submitted(world)
     world.broker.client(0).delete("tenant-a")
     world.prepared.services.sql("UPDATE superset_async_messages SET message = replace(message, 'tenant-a', 'removed')")
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     assert world.web.send_due() == 1
     assert world.waiting("default") == 1
 
@@ -221,7 +221,7 @@ def test_a_query_that_is_stopped_while_its_message_is_lost_is_not_sent(world: Wo
     query = submitted(world)
     world.broker.client(0).delete("tenant-a")
     assert world.web.stop("alice", world.row(query)["client_id"]) == 200
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     assert world.web.send_due() == 0
     assert world.row(query)["status"] == "stopped"
 
@@ -242,9 +242,9 @@ def test_nothing_is_ended_right_after_redis_was_away(world: World) -> None:
     world.broker.kill()
     world.broker.start()
     world.broker.client(0).delete("tenant-a")
-    world.web.look(11, 11, 11)
+    world.web.sweep(11, 11, 11)
     assert world.row(query)["status"] == "pending"
-    world.web.look(4)
+    world.web.sweep(4)
     assert world.row(query)["status"] == "failed"
 
 
@@ -263,7 +263,7 @@ def test_the_query_of_a_dead_worker_fails_and_its_statement_is_cancelled(world: 
         services.sql(f"UPDATE query SET status = 'running' WHERE id = {alive}")
         lease = f"coordination:lease:sql:{alive}"
         world.broker.client(world.plan.database("coordination").number).set(lease, f"worker 1 sql-{alive} word", ex=60)
-        world.web.look(*TWO_LOOKS)
+        world.web.sweep(*TWO_SWEEPS)
         assert [world.row(query)["status"] for query in (lost, alive, waits)] == ["failed", "running", "pending"]
         assert world.row(lost)["error_message"] == reaper.WORKER_LOST
         until(lambda: services.sql(busy) == "", 20, "the statement is cancelled")
@@ -279,7 +279,7 @@ def test_a_synchronous_query_ends_only_after_its_own_limit(world: World) -> None
         world.prepared.services.sql(
             f"UPDATE query SET status = 'running', extra_json = '{{}}', start_time = start_time - {seconds}000 WHERE id = {query}"
         )
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     assert (world.row(old)["status"], world.row(young)["status"]) == ("failed", "running")
     assert world.row(old)["error_message"] == reaper.REQUEST_LOST
 
@@ -289,7 +289,7 @@ def test_a_query_that_was_written_down_and_never_sent_fails(world: World) -> Non
     unsent = submitted(world)
     world.broker.client(0).delete("tenant-a")
     world.prepared.services.sql(f"UPDATE query SET extra_json = '{{}}' WHERE id = {unsent}")
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     assert (world.row(unsent)["status"], world.row(unsent)["error_message"]) == ("failed", reaper.NOT_SENT)
 
 
@@ -309,11 +309,11 @@ def test_a_message_that_no_worker_has_goes_back_where_it_is_taken_first(world: W
         deliver(world, "tenant-a")
     # The second in the queue is now the third that was sent; a living worker has it.
     coordination = world.broker.client(world.plan.database("coordination").number)
-    coordination.set("coordination:worker:w@h", json.dumps({"held": [f"sql-{second}"], "at": time.time()}), ex=300)
+    coordination.set("coordination:worker:w@h", json.dumps({"reserved": [f"sql-{second}"], "at": time.time()}), ex=300)
     coordination.zadd("coordination:workers", {"w@h": time.time()})
     world.broker.client(0).hset("unacked", "poison", "no message")
     world.broker.client(0).zadd("unacked_index", {"poison": 1.0})
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     in_queue = [json.loads(message)["headers"] for message in world.broker.client(0).lrange("tenant-a", 0, -1)]
     assert [(headers["id"], headers.get("redelivered")) for headers in in_queue] == [
         (f"sql-{held}", None),
@@ -332,7 +332,7 @@ def test_a_chart_whose_message_is_lost_tells_its_browser(world: World) -> None:
     world.broker.client(0).delete("tenant-a")
     coordination = world.broker.client(world.plan.database("coordination").number)
     coordination.hset("coordination:jobs", mapping={"forged": "no JSON", "other": json.dumps({"metadata": {}})})
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     (event,) = world.web.events("lost-channel")
     assert (event["job_id"], event["status"]) == (lost["job_id"], "error")
     assert event["errors"][0]["message"] == reaper.JOB_LOST
@@ -394,5 +394,5 @@ def test_a_pending_query_can_be_stopped(world: World) -> None:
     assert world.web.stop("alice", world.row(query)["client_id"]) == 200
     assert world.row(query)["status"] == "stopped"
     assert world.row(query)["end_time"]
-    world.web.look(*TWO_LOOKS)
+    world.web.sweep(*TWO_SWEEPS)
     assert world.row(query)["status"] == "stopped"

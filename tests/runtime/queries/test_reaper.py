@@ -1,4 +1,4 @@
-"""What the reaper takes for lost, and when: over all that a look can see, and all orders of looks."""
+"""What the reaper takes for lost, and when: over all that a sweep can see, and all orders of sweeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.broker import reserved_tasks
-from runtime.queries.chart_jobs import Job
+from runtime.queries.chart_jobs import ChartJob
 from runtime.queries.reaper import OpenQuery, Pace, Seen, Suspects, lost, pace
 from tests.runtime.stacks import STACKS, topology
 
@@ -22,7 +22,7 @@ QUERIES = st.builds(
     seconds=st.sampled_from([1.0, 29.0, 31.0, 599.0, 601.0]),
 ).flatmap(lambda query: st.sampled_from([query, OpenQuery(query.id, query.running, f"sql-{query.id}", query.seconds)]))
 JOBS = st.builds(
-    lambda number, age: Job({"job_id": f"job-{number}", "channel_id": "c"}, f"job-{number}", "q", "u", NOW - age),
+    lambda number, age: ChartJob({"job_id": f"job-{number}", "channel_id": "c"}, f"job-{number}", "q", "u", NOW - age),
     NUMBERS,
     st.sampled_from([1.0, 29.0, 31.0]),
 )
@@ -55,11 +55,11 @@ def test_lost_is_what_nobody_has_and_nothing_else(seen: Seen) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 15), st.frozensets(st.integers(0, 3))), min_size=1, max_size=12))
-def test_a_thing_is_due_once_every_look_of_the_last_ten_seconds_found_it_lost(
-    looks: list[tuple[float, frozenset[int]]],
+def test_a_thing_is_due_once_every_sweep_of_the_last_ten_seconds_found_it_lost(
+    sweeps: list[tuple[float, frozenset[int]]],
 ) -> None:
     suspects, now, history = Suspects(), 0.0, list[tuple[float, frozenset[int]]]()
-    for pause, found in looks:
+    for pause, found in sweeps:
         now += pause
         history.append((now, found))
         due = set(suspects.due(found, now, 10))
@@ -77,7 +77,7 @@ def test_the_pace_keeps_the_stacks_bound() -> None:
         for bound in (30, 60, 600):
             plan = topology(stack, resilience={"final_state": bound})
             chosen = pace(plan)
-            # Holdings of a killed worker expire; the next look sees it, and one of those after that acts.
+            # What a killed worker had reserved expires; the next sweep sees it, and one of those after that acts.
             assert reserved_tasks.TTL_SECONDS + chosen.every + max(chosen.apart, chosen.every) <= bound
             assert chosen.unsent + 2 * chosen.every <= bound
             assert 0 < chosen.every <= 10

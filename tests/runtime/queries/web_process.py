@@ -100,8 +100,8 @@ class Process:
         changed = plan.model_copy(update={"resilience": plan.resilience.model_copy(update=bounds)})
         process_topology.started = lambda: changed
 
-    def look(self, *after: float) -> None:
-        """Have the reaper look once after each of so many seconds, by its own clock."""
+    def sweep(self, *after: float) -> None:
+        """Have the reaper sweep once after each of so many seconds, by its own clock."""
         from superset.extensions import db
 
         for seconds in after:
@@ -110,7 +110,7 @@ class Process:
                 with reaper.alone() as mine:
                     if not mine:
                         raise RuntimeError("another reaper is at work")
-                    self._reaper.look()
+                    self._reaper.sweep()
                 db.session.remove()
 
     def send_due(self) -> int:

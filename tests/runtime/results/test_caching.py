@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from runtime.environment import coordination
+from runtime.environment import coordination, leases
 from runtime.results import envelope, followers, lifetimes, process_liveness, single_flight, spill_files
 from runtime.results.envelope import Envelope, RefusedError, opened, wrap
 from tests.runtime.conftest import OPERATOR_PASSWORD, Services, until
@@ -172,8 +172,8 @@ def redis(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_one_leads_and_each_who_waits_hears_the_outcome_once_it_ends(redis: Any) -> None:
-    lease = single_flight.take("chart", 60)
-    assert lease is not None
+    flight = single_flight.take("chart", 60)
+    assert flight is not None
     assert single_flight.take("chart", 60) is None
     heard: list[bytes | None] = []
 
@@ -186,31 +186,31 @@ def test_one_leads_and_each_who_waits_hears_the_outcome_once_it_ends(redis: Any)
     for thread in threads:
         thread.start()
     until(lambda: int(redis.info("clients")["blocked_clients"]) == 50, 30, "all wait")
-    lease.end(single_flight.FAILED + b"division by zero")
+    flight.end(single_flight.FAILED + b"division by zero")
     for thread in threads:
         thread.join(10)
     assert heard == [b"failed:division by zero"] * 50
     assert single_flight.outcome("chart", 1.0) == single_flight.AGAIN
-    assert 0 < redis.pttl(lease.outcome) <= single_flight.OUTCOME_SECONDS * 1000
+    assert 0 < redis.pttl(flight.outcome) <= single_flight.OUTCOME_SECONDS * 1000
 
 
 def test_a_lease_is_renewed_while_its_holder_lives_and_never_anothers(redis: Any) -> None:
-    lease = single_flight.take("chart", 60)
-    assert lease is not None
-    redis.pexpire(lease.key, 2000)
-    until(lambda: redis.pttl(lease.key) > 3000, 10, "renewed")
-    redis.set(lease.key, "somebody-else", px=2000)
-    lease.renew()
-    lease.end(single_flight.DONE)
-    assert redis.get(lease.key) == b"somebody-else"
-    assert redis.pttl(lease.key) <= 2000
+    flight = single_flight.take("chart", 60)
+    assert flight is not None
+    redis.pexpire(flight.lease.key, 2000)
+    until(lambda: redis.pttl(flight.lease.key) > 3000, 10, "renewed")
+    redis.set(flight.lease.key, "somebody-else", px=2000)
+    assert not leases.renew(flight.lease)
+    flight.end(single_flight.DONE)
+    assert redis.get(flight.lease.key) == b"somebody-else"
+    assert redis.pttl(flight.lease.key) <= 2000
 
 
 def test_a_lease_that_is_held_too_long_is_not_renewed(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(single_flight, "LEASE_SECONDS", 1.5)
-    lease = single_flight.take("chart", 0.1)
-    assert lease is not None
-    until(lambda: not redis.exists(lease.key), 10, "the lease ends")
+    flight = single_flight.take("chart", 0.1)
+    assert flight is not None
+    until(lambda: not redis.exists(flight.lease.key), 10, "the lease ends")
     assert single_flight.take("chart", 0.1) is not None
 
 
@@ -225,7 +225,7 @@ def test_who_sees_that_the_holder_was_killed_takes_over_and_wakes_the_others(
         os._exit(0)
     try:
         until(lambda: bool(redis.exists("flight:chart")), 30, "the child holds it")
-        held = single_flight.Lease("chart", redis.get("flight:chart").decode())
+        held = single_flight.Flight("chart", redis.get("flight:chart").decode())
         assert single_flight.outcome("chart", 0.1) is None
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -254,12 +254,12 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
 
 
 def test_what_is_left_undone_is_for_another(redis: Any) -> None:
-    lease = single_flight.take("chart", 60)
-    assert lease is not None
+    flight = single_flight.take("chart", 60)
+    assert flight is not None
     with pytest.raises(RuntimeError), single_flight.scope(probe=False, may_refresh=True) as scope:
-        scope.lease = lease
+        scope.flight = flight
         raise RuntimeError
-    assert redis.lrange(lease.outcome, 0, -1) == [single_flight.AGAIN]
+    assert redis.lrange(flight.outcome, 0, -1) == [single_flight.AGAIN]
     assert single_flight.current() is None
 
 
@@ -267,7 +267,7 @@ def test_inside_a_computation_that_others_wait_for_nothing_waits(redis: Any) -> 
     with single_flight.scope(probe=False, may_refresh=True) as outer:
         with single_flight.scope(probe=False, may_refresh=True) as inner:
             assert inner.nested is False
-        outer.lease = single_flight.take("chart", 60)
+        outer.flight = single_flight.take("chart", 60)
         with (
             single_flight.scope(probe=False, may_refresh=True) as inner,
             single_flight.scope(probe=False, may_refresh=True) as innermost,
