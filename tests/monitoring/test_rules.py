@@ -390,6 +390,32 @@ def test_rules_ask_only_for_metrics_that_are_served() -> None:
     assert counter_field("x", {}) == '["x",{}]'
 
 
+def test_objectives_are_what_sloth_makes_of_them() -> None:
+    """Every record and alert, its expression and labels; alerts have this project's labels besides, and info has its own mode."""
+
+    def by_name(groups: list[dict[str, Any]]) -> dict[tuple[str, ...], dict[str, Any]]:
+        found = [rule for group in groups for rule in group["rules"]]
+        own = ("sloth_slo", "sloth_severity", "sloth_window")
+        return {
+            (rule.get("record") or rule["alert"], *(str(rule["labels"].get(label)) for label in own)): rule for rule in found
+        }
+
+    def tight(expr: str) -> str:
+        text = "".join(expr.split())
+        # Sloth puts what it was given between parentheses.
+        return text.removeprefix("(").removesuffix(")") if text.startswith("((sumby") else text
+
+    path = Path(__file__).with_name("sloth.yaml")
+    theirs = by_name(yaml.safe_load(path.read_text())["groups"])
+    ours = by_name([group for group in rules.groups(plan()) if group["name"].startswith("sloth-slo")])
+    assert len(theirs) == 34
+    assert ours.keys() == theirs.keys()
+    for name, rule in ours.items():
+        assert tight(rule["expr"]) == tight(theirs[name]["expr"]), name
+        if name[0] != "sloth_slo_info":
+            assert rule["labels"].items() >= theirs[name]["labels"].items()
+
+
 def test_the_promised_wait_is_a_bound_of_the_histogram() -> None:
     for stack in STACKS:
         assert topology(stack).exporter.objectives.wait in WAIT_BUCKETS
