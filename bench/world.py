@@ -208,6 +208,10 @@ class World:
             self.known["url"], token=self._token, backoff=Backoff(first=poll_seconds, factor=1.2, cap=1.0), retry_seconds=60
         )
 
+    def log_in_again(self) -> None:
+        """Have the next session log in: a log-in is good for a quarter of an hour."""
+        self._token = None
+
     def session(self) -> Session:
         """A new session as the administrator, for requests that the client has no method for."""
         self.client().close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,8 @@ from client.errors import ClientError
 
 #: Seconds without a fault, and the longest that any alert may take.
 HEALTHY, PATIENCE = 180.0, 900.0
+#: What is caused, in this order.
+PARTS = ("healthy", "worker", "no-worker", "stores")
 #: So that a backlog is 20 messages, and more than 40 are refused.
 MAX_QUEUED = 40
 SETTINGS: dict[str, Any] = {
@@ -67,14 +69,19 @@ class Prometheus:
         self.checks.append(Check(fault, f"{', '.join(names)} end", f"{seconds:.0f} s after its repair", held=not still))
 
 
-def run(say: Callable[[str], None] = print, healthy: float = HEALTHY) -> list[Check]:
-    """Cause the faults one after the other; what fired, after how many seconds."""
+def run(say: Callable[[str], None] = print, healthy: float = HEALTHY, parts: Sequence[str] = PARTS) -> list[Check]:
+    """Cause the faults of `parts` one after the other; what fired, after how many seconds."""
     with World(SETTINGS, say, observe=True) as world:
         watch = Prometheus(f"http://127.0.0.1:{world.topology.monitoring.prometheus_port}", say)
-        _nothing(world, watch, healthy)
-        _with_a_worker(world, watch)
-        _without_a_worker(world, watch)
-        _without_stores(world, watch)
+        cause: dict[str, Callable[[], None]] = {
+            "healthy": lambda: _nothing(world, watch, healthy),
+            "worker": lambda: _with_a_worker(world, watch),
+            "no-worker": lambda: _without_a_worker(world, watch),
+            "stores": lambda: _without_stores(world, watch),
+        }
+        for part in parts:
+            world.log_in_again()
+            cause[part]()
         return watch.checks
 
 
@@ -178,7 +185,9 @@ def main() -> int:
     """Run the scenario alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=float, default=HEALTHY, help="seconds of load without a fault")
-    checks = run(healthy=parser.parse_args().healthy)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which faults; default: all")
+    arguments = parser.parse_args()
+    checks = run(healthy=arguments.healthy, parts=arguments.parts or PARTS)
     show(checks)
     return 0 if all(check.held for check in checks) else 1
 
