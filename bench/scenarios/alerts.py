@@ -94,6 +94,7 @@ def _nothing(world: World, watch: Prometheus, seconds: float) -> None:
             heard |= watch.firing()
             time.sleep(1)
     said = f"{dict(load.counts())} in {seconds:.0f} s; fired: {', '.join(sorted(heard)) or 'none'}"
+    watch.say(said)
     watch.checks.append(Check("no fault, 4 clients", "no alert but the watchdog", said, held=not heard))
 
 
@@ -185,6 +186,7 @@ def main() -> int:
     """Run the scenario alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=float, default=HEALTHY, help="seconds of load without a fault")
+    # argparse checks the empty list too.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which faults; default: all")
     arguments = parser.parse_args()
     checks = run(healthy=arguments.healthy, parts=arguments.parts or PARTS)
