@@ -46,6 +46,7 @@ ORDER = (
     "Ingress",
     "HTTPRoute",
     "ServiceMonitor",
+    "PrometheusRule",
 )
 #: Where in that folder the AWS resources of a stack are.
 AWS_FILE = Path("aws") / "resources.yaml"

@@ -16,11 +16,13 @@ from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace
 from components.network import Flow, Group
 from components.redis_access import RedisAccess
+from components.rules import AlertingRules, AlertingRulesArgs
 from components.secrets import ADMIN_PASSWORD, Secrets
 from components.superset import SupersetArgs
 from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
+from monitoring import rules
 from topology import commands
 from topology.model import Topology
 
@@ -80,6 +82,8 @@ def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, o
         ),
         opts,
     )
+    if topology.exporter.rules:
+        AlertingRules(f"{topology.exporter.host}-rules", AlertingRulesArgs(scope, rules.spec(topology)), opts)
     for pool in topology.pools:
         name = f"worker-{pool.name}"
         own = of_tenant(scope, pool.tenant) if pool.tenant else scope

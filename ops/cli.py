@@ -39,7 +39,10 @@ Stack = Annotated[
 
 
 @app.command()
-def up(stack: Stack = "local") -> None:
+def up(
+    stack: Stack = "local",
+    observe: Annotated[bool, typer.Option("--observe", help="with Prometheus and Alertmanager beside it")] = False,
+) -> None:
     """Start the platform of a stack file on this machine, and answer one query and one chart with it.
 
     Waits until each part does its work. What runs already stays; what an earlier run left half dead is cleared first.
@@ -48,10 +51,15 @@ def up(stack: Stack = "local") -> None:
     from local import first_queries, platform
 
     steps = Steps(out)
-    running = platform.up(stack, steps)
+    running = platform.up(stack, steps, observe=observe)
     known = platform.status(stack)
     first_queries.show(known, out)
     out.print(f"\nSuperset: [bold]{known['url']}[/]  user [bold]{known['username']}[/]", highlight=False)
+    if observe:
+        watch = running.topology.monitoring
+        out.print(
+            f"Prometheus: http://127.0.0.1:{watch.prometheus_port}  Alertmanager: http://127.0.0.1:{watch.alertmanager_port}"
+        )
     if running.password_is_new:
         out.print(f"password [bold]{running.secrets['ADMIN_PASSWORD']}[/] (shown this once)", highlight=False)
     out.print(f"password file: {known['password_file']}\nstop it: make down", highlight=False)

@@ -196,6 +196,13 @@ class Exporter(MetricsSettings):
     bind: str
 
 
+class Monitoring(Frozen):
+    """The Prometheus and the Alertmanager that this machine runs beside the stack where it is asked to."""
+
+    prometheus_port: int
+    alertmanager_port: int
+
+
 class ScheduledJob(Frozen):
     """One entry of Celery beat's schedule: `cron` is minute, hour, day of month, month, day of week (UTC)."""
 
@@ -253,6 +260,7 @@ class Topology(Frozen):
     pools: tuple[Pool, ...]
     beat: Beat
     exporter: Exporter
+    monitoring: Monitoring
     caching: Caching
     resilience: Resilience
     tenants: tuple[Tenant, ...]
@@ -290,6 +298,11 @@ class Topology(Frozen):
     def redis_users(self) -> dict[RedisRole, RedisUser]:
         """Every user of every Redis instance; a role is on one instance only."""
         return {user.role: user for instance in self.redis for user in instance.users}
+
+    @property
+    def longest_time_limit(self) -> int:
+        """The longest hard limit of any task, in seconds."""
+        return max(self.celery.time_limit_seconds, *(tenant.time_limit_seconds for tenant in self.tenants), 0)
 
     def tenant(self, tenant_id: str) -> Tenant:
         """The tenant called `tenant_id`; KeyError for an unknown one."""

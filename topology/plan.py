@@ -15,6 +15,7 @@ from topology.model import (
     AnalyticDatabase,
     Beat,
     Exporter,
+    Monitoring,
     Pool,
     Postgres,
     ScheduledJob,
@@ -74,6 +75,9 @@ def build(stack: str, settings: Settings) -> Topology:
         pools=pools,
         beat=beat,
         exporter=_exporter(platform, settings),
+        monitoring=Monitoring(
+            prometheus_port=settings.local.prometheus_port, alertmanager_port=settings.local.alertmanager_port
+        ),
         caching=settings.caching,
         resilience=settings.resilience,
         tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),

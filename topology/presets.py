@@ -101,6 +101,9 @@ _BASE: dict[str, Any] = {
     "metrics": {
         "from_namespaces": ["monitoring"],
         "service_monitor": False,
+        "rules": False,
+        "runbooks": "docs/runbooks",
+        "objectives": {"wait": 30.0, "waits_met": 99.0, "ends_well": 99.5},
         "resources": _resources("20m", "250m", "64Mi", "128Mi"),
     },
     "caching": {
@@ -137,7 +140,14 @@ _BASE: dict[str, Any] = {
     "admin_username": "admin",
     "policy_exceptions": [],
     "aws": None,
-    "local": {"web_port": 8088, "redis_port": 16379, "postgres_port": 15432, "exporter_port": 9808},
+    "local": {
+        "web_port": 8088,
+        "redis_port": 16379,
+        "postgres_port": 15432,
+        "exporter_port": 9808,
+        "prometheus_port": 9090,
+        "alertmanager_port": 9093,
+    },
 }
 
 _HIGHLY_AVAILABLE: dict[str, Any] = {

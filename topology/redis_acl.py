@@ -13,6 +13,8 @@ NOBODY = "user default off resetkeys resetchannels -@all"
 #: What users may not do even on keys of their own: administer (CONFIG, REPLICAOF, SHUTDOWN …), stall or empty the server
 #: (KEYS, FLUSHALL, SORT …), see the names of other users' keys, leave functions behind. Locks and rate limits are scripts.
 FORBIDDEN = "-@admin -@dangerous -scan -randomkey -function -fcall -fcall_ro -script +script|load"
+#: What one role may do besides: the broker's user tells Prometheus how much memory its server has left.
+BESIDES: dict[RedisRole, str] = {"broker": " +info", "cache": ""}
 #: What clients ask a Sentinel, and no more: FAILOVER, SET and REMOVE are the operator's.
 ASKED = (
     "+auth +hello +ping +client|setname +client|setinfo +subscribe +psubscribe +unsubscribe +punsubscribe "
@@ -45,7 +47,7 @@ def _operator(password: str) -> str:
 
 
 def _rights(user: RedisUser) -> str:
-    return f"{_reach(user)} +@all {FORBIDDEN}"
+    return f"{_reach(user)} +@all {FORBIDDEN}{BESIDES[user.role]}"
 
 
 def _reach(user: RedisUser) -> str:

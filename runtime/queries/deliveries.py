@@ -24,7 +24,16 @@ from runtime.broker import delayed_messages
 from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import counters, leases, metadata_database, process_topology
 from runtime.environment.metadata_database import Connection
-from runtime.queries import chart_jobs, execution_leases, executions, final_states, outbox, query_tasks, transient_errors
+from runtime.queries import (
+    chart_jobs,
+    completions,
+    execution_leases,
+    executions,
+    final_states,
+    outbox,
+    query_tasks,
+    transient_errors,
+)
 from runtime.queries.executions import Attempt, Execution, Outcome
 from runtime.queries.interfaces import OPEN_STATES, Identified, superset
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
@@ -138,6 +147,10 @@ class Delivery:
             elif _unended(seen.last):
                 outcome = final_states.outcome(seen.query.status, seen.query.error)
                 self._known_or_rescheduled(lambda: self._end(outcome, attempt=_number(seen.last)))
+                # Its process ended between its last word to Superset and its own count.
+                self._count(outcome)
+            elif seen.last is None and seen.query.status == "stopped":
+                self._count("stopped")
             logger.info("%s %s is not executed: %s", self._work.kind, self._work.subject, decision)
             counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason="ended")
             raise _ignored()
@@ -243,6 +256,7 @@ class Delivery:
         )
 
         self._send_later(seconds)
+        counters.count(metric_names.RETRIES, kind=self._work.kind)
         try:
             self._put_back()
         except Exception:
@@ -296,6 +310,11 @@ class Delivery:
             self._known_or_rescheduled(lambda: final_states.end("chart", self._work.subject, "lost", message))
         else:
             self._known_or_rescheduled(lambda: final_states.end_lost({int(self._work.subject): message}))
+        self._count("lost")
+
+    def _count(self, outcome: Outcome) -> None:
+        """Count an end that Celery does not see: to it this delivery is ignored."""
+        completions.count(self._task.name, self._queue, self._tenant, outcome)
 
     def _end(
         self,

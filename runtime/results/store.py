@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from redis import Redis
 
@@ -26,14 +28,15 @@ from runtime.results.envelope import (
 )
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
+from topology import metric_names
+from topology.histograms import RESULT_BUCKETS
 from topology.model import Purpose, Topology
 from topology.settings.caching import Caching
 
 logger = logging.getLogger(__name__)
 
-REFUSED = "superset_async_cache_refused_total"
-TOO_LARGE = "superset_async_cache_too_large_total"
-SPILLED = "superset_async_cache_spilled_total"
+#: Whose reads and writes are timed: what users wait for. The others are read several times a request.
+TIMED: frozenset[Purpose] = frozenset({"query_results", "data_cache"})
 #: A process says in its log at most this often that it refused a value.
 LOG_SECONDS = 60
 #: Suffix of the key that says who computes a value anew before it is gone.
@@ -118,12 +121,27 @@ class _Sealed:
         )
         most = caching.max_result_bytes
         if (size_when_inflated(value, most) if isinstance(value, bytes) else envelope.plain_bytes) > most:
-            counters.count(TOO_LARGE, cache=self._purpose)
+            counters.count(metric_names.CACHE_TOO_LARGE, cache=self._purpose)
             raise TooLargeError(most)
         return envelope
 
+    @contextlib.contextmanager
+    def _timed(self, operation: Literal["read", "write"]) -> Generator[None]:
+        """Count how long the block took, or that it failed, where this is the store of what users wait for."""
+        labels: dict[str, str] = {"cache": self._purpose, "operation": operation}
+        began = time.monotonic()
+        try:
+            yield
+        except Exception:
+            if self._purpose in TIMED:
+                counters.count_all([(metric_names.RESULTS_FAILED, 1, labels)])
+            raise
+        if self._purpose in TIMED:
+            seconds = time.monotonic() - began
+            counters.count_all(counters.observation(metric_names.RESULTS_SECONDS, seconds, RESULT_BUCKETS, labels))
+
     def _refuse(self, name: str, error: RefusedError) -> None:
-        counters.count(REFUSED, cache=self._purpose)
+        counters.count(metric_names.CACHE_REFUSED, cache=self._purpose)
         with self._lock:
             now = time.monotonic()
             if now < self._said + LOG_SECONDS and self._said:
@@ -135,7 +153,7 @@ class _Sealed:
             name,
             error,
             LOG_SECONDS,
-            REFUSED,
+            metric_names.CACHE_REFUSED,
         )
 
 
@@ -149,11 +167,14 @@ class Store(_Sealed):
 
     def read(self, name: str) -> Envelope | None:
         """The envelope of the full name `name`; None where there is none, or one that is refused."""
-        return self._opened(name, self.client.get(name))
+        with self._timed("read"):
+            sealed = self.client.get(name)
+        return self._opened(name, sealed)
 
     def find(self, name: str) -> Found:
         """The same in one round trip with whether it is claimed."""
-        sealed, claim = self.client.mget(name, name + CLAIM)
+        with self._timed("read"):
+            sealed, claim = self.client.mget(name, name + CLAIM)
         return Found(self._opened(name, sealed), claim is not None)
 
     def claim(self, name: str, seconds: float) -> bool:
@@ -168,14 +189,15 @@ class Store(_Sealed):
         envelope = self._wrapped(value, lifetime, seconds)
         caching, size = self._caching, len(envelope.body)
         sealed = envelope.sealed(self._secret, name)
-        if self._folder and caching.spill and size > caching.spill.above_bytes:
-            file = self._folder.write(name, sealed, kept)
-            counters.count(SPILLED, cache=self._purpose)
-            sealed = replace(envelope, kind="file", codec="none", body=file.encode()).sealed(self._secret, name)
-        pipeline = self.client.pipeline(transaction=False)
-        pipeline.set(name, sealed, px=max(1, int(kept * 1000)))
-        pipeline.delete(name + CLAIM)
-        pipeline.execute()
+        with self._timed("write"):
+            if self._folder and caching.spill and size > caching.spill.above_bytes:
+                file = self._folder.write(name, sealed, kept)
+                counters.count(metric_names.CACHE_SPILLED, cache=self._purpose)
+                sealed = replace(envelope, kind="file", codec="none", body=file.encode()).sealed(self._secret, name)
+            pipeline = self.client.pipeline(transaction=False)
+            pipeline.set(name, sealed, px=max(1, int(kept * 1000)))
+            pipeline.delete(name + CLAIM)
+            pipeline.execute()
 
     def delete(self, *names: str) -> int:
         """Remove values; how many there were."""
@@ -208,7 +230,8 @@ class BucketStore(_Sealed):
 
     def read(self, name: str) -> Envelope | None:
         """See `Values`; BucketError where the bucket cannot be read."""
-        sealed = self._bucket.get(name)
+        with self._timed("read"):
+            sealed = self._bucket.get(name)
         if sealed is None:
             return None
         try:
@@ -220,7 +243,9 @@ class BucketStore(_Sealed):
 
     def write(self, name: str, value: object, lifetime: float, kept: float, seconds: float) -> None:  # noqa: ARG002
         """See `Values`; the bucket's own rule ends what is kept. BucketError where it cannot be stored."""
-        self._bucket.put(name, self._wrapped(value, lifetime, seconds).sealed(self._secret, name))
+        sealed = self._wrapped(value, lifetime, seconds).sealed(self._secret, name)
+        with self._timed("write"):
+            self._bucket.put(name, sealed)
 
     def delete(self, *names: str) -> int:
         """See `Values`; S3 does not say whether there was one."""

@@ -20,12 +20,13 @@ from typing import Any
 from flask import Flask
 from flask_caching.backends.base import BaseCache
 
-from runtime.environment import redis_databases, secrets, versions
+from runtime.environment import counters, redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
 from runtime.results import single_flight, store
 from runtime.results.buckets import BucketError
 from runtime.results.envelope import Envelope
 from runtime.results.lifetimes import Lifetimes, lifetime
+from topology import metric_names
 from topology.model import Purpose, Topology
 
 logger = logging.getLogger(__name__)
@@ -133,14 +134,16 @@ class Cache(BaseCache):
     def _probe(self, scope: single_flight.Scope, name: str) -> Any:
         found = self.store.find(name)
         state = self._state(found.envelope) if scope.may_refresh else "fresh"
-        if found.envelope is None or state == "gone":
+        missed = found.envelope is None or state == "gone"
+        counters.count(metric_names.CACHE_READS, cache="data_cache", result="miss" if missed else "hit")
+        if missed:
             scope.missed = True
             return None
         if state == "due" and not found.claimed and self.store.claim(name, CLAIM_SECONDS):
             single_flight.refreshed()
             scope.missed = True
             return None
-        return found.envelope.value
+        return _value(found.envelope)
 
     def _compute_once(self, scope: single_flight.Scope, name: str) -> Any:
         found = self.store.find(name)
@@ -184,6 +187,7 @@ class Cache(BaseCache):
             if outcome == single_flight.ALONE:
                 return None
             if (found := self.store.read(name)) is not None:
+                single_flight.saved()
                 return found.value
             if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
                 return self._compute(scope, flight, None)

@@ -31,6 +31,8 @@ def ports_are_distinct(settings: Settings, topology: Topology) -> Iterator[Probl
     for key, port in (
         ("local.postgres_port", ports.postgres_port),
         ("local.exporter_port", ports.exporter_port),
+        ("local.prometheus_port", ports.prometheus_port),
+        ("local.alertmanager_port", ports.alertmanager_port),
         *(("local.redis_port", ports.redis_port + index) for index, _ in enumerate(settings.redis.servers())),
     ):
         if taken.setdefault(port, key) != key:
