@@ -124,7 +124,7 @@ class Delivery:
         delivered = cast("dict[str, Any]", request.delivery_info or {})
         self._queue = str(delivered.get("routing_key") or "")
         self._owner = execution_leases.Owner(str(request.hostname), os.getpid(), str(request.id))
-        self._lease = execution_leases.lease(asked.kind, asked.subject, self._owner)
+        self._lease = execution_leases.lease(asked.kind, asked.subject, replace(self._owner, pid=0))
         self._attempt = 0
         hard, soft = request.timelimit or (None, None)
         self._soft_limit = float(soft or task.soft_time_limit or 0)
@@ -195,6 +195,17 @@ class Delivery:
             return None
         return found
 
+    def _hold_as_child(self) -> None:
+        """From here on the lease names this child, so that its parent can bury it."""
+        claimed = self._lease
+        try:
+            self._lease = leases.hand_over(claimed, str(self._owner))
+        except RedisError as error:
+            logger.warning("the parent of %s cannot bury the lease of %s: %s", self._owner, claimed.name, error)
+        if self._lease != claimed:
+            leases.keeper.keep(self._lease)
+            leases.keeper.drop(claimed)
+
     def _wait_for_silence(self) -> None:
         """Return once nobody has renewed or taken the lease for long enough; rescheduled where somebody does."""
         try:
@@ -234,6 +245,7 @@ class Delivery:
         if not self._known_or_rescheduled(lambda: _begin(execution, attempt)):
             self._reschedule(RUNNING_SECONDS, "running")
         self._attempt = attempt
+        self._hold_as_child()
         counters.count(metric_names.ATTEMPTS, kind=asked.kind, attempt=str(attempt))
         final_states.told.set(False)
         final_states.limit.set(self._soft_limit)
