@@ -66,10 +66,17 @@ class Initialization(pulumi.ComponentResource):
             secrets=(args.secrets,),
             restart_policy="OnFailure",
         )
-        content = content_hash(
-            args.superset.images.superset, commands.migrate(), args.superset.configuration.hashes["init"], migrations.HEAD
+        image = args.superset.images.superset
+        job_name = pulumi.Output.all(
+            configuration=args.superset.configuration.hashes["init"], secret=secret_digest(args.superset, process)
+        ).apply(
+            lambda known: (
+                f"{name}-"
+                + content_hash(
+                    content_hash(image, commands.migrate(), known["configuration"], migrations.HEAD), known["secret"]
+                )[:10]
+            )
         )
-        job_name = secret_digest(args.superset, process).apply(lambda secret: f"{name}-{content_hash(content, secret)[:10]}")
         job = batch.Job(
             name,
             metadata=metadata(scope, job_name, object_labels),

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from client.output import Format
 from local.progress import Steps
 from ops import cost, query, size
 from topology.checkout import require_checkout
@@ -147,6 +148,20 @@ def render(
     else:
         command = f"kubectl apply --server-side -f {folder}/00-namespace.yaml -f {secrets_file} -f {folder}"
         out.print(command, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def estimate(
+    stack: Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")] = "aws-enterprise",
+    format: query.RowFormat = Format.TABLE,
+) -> None:
+    """Show what a stack on AWS would cost in a month, at rest and with every pool at its most workers.
+
+    The prices are AWS's list prices of a day, on demand and in us-east-1, from a table by hand: an estimate, no bill.
+    """
+    from ops.estimate import show
+
+    show(stack, format)
 
 
 @app.command()
