@@ -39,5 +39,5 @@ def place_of_query(connection: Connection, query_id: int) -> tuple[str, str]:
     row = connection.exec_driver_sql(f"SELECT message FROM {outbox.TABLE} WHERE query_id = %s", (query_id,)).fetchone()
     if not row:
         return "", ""
-    message = TaskMessage.of(row[0])
+    message = TaskMessage.from_json(str(row[0]))
     return message.queue, message.headers.get(TENANT_HEADER, "")
