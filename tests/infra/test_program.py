@@ -29,20 +29,43 @@ def read(config: dict[str, Any], encrypted: frozenset[str] = PREVIEW_ENCRYPTED) 
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("key", "text", "value"),
     [
-        ("minimal", "minimal"),
-        ("true", True),
-        ("90", 90),
-        ("null", None),
-        ('{"a":{"b":[1,"x"]}}', {"a": {"b": [1, "x"]}}),
-        ("no", "no"),
-        ("17 3 * * *", "17 3 * * *"),
-        ("", ""),
+        ("topology", "minimal", "minimal"),
+        ("metrics", "true", True),
+        ("row_limit", "90", 90),
+        ("urgent", "null", None),
+        ("labels", '{"a":{"b":[1,"x"]}}', {"a": {"b": [1, "x"]}}),
+        ("misspelt", "no", "no"),
+        ("misspelt", "", ""),
+        # What is text stays text, whatever it looks like.
+        ("postgres_password", "8472910384", "8472910384"),
+        ("postgres_password", "null", "null"),
+        ("postgres_password", '{"a":1}', '{"a":1}'),
+        ("admin_username", "1e3", "1e3"),
+        ("namespace", "2024", "2024"),
+        ("environment", "true", "true"),
     ],
 )
-def test_values_come_as_text_and_are_what_the_stack_file_says(text: str, value: object) -> None:
-    assert program.parse(text) == value
+def test_values_come_as_text_and_are_what_the_stack_file_says(key: str, text: str, value: object) -> None:
+    assert program.parse(key, text) == value
+
+
+@pytest.mark.parametrize("secret", ["8472910384", "007", "true", "null", "1e3", '"quoted"', "[1]"])
+def test_a_secret_that_looks_like_something_else_reaches_its_secret_letter_by_letter(secret: str) -> None:
+    """Of each key that holds one: what the engine decrypts is text."""
+    config = config_of("existing") | {
+        "postgres_password": secret,
+        "database_uris": {"warehouse": f"postgresql://reader:{secret}@warehouse.example.com/dwh"},
+        "redis_passwords": {name: secret for name in config_of("existing").get("redis_passwords", {})},
+    }
+    given = read(config)
+    assert given.postgres_password == secret
+    assert set(given.redis_passwords.values()) <= {secret}
+    found = recording.record("existing", config, secret_keys=SECRET_KEYS)
+    values = [value for each in found.of_kind("Secret").values() for value in each["stringData"].values()]
+    assert values.count(secret) == 1 + len(given.redis_passwords)
+    assert config["database_uris"]["warehouse"] in values
 
 
 def test_settings_arrive_in_the_topology_whatever_their_type() -> None:
@@ -106,6 +129,7 @@ EXISTING: dict[str, Any] = {
         ({"topology": "minimal", "databases": {"lake": {}}}, {"database_uris.lake"}),
         ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": "no uri"}}, {"database_uris.lake"}),
         ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": 3}}, {"database_uris.lake"}),
+        ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": "a://h:x/d"}}, {"database_uris.lake"}),
         ({"topology": "minimal", "database_uris": "postgresql://x/y"}, {"database_uris"}),
         (EXISTING, {"postgres_password"}),
         (EXISTING | {"postgres_password": ""}, {"postgres_password"}),
