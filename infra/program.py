@@ -17,7 +17,7 @@ from topology.problems import Problem, StackError, did_you_mean
 from topology.settings import Settings
 from topology.settings.section import fields_by_key
 from topology.settings.values import is_uri
-from topology.stack_file import PROJECT_NAME
+from topology.stack_file import PROJECT_NAME, misspelt_prefixes
 
 #: Keys whose values are secrets: never part of a topology.
 DATABASE_URIS = "database_uris"
@@ -86,6 +86,7 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
         for key in secrets
         if not is_secret(prefix + key)
     ]
+    problems.extend(misspelt_prefixes(config))
     reading = settings.read(keys)
     planned = plan.build(stack, reading.settings)
     try:

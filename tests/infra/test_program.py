@@ -57,15 +57,16 @@ def test_a_secret_that_looks_like_something_else_reaches_its_secret_letter_by_le
     config = config_of("existing") | {
         "postgres_password": secret,
         "database_uris": {"warehouse": f"postgresql://reader:{secret}@warehouse.example.com/dwh"},
-        "redis_passwords": {name: secret for name in config_of("existing").get("redis_passwords", {})},
     }
-    given = read(config)
-    assert given.postgres_password == secret
-    assert set(given.redis_passwords.values()) <= {secret}
-    found = recording.record("existing", config, secret_keys=SECRET_KEYS)
-    values = [value for each in found.of_kind("Secret").values() for value in each["stringData"].values()]
-    assert values.count(secret) == 1 + len(given.redis_passwords)
-    assert config["database_uris"]["warehouse"] in values
+    others = config_of("existing-redis") | {"redis_passwords": {"broker": secret}}
+
+    def values(stack: str, config: dict[str, Any]) -> list[str]:
+        found = recording.record(stack, config, secret_keys=SECRET_KEYS)
+        return [value for each in found.of_kind("Secret").values() for value in each["stringData"].values()]
+
+    assert secret in values("existing", config)
+    assert config["database_uris"]["warehouse"] in values("existing", config)
+    assert secret in values("existing-redis", others)
 
 
 def test_settings_arrive_in_the_topology_whatever_their_type() -> None:
@@ -83,6 +84,12 @@ def test_keys_of_other_projects_and_providers_are_not_ours() -> None:
     config = {**recording.as_engine_config({"topology": "minimal"}), "kubernetes:context": "prod", "aws:region": "eu-west-1"}
     planned, _ = program.read("test", config, lambda key: False)
     assert planned == program.read("test", recording.as_engine_config({"topology": "minimal"}), lambda key: False)[0]
+
+
+def test_a_key_whose_prefix_is_misspelt_is_told_and_not_passed_over() -> None:
+    config = {**recording.as_engine_config({"topology": "minimal"}), "superset-asnyc:row_limit": "7"}
+    with pytest.raises(StackError, match="Write it as superset-async:row_limit"):
+        program.read("test", config, lambda key: False)
 
 
 def problems_of(config: dict[str, Any], encrypted: frozenset[str] = PREVIEW_ENCRYPTED) -> set[str]:

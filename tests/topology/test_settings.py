@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +141,34 @@ def test_a_schedule_that_is_accepted_is_one_for_celery_and_for_a_cron_job(fields
             # The grammar of Kubernetes' own parser.
             found = re.fullmatch(r"(?:\*|(\d+|[a-z]{3})(?:-(\d+|[a-z]{3}))?)(?:/[1-9]\d*|/0+[1-9]\d*)?", part)
             assert found, value
+
+
+MISSPELT = ("superset-asnyc:web", "superset_async:web", "Superset-Async:web", "superset:web", "web")
+
+
+@pytest.mark.parametrize("platform", ["local", "kubernetes"])
+@pytest.mark.parametrize(
+    ("extra", "key", "says"),
+    [
+        *((f"  {key}: {{}}\n", key, "Write it as superset-async:web") for key in MISSPELT),
+        ("  superset-async:row_limit: 1\n  superset-async:row_limit: 2\n", "stack", "'superset-async:row_limit' twice"),
+        ("  superset-async:web: {threads: 1, threads: 2}\n", "stack", "has the key 'threads' twice, in lines 4"),
+        ("config:\n  superset-async:row_limit: 1\n", "stack", "has the key 'config' twice, in lines 1 and 4"),
+    ],
+)
+def test_a_stack_file_has_no_key_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, extra: str, key: str, says: str
+) -> None:
+    """Whoever reads it: up, render and policy read it here."""
+    monkeypatch.setenv(stack_file.STACKS_ENV, str(tmp_path))
+    file = tmp_path / "Pulumi.typo.yaml"
+    head = f"config:\n  superset-async:topology: minimal\n  superset-async:platform: {platform}\n"
+    file.write_text(head + "  kubernetes:context: prod\n  aws:region: eu-west-1\n")
+    assert set(stack_file.read("typo")) == {"topology", "platform"}
+    file.write_text(head + extra)
+    with pytest.raises(StackError) as caught:
+        stack_file.read("typo")
+    assert [(problem.key, says in str(problem)) for problem in caught.value.problems] == [(key, True)]
 
 
 def test_a_preset_that_lacks_a_required_key_is_an_error_and_no_endless_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,14 @@ from pydantic import Field
 
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cidr, Name
+from topology.settings.values import Cidr, NamespaceName
 
 
 class OperatorNamespaces(Section):
     """Where the cluster's operators run: they connect to servers of the stack."""
 
-    keda: Name = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
-    cloudnativepg: Name = Field(description="namespace of CloudNativePG, which looks after its servers")
+    keda: NamespaceName = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
+    cloudnativepg: NamespaceName = Field(description="namespace of CloudNativePG, which looks after its servers")
 
 
 class NetworkSettings(Section):
@@ -26,7 +26,7 @@ class NetworkSettings(Section):
 class MetricsSettings(Section):
     """The exporter of queue metrics; see docs/metrics.md."""
 
-    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
+    from_namespaces: tuple[NamespaceName, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
     service_monitor: bool = Field(
         description="tell the Prometheus operator of it by a ServiceMonitor; false: by annotations of its Service"
     )

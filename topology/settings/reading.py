@@ -60,14 +60,16 @@ def read(config: Mapping[str, object]) -> Reading:
                 if detail["type"] != "missing" or problem.key not in repaired:
                     problems.append(problem)
                 repaired.add(problem.key)
-            if not any([_remove(given, detail["loc"]) for detail in wrong]):
+            # Each one, whatever the others did.
+            removed = [_remove(given, detail["loc"]) for detail in wrong]
+            if not any(removed):
                 raise
         else:
             return Reading(settings, tuple(problems), frozenset(repaired))
 
 
 def _remove(given: dict[str, Any], loc: tuple[int | str, ...]) -> bool:
-    """Take the value at `loc` out of `given`, or the nearest section around it that the stack file itself says; False: none is."""
+    """Take the value at `loc` out of `given`, or the section around it that the stack file itself says; False where none is."""
     parent, last, node = given, str(loc[0]), cast(Any, given)
     for part in loc:
         if not isinstance(node, dict) or part not in node:

@@ -40,11 +40,39 @@ Name = Annotated[
         "must be at most 40 lower-case letters, digits and '-', beginning with a letter|Choose such a name",
     ),
 ]
-#: The name of a role or database in PostgreSQL, and of a user in Superset.
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+#: The name of an object of Kubernetes that somebody else made, such as a Secret (an RFC 1123 subdomain).
+ObjectName = Annotated[
+    str,
+    matching(
+        rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*",
+        "must be the name of an object of Kubernetes: lower-case letters, digits, '-' and '.', a letter or digit at both ends"
+        "|Give the name that kubectl get shows",
+    ),
+]
+#: The name of a namespace that exists (an RFC 1123 label).
+NamespaceName = Annotated[
+    str,
+    matching(
+        _LABEL,
+        "must be a namespace: at most 63 lower-case letters, digits and '-', a letter or digit at both ends"
+        "|Give the name that kubectl get namespaces shows",
+    ),
+]
+#: The name of a role or database that somebody else made in PostgreSQL, of characters that can stand in a URL as they are.
+PostgresName = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,62}",
+        "must be at most 63 letters, digits, '_', '-', '.' and '$'|Give the name that the server has",
+    ),
+]
+#: The name of a role or database in PostgreSQL that this project makes, and of a user in Superset.
+IDENTIFIER = r"[a-z][a-z0-9_]{0,62}"
 Identifier = Annotated[
     str,
     matching(
-        r"[a-z][a-z0-9_]{0,62}",
+        IDENTIFIER,
         "must be at most 63 lower-case letters, digits and '_', beginning with a letter|Choose such a name",
     ),
 ]
@@ -94,11 +122,11 @@ HostName = Annotated[
         "must be a full host name in lower case|Write it as in superset.example.com",
     ),
 ]
-#: A host that is no URL, and can stand in one as it is.
+#: A host that is no URL, and can stand in one as it is; an IPv6 address cannot.
 Host = Annotated[
     str,
     matching(
-        r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?",
+        rf"(?i)(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*",
         "must be a host name or an IPv4 address|Write it as in redis.example.com, without scheme, port and password",
     ),
 ]
