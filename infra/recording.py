@@ -49,6 +49,8 @@ class Resource:
     dependencies: frozenset[str]
     #: URN of the provider that makes it, where the program says which.
     provider: str = ""
+    #: How long the engine waits for it to be ready ("3900s"); empty: as long as the provider does by itself.
+    create_timeout: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class _Monitor(pulumi_mocks.MockMonitor):
                 secret_paths=frozenset(secrets),
                 dependencies=frozenset(request.dependencies),
                 provider=request.provider.rpartition("::")[0],
+                create_timeout=request.customTimeouts.create,
             )
         )
         state = struct_pb2.Struct()

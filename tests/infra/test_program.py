@@ -443,6 +443,31 @@ def test_a_changed_setting_changes_only_what_it_concerns(change: dict[str, Any],
     assert differences(recorded("minimal"), changed) == expected
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {"team": "data"}},
+        {"images": {"pull_policy": "Always"}},
+        {"images": {"superset": "superset-async:2"}},
+        {"admin_username": "root"},
+    ],
+    ids=name_of,
+)
+def test_a_job_whose_template_changes_is_another_job(change: dict[str, Any]) -> None:
+    """Its template cannot be changed: the API server refuses that for the same name."""
+    (before,) = of_kind("minimal", "Job")
+    found = recording.record("minimal", {**config_of("minimal"), **change})
+    (after,) = [each for each in found.resources if each.type.endswith(":Job")]
+    assert after.inputs["spec"] != before.inputs["spec"]
+    assert after.inputs["metadata"]["name"] != before.inputs["metadata"]["name"]
+
+
+def test_the_engine_waits_for_the_job_as_long_as_it_may_run_and_makes_a_failed_one_anew() -> None:
+    (job,) = of_kind("minimal", "Job")
+    assert int(job.create_timeout.removesuffix("s")) > job.inputs["spec"]["activeDeadlineSeconds"]
+    assert job.inputs["metadata"]["annotations"] == {"pulumi.com/replaceUnready": "true"}
+
+
 TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c": {"users": ["eve"], "pool": "shared"}}
 #: What hears of a new or a removed queue: the file, the job that empties those that are gone, and what looks for lost queries.
 QUEUES = {CONFIG, JOB, "Deployment/beat"}
