@@ -70,13 +70,12 @@ class Initialization(pulumi.ComponentResource):
             secrets=(args.secrets,),
             restart_policy="OnFailure",
         )
-        content = content_hash(
-            args.superset.images.superset, commands.migrate(), args.superset.configuration.hashes["init"], migrations.HEAD
-        )
         template = pod_template(args.superset, process, service_account(name, scope, object_labels, child))
         job_name = pulumi.Output.all(
-            secret_digest(args.superset, process), pulumi.Output.json_dumps(template, sort_keys=True, default=vars)
-        ).apply(lambda all_: f"{name}-{content_hash(content, *all_)[:10]}")
+            configuration=args.superset.configuration.hashes["init"],
+            secret=secret_digest(args.superset, process),
+            template=pulumi.Output.json_dumps(template, sort_keys=True, default=vars),
+        ).apply(lambda known: f"{name}-{content_hash(known, migrations.HEAD)[:10]}")
         job = batch.Job(
             name,
             metadata=metadata(scope, job_name, object_labels, {"pulumi.com/replaceUnready": "true"}),

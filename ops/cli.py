@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from client.output import Format
 from local.progress import Steps
-from ops import cost, query
+from ops import cost, query, size
 from topology.checkout import require_checkout
 from topology.problems import MendableError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(query.app, name="query")
 app.command(name="cost", rich_help_panel=None)(cost.cost)
+app.command(name="size")(size.size)
 out = Console()
 err = Console(stderr=True)
 
@@ -138,6 +140,20 @@ def render(
     else:
         command = f"kubectl apply --server-side -f {folder}/00-namespace.yaml -f {secrets_file} -f {folder}"
         out.print(command, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def estimate(
+    stack: Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")] = "aws-enterprise",
+    format: query.RowFormat = Format.TABLE,
+) -> None:
+    """Show what a stack on AWS would cost in a month, at rest and with every pool at its most workers.
+
+    The prices are AWS's list prices of a day, on demand and in us-east-1, from a table by hand: an estimate, no bill.
+    """
+    from ops.estimate import show
+
+    show(stack, format)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from topology.aws.model import Aws
 from topology.presets import TopologyName
 from topology.settings.caching import Caching
 from topology.settings.databases import DatabaseOptions
@@ -124,12 +125,17 @@ class RedisDatabase(Frozen):
 
 
 class Postgres(PostgresServer):
-    """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so."""
+    """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so.
+
+    `ca_file` is the file, in the image, with the authorities that may have signed its certificate: then clients speak TLS to it
+    and check whom they speak to. None: as the server offers it.
+    """
 
     host: str
     port: int
     password_env: str
     max_connections: int
+    ca_file: str | None
 
 
 class Web(WebServer):
@@ -258,6 +264,14 @@ class Topology(Frozen):
     operator_namespaces: OperatorNamespaces
     databases: tuple[AnalyticDatabase, ...]
     admin_username: str
+    #: None on every other platform.
+    aws: Aws | None
+
+    def on_aws(self) -> Aws:
+        """What is decided about AWS; ValueError on another platform."""
+        if self.aws is None:
+            raise ValueError(f"stack {self.stack} is not on AWS, but on platform {self.platform}")
+        return self.aws
 
     def database(self, purpose: Purpose) -> RedisDatabase:
         """The Redis database for `purpose`; KeyError where this topology has none (Celery's results on PostgreSQL)."""

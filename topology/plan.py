@@ -58,7 +58,7 @@ def build(stack: str, settings: Settings) -> Topology:
     pools = _pools(platform, settings)
     web = _web(platform, settings)
     beat = _beat(settings)
-    return Topology(
+    topology = Topology(
         stack=stack,
         name=settings.topology,
         platform=settings.platform,
@@ -85,7 +85,9 @@ def build(stack: str, settings: Settings) -> Topology:
         operator_namespaces=settings.network.operator_namespaces,
         databases=_databases(settings),
         admin_username=settings.admin_username,
+        aws=None,
     )
+    return platform.complete(settings, topology)
 
 
 def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
@@ -100,6 +102,7 @@ def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
         port=address.port,
         password_env="POSTGRES_PASSWORD",
         max_connections=postgres.max_connections or derived,
+        ca_file=platform.postgres_ca_file if postgres.kind == "rds" else None,
     )
 
 

@@ -24,7 +24,7 @@ ASKED = (
 def server_acl(instance: RedisInstance, passwords: Mapping[RedisRole, str], operator_password: str) -> str:
     """The ACL file of the instance's servers: each user has its own keys and channels. Passwords hold no white space."""
     lines = [NOBODY, _operator(operator_password)]
-    lines += [f"user {user.username} on >{passwords[user.role]} {_reach(user)} +@all {FORBIDDEN}" for user in instance.users]
+    lines += [f"user {user.username} on >{passwords[user.role]} {_rights(user)}" for user in instance.users]
     return "\n".join(lines) + "\n"
 
 
@@ -35,8 +35,17 @@ def sentinel_acl(instance: RedisInstance, passwords: Mapping[RedisRole, str], op
     return "\n".join(lines) + "\n"
 
 
+def access_string(user: RedisUser) -> str:
+    """The same rights as ElastiCache takes them: without the user's name and password, which it has apart."""
+    return f"on {_rights(user)}"
+
+
 def _operator(password: str) -> str:
     return f"user {OPERATOR} on >{password} ~* &* +@all"
+
+
+def _rights(user: RedisUser) -> str:
+    return f"{_reach(user)} +@all {FORBIDDEN}"
 
 
 def _reach(user: RedisUser) -> str:

@@ -233,6 +233,7 @@ class Keeper:
             kept = list(self._until)
         if not kept:
             return
+        results: list[Any]
         try:
             results: list[Any] = _renew_each(kept)
         except Exception as error:

@@ -20,6 +20,8 @@ MAGIC = b"SA1"
 #: Magic, codec, kind; computed at, expires at (seconds since 1970), seconds that it took to compute.
 _HEADER = struct.Struct(">3sBBddd")
 _TAG_BYTES = hashlib.sha256().digest_size
+#: What an envelope has beside its body.
+OVERHEAD_BYTES: Final = _HEADER.size + _TAG_BYTES
 
 CODECS: Final[tuple[ResultCompression, ...]] = ("none", "zlib", "zstd")
 #: What a body is: bytes as they were given, a pickle, or the name of the file that has the envelope itself.
@@ -27,6 +29,8 @@ Kind = Literal["bytes", "pickle", "file"]
 KINDS: Final[tuple[Kind, ...]] = ("bytes", "pickle", "file")
 #: Levels by measurement: the next ones cost more time than they save in bytes.
 ZLIB_LEVEL, ZSTD_LEVEL = 1, 1
+#: What counting the size of a compressed value has in memory at most.
+_INFLATED_AT_ONCE = 2**20
 
 
 class RefusedError(ValueError):
@@ -43,6 +47,8 @@ class Envelope:
     expires: float
     seconds: float
     body: bytes
+    #: Bytes of the body before it was compressed, for who has just wrapped it: it is not stored.
+    plain_bytes: int = 0
 
     @property
     def value(self) -> Any:
@@ -67,20 +73,37 @@ def wrap(
     kind: Kind = "bytes" if isinstance(value, bytes) else "pickle"
     data: bytes = value if isinstance(value, bytes) else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     used: ResultCompression = "none"
+    plain = len(data)
     # Bytes are SQL Lab's, which has compressed them.
     if kind == "pickle" and len(data) > above and codec != "none":
         compressed = _compress(data, codec)
         if len(compressed) < len(data):
             used, data = codec, compressed
-    return Envelope(kind, used, computed, expires, seconds, data)
+    return Envelope(kind, used, computed, expires, seconds, data, plain)
+
+
+def size_when_inflated(value: bytes, most: int) -> int:
+    """How many bytes `value` becomes for who reads it; what is beyond `most` is not counted to its end.
+
+    SQL Lab has compressed its rows with zlib: a small result may become a thousand times as large. Bytes that are not
+    compressed are as many as they are.
+    """
+    inflate, size, rest, counted = zlib.decompressobj(), len(value), value, 0
+    try:
+        while rest and counted <= most:
+            counted += len(inflate.decompress(rest, _INFLATED_AT_ONCE))
+            rest = inflate.unconsumed_tail
+    except zlib.error:
+        return size
+    return max(size, counted)
 
 
 def opened(sealed: bytes, secret: bytes, key: str) -> Envelope:
     """The envelope in `sealed`; RefusedError unless it was signed with `secret` for `key` and nothing was changed since."""
-    if len(sealed) < _HEADER.size + _TAG_BYTES or not sealed.startswith(MAGIC):
+    if len(sealed) < OVERHEAD_BYTES or not sealed.startswith(MAGIC):
         raise RefusedError("not signed")
-    header, tag = sealed[: _HEADER.size], sealed[_HEADER.size : _HEADER.size + _TAG_BYTES]
-    body = sealed[_HEADER.size + _TAG_BYTES :]
+    header, tag = sealed[: _HEADER.size], sealed[_HEADER.size : OVERHEAD_BYTES]
+    body = sealed[OVERHEAD_BYTES:]
     if not hmac.compare_digest(tag, _tag(secret, key, header, body)):
         raise RefusedError("signed for another key or with another secret, or changed")
     _, codec, kind, computed, expires, seconds = cast("tuple[bytes, int, int, float, float, float]", _HEADER.unpack(header))

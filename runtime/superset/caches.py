@@ -23,6 +23,7 @@ from flask_caching.backends.base import BaseCache
 from runtime.environment import redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
 from runtime.results import single_flight, store
+from runtime.results.buckets import BucketError
 from runtime.results.envelope import Envelope
 from runtime.results.lifetimes import Lifetimes, lifetime
 from topology.model import Purpose, Topology
@@ -195,28 +196,40 @@ class Cache(BaseCache):
 class ResultStore:
     """The rows of SQL Lab's queries; keys are random, so nothing is shared, waited for or computed anew."""
 
-    def __init__(self, topology: Topology, kept: store.Store, default_timeout: int) -> None:
+    def __init__(self, topology: Topology, kept: store.Values, default_timeout: int) -> None:
         self.default_timeout = default_timeout
         self.key_prefix = kept.prefix
         self.store = kept
         self._topology = topology
 
     def get(self, key: str) -> Any:
-        """The bytes of `key`, None where they are gone."""
-        found = self.store.read(self.store.key(key))
+        """The bytes of `key`, None where they are gone; an error that Superset answers with 503 where nobody can tell now."""
+        try:
+            found = self.store.read(self.store.key(key))
+        except BucketError as error:
+            logger.warning("a result could not be read", exc_info=True)
+            raise _away(
+                "The results of this query cannot be read now: their store does not answer. They are not lost; try again in a "
+                "moment."
+            ) from error
         return found.value if found else None
 
     def set(self, key: str, value: Any, timeout: int | None = None) -> bool:
-        """Store a query's rows. A result that is too large fails its query with a message that says so."""
+        """Store a query's rows. A result that is too large, or cannot be stored, fails its query with a message that says so."""
         seconds = lifetime(timeout, self.default_timeout, store.tenants_lifetime(self._topology))
         try:
             self.store.write(self.store.key(key), value, seconds, seconds, 0.0)
         except store.TooLargeError as error:
             raise _too_large(error) from error
+        except BucketError as error:
+            logger.warning("a result could not be stored", exc_info=True)
+            raise _away(
+                "The query ran, but its results could not be stored: their store does not take them now. Try again later."
+            ) from error
         return True
 
     def delete(self, key: str) -> bool:
-        """Remove a query's rows; whether there were any."""
+        """Remove a query's rows; whether there were any, where the store says so."""
         return self.store.delete(self.store.key(key)) > 0
 
     def has(self, key: str) -> bool:
@@ -225,10 +238,9 @@ class ResultStore:
 
 
 def results(database: redis_databases.Database) -> ResultStore:
-    """RESULTS_BACKEND of this process, on `database`."""
+    """RESULTS_BACKEND of this process: the stack's bucket, or else `database`."""
     topology = load_topology(os.environ)
-    kept = store.of("query_results", topology, database)
-    return ResultStore(topology, kept, topology.caching.query_results_ttl_seconds)
+    return ResultStore(topology, store.of_results(topology, database), topology.caching.query_results_ttl_seconds)
 
 
 def patience(topology: Topology, env: Mapping[str, str]) -> float:
@@ -255,3 +267,12 @@ def _too_large(error: store.TooLargeError) -> Exception:
 
     found = SupersetError(message=str(error), error_type=SupersetErrorType.RESULT_TOO_LARGE_ERROR, level=ErrorLevel.ERROR)
     return SupersetErrorException(found)
+
+
+def _away(message: str) -> Exception:
+    """The exception that Superset answers with 503, and with which it ends a query."""
+    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+    from superset.exceptions import SupersetErrorException
+
+    found = SupersetError(message=message, error_type=SupersetErrorType.RESULTS_BACKEND_ERROR, level=ErrorLevel.ERROR)
+    return SupersetErrorException(found, status=503)

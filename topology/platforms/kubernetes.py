@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from topology.model import Topology
+from topology.platforms.elsewhere import not_on_aws
 from topology.platforms.platform import Address, Platform
 from topology.problems import Problem
 from topology.settings import Settings
@@ -67,6 +68,18 @@ def spilled_results_have_a_volume(settings: Settings, topology: Topology) -> Ite
         )
 
 
+def no_bucket(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Pods have no credentials for one; on AWS the platform gives them both."""
+    if settings.caching.bucket is not None:
+        yield Problem(
+            "caching.bucket",
+            settings.caching.bucket.name,
+            "is not for platform kubernetes: pods have no credentials for it",
+            "Set it to null; caching.spill keeps large results on a volume",
+            also=("platform",),
+        )
+
+
 def _redis_address(settings: Settings, name: str, index: int) -> Address:
     return Address(name, REDIS_PORT)
 
@@ -92,5 +105,12 @@ KUBERNETES = Platform(
     postgres_address=_postgres_address,
     web_address=_web_address,
     exporter_address=_exporter_address,
-    rules=(no_sample_database, spilled_results_have_a_volume, stack_is_a_label, namespace_is_the_stacks_own),
+    rules=(
+        no_sample_database,
+        spilled_results_have_a_volume,
+        no_bucket,
+        not_on_aws,
+        stack_is_a_label,
+        namespace_is_the_stacks_own,
+    ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from topology.model import Topology
+from topology.platforms.elsewhere import not_on_aws
 from topology.platforms.platform import Address, Platform
 from topology.problems import Problem
 from topology.settings import RedisSettings, Section, Settings
@@ -89,6 +90,6 @@ LOCAL = Platform(
     postgres_address=_postgres_address,
     web_address=_web_address,
     exporter_address=_exporter_address,
-    rules=(no_existing_servers, ports_are_distinct),
+    rules=(no_existing_servers, ports_are_distinct, not_on_aws),
     fit=one_process_of_each,
 )

@@ -11,7 +11,7 @@ from topology.settings.resources import Resources
 from topology.settings.section import Section
 from topology.settings.values import Cron, Host, NotNegative, Positive, PostgresName, ServerPort
 
-PostgresKind = Literal["statefulset", "cloudnativepg", "existing"]
+PostgresKind = Literal["statefulset", "cloudnativepg", "rds", "existing"]
 
 
 class ConnectionPool(Section):
@@ -39,7 +39,7 @@ class PostgresServer(Section):
     """What the server runs with, as a stack file says it and a topology has it. Sizes in bytes."""
 
     kind: PostgresKind = Field(
-        description="statefulset (one server), cloudnativepg (a Cluster of that operator) or existing (give host)"
+        description="statefulset (one server), cloudnativepg (that operator's Cluster), rds (platform aws), existing (give host)"
     )
     database: PostgresName = Field(description="name of the metadata database")
     user: PostgresName = Field(description="role that owns the metadata database")

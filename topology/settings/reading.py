@@ -45,7 +45,7 @@ def read(config: Mapping[str, object]) -> Reading:
         problems.append(Problem("topology", value, rule, did_you_mean(str(topology), presets.NAMES)))
         repaired.add("topology")
         topology = "minimal"
-    preset = presets.settings_of(cast(TopologyName, topology))
+    preset = presets.settings_of(cast(TopologyName, topology), on_aws=config.get("platform") == "aws")
     given = cast(dict[str, Any], copy.deepcopy(dict(config))) | {"topology": topology}
     while True:
         try:
