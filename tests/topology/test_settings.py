@@ -174,7 +174,7 @@ def test_a_stack_file_has_no_key_that_nobody_reads(
 def test_a_preset_that_lacks_a_required_key_is_an_error_and_no_endless_search(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = presets.settings_of("minimal")
     del whole["row_limit"]
-    monkeypatch.setattr(presets, "settings_of", lambda topology: copy.deepcopy(whole))
+    monkeypatch.setattr(presets, "settings_of", lambda topology, on_aws=False: copy.deepcopy(whole))
     with pytest.raises(ValidationError, match="row_limit"):
         read({"topology": "minimal", "web": {"threads": "many"}})
 
