@@ -48,6 +48,8 @@ class Resource:
     dependencies: frozenset[str]
     #: URN of the provider that makes it, where the program says which.
     provider: str = ""
+    #: How long the engine waits for it to be ready ("3900s"); empty: as long as the provider does by itself.
+    create_timeout: str = ""
     #: Whether the engine refuses to delete it.
     protect: bool = False
 
@@ -164,6 +166,7 @@ class _Monitor(pulumi_mocks.MockMonitor):
                 secret_paths=frozenset(secrets),
                 dependencies=frozenset(request.dependencies),
                 provider=request.provider.rpartition("::")[0],
+                create_timeout=request.customTimeouts.create,
                 protect=bool(request.protect),
             )
         )

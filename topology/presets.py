@@ -42,7 +42,7 @@ _BASE: dict[str, Any] = {
             "persistence": "aof",
             "replicas": 0,
             "sentinel": False,
-            "volume_size": "1Gi",
+            "volume_size": "2Gi",
             "resources": _resources("100m", "500m", "512Mi", "512Mi"),
         },
         "cache": None,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from topology.aws import catalogue, subnets
 from topology.aws.model import Aws, DatabaseInstance, ReplicationGroup
 from topology.model import Postgres, RedisInstance, Topology
-from topology.platforms.kubernetes import KUBERNETES, no_sample_database
+from topology.platforms.kubernetes import KUBERNETES, namespace_is_the_stacks_own, no_sample_database, stack_is_a_label
 from topology.problems import Problem, did_you_mean
 from topology.quantities import GIB, format_memory
 from topology.settings import Settings
@@ -414,6 +414,8 @@ AWS = replace(
     postgres_ca_file=RDS_CA_FILE,
     complete=complete,
     rules=(
+        namespace_is_the_stacks_own,
+        stack_is_a_label,
         no_sample_database,
         values_exist,
         names_fit,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from topology.quantities import Memory
 from topology.settings.section import Section
-from topology.settings.values import Name, NotNegative, Positive, matching
+from topology.settings.values import NotNegative, ObjectName, Positive, matching
 
 BucketName = Annotated[
     str,
@@ -32,7 +32,7 @@ class Spill(Section):
     folder: Annotated[str, matching(r"/.+", "must be an absolute path|Write it as in /var/lib/superset/results")] = Field(
         description="folder that web and workers share"
     )
-    claim: Name | None = Field(
+    claim: ObjectName | None = Field(
         default=None, description="Kubernetes: an existing ReadWriteMany volume claim of the namespace, mounted at folder"
     )
 

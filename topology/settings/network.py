@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from topology.histograms import WAIT_BUCKETS
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cidr, Name
+from topology.settings.values import Cidr, NamespaceName
 
 #: Percent of an objective: at 100 there would be no budget to burn.
 Objective = Annotated[float, Field(ge=50, lt=100)]
@@ -25,8 +25,8 @@ def is_bound(seconds: float) -> float:
 class OperatorNamespaces(Section):
     """Where the cluster's operators run: they connect to servers of the stack."""
 
-    keda: Name = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
-    cloudnativepg: Name = Field(description="namespace of CloudNativePG, which looks after its servers")
+    keda: NamespaceName = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
+    cloudnativepg: NamespaceName = Field(description="namespace of CloudNativePG, which looks after its servers")
 
 
 class NetworkSettings(Section):
@@ -52,7 +52,7 @@ class Objectives(Section):
 class MetricsSettings(Section):
     """The exporter of queue metrics, and the rules on them; see docs/metrics.md and docs/runbooks/alerts.md."""
 
-    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
+    from_namespaces: tuple[NamespaceName, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
     service_monitor: bool = Field(
         description="tell the Prometheus operator of it by a ServiceMonitor; false: by annotations of its Service"
     )
