@@ -37,6 +37,7 @@ CACHING = Caching(
     compress_above_bytes=1024,
     max_result_bytes=2**26,
     spill=None,
+    bucket=None,
 )
 
 

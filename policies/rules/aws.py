@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, at, maybe
 from policies.rule import Option, Options, Plain, Rules, types
@@ -357,7 +357,7 @@ def iam_wildcard(policy: Plain, graph: Graph, options: Options) -> Iterator[str]
     """A role that may do everything with something, or something with everything, is what an intruder looks for."""
     document = policy.get("policy")
     statements = at(json.loads(document) if isinstance(document, str) else document, "Statement", default=[])
-    for statement in statements if isinstance(statements, list) else [statements]:
+    for statement in cast("list[Plain]", statements) if isinstance(statements, list) else [statements]:
         if at(statement, "Effect") != "Allow":
             continue
         actions, resources = _listed(statement, "Action"), _listed(statement, "Resource")

@@ -54,7 +54,7 @@ def test_values_come_as_text_and_are_what_the_stack_file_says(key: str, text: st
 @pytest.mark.parametrize("secret", ["8472910384", "007", "true", "null", "1e3", '"quoted"', "[1]"])
 def test_a_secret_that_looks_like_something_else_reaches_its_secret_letter_by_letter(secret: str) -> None:
     """Of each key that holds one: what the engine decrypts is text."""
-    config = config_of("existing") | {
+    config: dict[str, Any] = config_of("existing") | {
         "postgres_password": secret,
         "database_uris": {"warehouse": f"postgresql://reader:{secret}@warehouse.example.com/dwh"},
     }

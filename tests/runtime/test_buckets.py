@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +21,7 @@ from runtime.results import buckets, store
 from runtime.results.buckets import Bucket, BucketError
 from runtime.results.envelope import OVERHEAD_BYTES, signing_secret, wrap
 from tests.runtime.stacks import topology
+from topology import metric_names
 from topology.settings.caching import Caching, ResultsBucket
 
 MOST = 1 << 20
@@ -100,7 +101,7 @@ def test_what_we_did_not_sign_for_this_key_is_refused(endpoint: str, monkeypatch
     ):
         at(endpoint).put("k", forged)
         assert values.read("k") is None
-    assert counted == [store.REFUSED] * 3
+    assert counted == [metric_names.CACHE_REFUSED] * 3
 
 
 def test_what_is_too_large_is_neither_stored_nor_read(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_a_forked_child_has_a_client_of_its_own(endpoint: str) -> None:
 
 
 @contextmanager
-def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Generator[str]:
     """A server that does `answer` with every request."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -231,8 +232,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_impatient")
 def test_a_silent_server_is_given_up() -> None:
     over = threading.Event()
+
+    def waits(_: BaseHTTPRequestHandler) -> None:
+        over.wait(60)
+
     try:
-        with answering(lambda _: over.wait(60) and None) as url:
+        with answering(waits) as url:
             for error in attempts(at(url)):
                 assert "ReadTimeoutError" in str(error)
             over.set()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from topology import presets, redis_acl
+from topology.model import RedisRole
 from topology.plan import plan
 from topology.platforms.aws import bucket_name
 from topology.problems import StackError
@@ -147,7 +148,7 @@ def test_a_bucket_is_for_local_processes_alone() -> None:
 def test_access_strings_are_the_clusters_lists_without_name_and_password(topology: str) -> None:
     found = plan("prod", RIGHT | {"topology": topology})
     for instance in found.redis:
-        passwords = {user.role: f"password-of-{user.role}" for user in instance.users}
+        passwords: dict[RedisRole, str] = {user.role: f"password-of-{user.role}" for user in instance.users}
         lines = redis_acl.server_acl(instance, passwords, "operator").splitlines()
         for user in instance.users:
             string = redis_acl.access_string(user)

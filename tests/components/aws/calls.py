@@ -80,8 +80,10 @@ class Call:
         # The provider makes a name where the program leaves it open.
         inputs = self.change({self.renamed.get(key, key): value for key, value in inputs.items()})
         model = operation(self.service, self.operation)
-        made = fitted(model.input_shape, inputs, f"{resource.type.rpartition(':')[2]} {resource.name}")
-        report = ParamValidator().validate(made, model.input_shape)
+        shape = model.input_shape
+        assert shape is not None
+        made = fitted(shape, inputs, f"{resource.type.rpartition(':')[2]} {resource.name}")
+        report = ParamValidator().validate(made, shape)
         if report.has_errors():
             raise MisfitError(f"{resource.type} {resource.name}: {report.generate_report()}")
         return made
@@ -126,10 +128,6 @@ def _instance(inputs: dict[str, Any]) -> dict[str, Any]:
     return tag_list(inputs)
 
 
-def _user(inputs: dict[str, Any]) -> dict[str, Any]:
-    return inputs
-
-
 def _rule(inputs: dict[str, Any]) -> dict[str, Any]:
     source = {"Description": inputs["description"]}
     permission: dict[str, Any] = {key: inputs[key] for key in ("ipProtocol", "fromPort", "toPort")}
@@ -167,10 +165,6 @@ def _topic(inputs: dict[str, Any]) -> dict[str, Any]:
     return tag_list(
         {"Name": "made-by-the-provider", "Attributes": {"KmsMasterKeyId": inputs.pop("kmsMasterKeyId")}, **inputs}
     )
-
-
-def _key(inputs: dict[str, Any]) -> dict[str, Any]:
-    return inputs
 
 
 def _repository(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class Replay:
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
-            self._clients[service] = boto3.client(
+            # The name of a service is data here, and the overloads are for names as they stand.
+            make: Any = boto3.client
+            self._clients[service] = make(
                 service,
                 endpoint_url=self._endpoint,
                 region_name=self._region,

@@ -10,6 +10,7 @@ from typing import Any
 import botocore.session
 import cfnlint
 import pytest
+from botocore.model import StringShape
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -82,19 +83,24 @@ def test_instance_classes_are_there() -> None:
         assert planned.postgres.instance_class in classes(planned.region), stack
 
 
+def enumerated(service: str, shape: str) -> set[str]:
+    """The values that botocore knows of an enumeration."""
+    found = botocore.session.get_session().get_service_model(service).shape_for(shape)
+    assert isinstance(found, StringShape)
+    return set(found.enum)
+
+
 def test_instance_types_of_nodes_and_of_botocore_are_one() -> None:
-    known = botocore.session.get_session().get_service_model("ec2").shape_for("InstanceType").enum
-    assert set(catalogue.INSTANCES) <= set(known)
+    known = enumerated("ec2", "InstanceType")
+    assert set(catalogue.INSTANCES) <= known
     assert {catalogue.architecture(each) for each in ("m7g.large", "r7g.xlarge")} == {"arm64"}
     assert {catalogue.architecture(each) for each in ("m7i.large", "m7i.2xlarge")} == {"x86_64"}
-    amis = botocore.session.get_session().get_service_model("eks").shape_for("AMITypes").enum
-    assert set(cluster.AMI_TYPES.values()) <= set(amis)
+    assert set(cluster.AMI_TYPES.values()) <= enumerated("eks", "AMITypes")
 
 
 def test_logs_are_all_that_there_are() -> None:
-    models = botocore.session.get_session()
-    assert set(cluster.LOG_TYPES) == set(models.get_service_model("eks").shape_for("LogType").enum)
-    assert set(redis.LOGS) == set(models.get_service_model("elasticache").shape_for("LogType").enum)
+    assert set(cluster.LOG_TYPES) == enumerated("eks", "LogType")
+    assert set(redis.LOGS) == enumerated("elasticache", "LogType")
 
 
 @pytest.mark.parametrize("stack", STACKS)
