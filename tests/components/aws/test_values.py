@@ -109,7 +109,7 @@ def test_endpoints_are_of_services_that_are_there(stack: str) -> None:
     known = {name.replace("-", "") for name in botocore.session.get_session().get_available_services()}
     for endpoint in of_kind(stack, "VpcEndpoint"):
         service = endpoint.inputs["serviceName"].removeprefix(f"com.amazonaws.{topology_of(stack).on_aws().region}.")
-        service = {"ecr.api": "ecr", "ecr.dkr": "ecr", "elasticloadbalancing": "elb"}.get(service, service)
+        service = str({"ecr.api": "ecr", "ecr.dkr": "ecr", "elasticloadbalancing": "elb"}.get(service, service))
         assert service.replace("-", "") in known, service
 
 
