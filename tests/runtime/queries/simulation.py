@@ -35,7 +35,17 @@ from runtime.broker import delayed_messages, fork_safety, reserved_tasks
 from runtime.broker.messages import Messages
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, counters, leases, metadata_database, process_topology
-from runtime.queries import deliveries, execution_leases, executions, final_states, interfaces, outbox, query_tasks, reaper
+from runtime.queries import (
+    completions,
+    deliveries,
+    execution_leases,
+    executions,
+    final_states,
+    interfaces,
+    outbox,
+    query_tasks,
+    reaper,
+)
 from runtime.queries.interfaces import OPEN_STATES, Identified, OpenQuery
 from runtime.tenants.router import SQL_LAB_TASK
 
@@ -235,6 +245,7 @@ class World:
         patch.setattr(coordination, "client", lambda: self._client)
         patch.setattr(coordination, "key", lambda *parts: ":".join(parts))
         patch.setattr(counters, "count", lambda *_, **__: None)
+        patch.setattr(completions, "count", lambda *_: None)
         patch.setattr(metadata_database, "transaction", self.transaction)
         patch.setattr(process_topology, "started", lambda: SimpleNamespace(resilience=BOUNDS))
         patch.setattr(TaskMessage, "send", lambda message, app: self._sent(message))
