@@ -16,6 +16,11 @@ LOST_WRITE = (
     "The worker that ran this statement ended before it could report. The statement may change data, so it was not run a "
     "second time: it may or may not have been committed. Look at the data that it writes before you run it again."
 )
+#: For a statement that may have changed data, and had begun when it was stopped.
+STOPPED_WRITE = (
+    "This query was stopped after it had begun. Its statement may change data, and what it had written by then may stand. Look "
+    "at the data that it writes before you run it again."
+)
 #: For a query whose message nobody will deliver again.
 LOST_READ = (
     "The worker that ran this query ended before it could report, and its message cannot be delivered again. "

@@ -1,12 +1,11 @@
 """Where queries are sent to workers: bounded, registered, and never left `pending` by a broker that took nothing.
 
 As shipped (Superset 6.1) queues have no end, a query that the broker refused stays `pending` (the request's transaction is
-rolled back over the `failed` that Superset writes), a pending one cannot be stopped, and the caller gets a 500. Here a
+rolled back over the `failed` that Superset writes), and the caller gets a 500. Here a
 submission is refused with 429 beyond the stack's bounds and with 503 where the broker does not take it, both in the shape of
 Superset's errors; and each task's id says whose it is, so that the reaper can tell where its message is.
 
-Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, `QueryDAO.stop_query`,
-and the tasks of asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto
+Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, and the tasks of asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto
 its Global Task Framework (its pull request 43928).
 """
 
@@ -169,7 +168,6 @@ def install(app: Flask) -> None:
     """Have this web process submit queries as this module says; UntestedVersionError for a Superset of another version."""
     versions.require(__name__, "apache-superset", "celery")
     _install_executor()
-    _install_stop()
     app.after_request(_answer)
 
 
@@ -248,28 +246,3 @@ def _end_refused(query_id: int, refusal: Refusal) -> None:
     query.set_extra_json_key("errors", refusal.errors())
     query.set_extra_json_key(REFUSED_KEY, refusal.reason)
     session.commit()
-
-
-def _install_stop() -> None:
-    from superset.daos.query import QueryDAO
-
-    shipped = QueryDAO.stop_query
-
-    def stop_query(client_id: str) -> None:
-        if not _stop_pending(client_id):
-            shipped(client_id)
-
-    QueryDAO.stop_query = staticmethod(stop_query)
-
-
-def _stop_pending(client_id: str) -> bool:
-    """Write `stopped` over `pending`, so that the worker that takes its message leaves it; whether that was so."""
-    from superset.extensions import db
-    from superset.models.sql_lab import Query
-    from superset.utils.dates import now_as_float
-
-    stopped = {"status": "stopped", "end_time": now_as_float()}
-    pending = db.session.query(Query).filter_by(client_id=client_id, status="pending")
-    rows = pending.update(stopped, synchronize_session=False)
-    db.session.commit()
-    return rows == 1

@@ -34,6 +34,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.reaper_thread": {"apache-superset", "celery"},
     "runtime.superset.sample": {"apache-superset"},
     "runtime.superset.script_guard": {"apache-superset"},
+    "runtime.superset.stops": {"apache-superset", "sqlalchemy"},
     "runtime.superset.submission": {"apache-superset", "celery"},
     "runtime.superset.usage_api": {"apache-superset"},
     "runtime.superset.worker_process": {"apache-superset", "celery"},
