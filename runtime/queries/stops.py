@@ -1,4 +1,4 @@
-"""How a query is stopped: one step from whatever open state it is in to `stopped`, which is final, with words for what it wrote."""
+"""How a query is stopped: one step from any open state to `stopped`, which is final, with words for what may be written."""
 
 from __future__ import annotations
 

@@ -80,7 +80,13 @@ def is_transient(error: BaseException) -> bool:
 
 def met(error: BaseException) -> None:
     """Leave by `TryAgain` where the error is transient and the task may be run again; else return."""
-    if _retrying.get() and is_transient(error):
+    if is_transient(error):
+        again(error)
+
+
+def again(error: BaseException) -> None:
+    """Leave by `TryAgain` where the task may be run again, of an error that is known to pass by itself; else return."""
+    if _retrying.get():
         raise TryAgain from error
 
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 def extend(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     # Not above: these lean on Superset, and the configuration names this function where there is none.
-    from runtime.superset import cache_identity, charts, script_guard, stops, submission, usage_api
+    from runtime.superset import cache_identity, charts, clock, script_guard, stops, submission, unkept_results, usage_api
 
     login_rate.limit(app)
     cache_identity.install()
     charts.install()
     script_guard.install()
     stops.install()
+    clock.install()
+    unkept_results.install()
     if os.environ.get(ROLE_ENV) == "web":
         submission.install(app)
         usage_api.install(app)

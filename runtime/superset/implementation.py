@@ -153,11 +153,11 @@ class Ending:
     ) -> bool:
         """Superset's pages show the state `failed` only (not `timed_out`) with its message, and poll by `changed_on`."""
         done = connection.exec_driver_sql(
-            "UPDATE query SET status = 'failed', error_message = %s, end_time = %s, tmp_table_name = NULL, "
+            f"UPDATE query SET status = 'failed', error_message = %s, end_time = {NOW}, tmp_table_name = NULL, "
             "changed_on = timezone('utc', now()), extra_json = "
             "(COALESCE(NULLIF(extra_json, ''), '{}')::jsonb || jsonb_build_object('errors', %s::jsonb))::text "
             "WHERE id = %s AND status = ANY(%s)",
-            (message, time.time() * 1000, json.dumps([error(message, error_type)]), query_id, list(states)),
+            (message, json.dumps([error(message, error_type)]), query_id, list(states)),
         )
         return bool(done.rowcount)
 

@@ -26,6 +26,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.caches": {"apache-superset", "flask-caching"},
     "runtime.superset.chart_events": {"apache-superset", "flask-caching"},
     "runtime.superset.charts": {"apache-superset"},
+    "runtime.superset.clock": {"apache-superset", "sqlalchemy"},
     "runtime.superset.connections": {"apache-superset", "sqlalchemy"},
     "runtime.superset.execution": {"apache-superset", "celery"},
     "runtime.superset.implementation": {"apache-superset", "sqlalchemy"},
@@ -36,6 +37,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.script_guard": {"apache-superset"},
     "runtime.superset.stops": {"apache-superset", "sqlalchemy"},
     "runtime.superset.submission": {"apache-superset", "celery"},
+    "runtime.superset.unkept_results": {"apache-superset"},
     "runtime.superset.usage_api": {"apache-superset"},
     "runtime.superset.worker_process": {"apache-superset", "celery"},
 }
