@@ -234,6 +234,11 @@ class Delivery:
                 value = run()
         except transient_errors.TryAgain as again:
             self._retry(attempt, again.__cause__ or again)
+        except transient_errors.UnwrittenEndError as unwritten:
+            logger.warning("%s %s: its end could not be written: %s", asked.kind, asked.subject, unwritten.__cause__)
+            message = query_tasks.UNWRITTEN_WRITE if seen.query.writes else query_tasks.UNWRITTEN_READ
+            self._known_or_rescheduled(lambda: self._end("lost", message))
+            raise _ignored() from unwritten
         except Exception as error:
             self._failed(error)
             raise

@@ -36,6 +36,16 @@ READ_NOT_KEPT = (
     "The result of this query could not be stored, so that it cannot be fetched: the cache does not take it now. Run the query "
     "again in a minute."
 )
+#: For a statement that may have changed data, and whose end could not be written.
+UNWRITTEN_WRITE = (
+    "The metadata database was away while this statement ran, so that its end is not known. The statement may change data, so it "
+    "was not run a second time: it may or may not have been committed. Look at the data that it writes before you run it again."
+)
+#: For a read, each time that its end could not be written.
+UNWRITTEN_READ = (
+    "The metadata database was away while this query ran, so that its result could not be kept. Run the query again in a "
+    "minute."
+)
 #: For a query whose message nobody will deliver again.
 LOST_READ = (
     "The worker that ran this query ended before it could report, and its message cannot be delivered again. "

@@ -31,6 +31,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.execution": {"apache-superset", "celery"},
     "runtime.superset.implementation": {"apache-superset", "sqlalchemy"},
     "runtime.superset.login_rate": {"apache-superset"},
+    "runtime.superset.lost_metadata": {"apache-superset", "sqlalchemy"},
     "runtime.superset.preparation": {"apache-superset"},
     "runtime.superset.reaper_thread": {"apache-superset", "celery"},
     "runtime.superset.sample": {"apache-superset"},

@@ -16,7 +16,7 @@ from tests.runtime.queries.test_execution import attempts, begins, committed, ex
 pytestmark = pytest.mark.superset
 
 #: How many statements are stopped, each after a random part of so many seconds: parsing, connecting and executing take as long.
-STOPS, SPREAD_SECONDS = 200, 0.4
+STOPS, SPREAD_SECONDS = 60, 0.4
 
 
 def test_a_write_that_is_stopped_while_it_runs_ends_in_its_database_and_says_what_may_stand(

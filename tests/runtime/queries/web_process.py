@@ -31,15 +31,14 @@ class Process:
         self._reaper._clock = lambda: self._now
         self._reaper._pace = reaper.Pace(every=10, apart=10, quiet=25, unsent=0, synchronous=600)
 
-    def user(self, name: str, *roles: str) -> int:
-        """Make a user who has `roles`, or may do everything, and log in; the id."""
+    def user(self, name: str) -> int:
+        """Make a user who may do everything, and log in; the id."""
         with self._app.app_context():
             from superset.extensions import security_manager
 
             sm: Any = security_manager
             if not sm.find_user(username=name):
-                granted = [sm.find_role(role) for role in roles or ("Admin",)]
-                sm.add_user(name, name, name, f"{name}@localhost", granted, password=PASSWORD)
+                sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
             database = self._app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
             number = sm.find_user(username=name).id
         self._browsers[name] = Browser(self._app, name, database)
