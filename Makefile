@@ -6,6 +6,7 @@ CLUSTER_TESTS ?= tests/cluster
 CLUSTER_TOOLS ?=
 VENV := .venv
 SUPERSET_VENV := .venv-superset
+STOCK_VENV := .venv-stock
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
@@ -15,7 +16,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy check test test-cluster chaos lint types format docs lock image
+.PHONY: help install up down status logs clean render policy check test test-cluster chaos bench bench-tuning lint types format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +37,20 @@ $(VENV)/.dev: $(VENV)/.program requirements/dev.txt
 	@$(UV) --python $(VENV)/bin/python -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@$(UV) --python $(VENV)/bin/python -r requirements/bench.txt
+	@touch $@
+
 $(SUPERSET_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt
 	@echo "· installing Superset's environment ($(SUPERSET_VENV), 650 MB)"
 	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(SUPERSET_VENV)
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset.txt
+	@touch $@
+
+$(STOCK_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt requirements/stock.txt
+	@echo "· installing Superset's environment with what its documentation adds ($(STOCK_VENV))"
+	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(STOCK_VENV)
+	@$(UV) --python $(STOCK_VENV)/bin/python -r requirements/superset.txt -r requirements/stock.txt
 	@touch $@
 
 # Types for pyright alone: the image and the platform need none.
@@ -73,7 +84,7 @@ policy: $(VENV)/.program ## what a stack's resources break of the policy pack; f
 check: lint ## lint, and the tests that need neither Superset nor services: what to run before a commit
 	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
 
-test: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
+test: $(VENV)/.bench $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
@@ -83,18 +94,24 @@ test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a re
 chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real services, and show what held [SCENARIO=…]
 	@$(VENV)/bin/python -m bench.chaos $(SCENARIO)
 
-lint: $(VENV)/.dev ## format, lint, imports between rooms
+bench: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(STOCK_VENV)/.installed ## measure two configurations against each other, in turns [A=… B=… CELLS="…" PAIRS=5]
+	@$(VENV)/bin/python -m bench.load $(if $(A),--a $(A)) $(if $(B),--b $(B)) $(if $(PAIRS),--pairs $(PAIRS)) $(CELLS)
+
+bench-tuning: $(VENV)/.bench $(SUPERSET_VENV)/.installed ## worker children by prefetch, on short, long and mixed queries
+	@$(VENV)/bin/python -m bench.load.tuning
+
+lint: $(VENV)/.bench ## format, lint, imports between rooms
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
 	@for script in $(SHELL_SCRIPTS); do "$$(sed -n "1s|.*[/ ]||p" $$script)" -n $$script || exit 1; done
 
-types: $(VENV)/.dev $(SUPERSET_VENV)/.types ## strict types, in both environments
+types: $(VENV)/.bench $(SUPERSET_VENV)/.types ## strict types, in both environments
 	@$(VENV)/bin/pyright
 	@$(VENV)/bin/pyright --project pyrightconfig.superset.json
 
-format: $(VENV)/.dev ## write the format
+format: $(VENV)/.bench ## write the format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
@@ -103,7 +120,7 @@ docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset superset-types dev; do \
+	@for set in bootstrap program local superset superset-types dev bench stock; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done

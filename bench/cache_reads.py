@@ -78,7 +78,7 @@ def main() -> None:
 
 def _measure(rows: int, client: Any, shipped: Any, ours: Store, value: dict[str, Any]) -> None:
     def ours_read() -> Any:
-        envelope = ours.look("data_cache:@:key").envelope
+        envelope = ours.find("data_cache:@:key").envelope
         return envelope.value if envelope else None
 
     times = 300 if rows < 10_000 else 20

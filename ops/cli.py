@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from local.progress import Steps
-from ops import cost, query
+from ops import cost, query, size
 from topology.checkout import require_checkout
 from topology.problems import MendableError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(query.app, name="query")
 app.command(name="cost", rich_help_panel=None)(cost.cost)
+app.command(name="size")(size.size)
 out = Console()
 err = Console(stderr=True)
 

@@ -44,7 +44,9 @@ PLANTS = [
     ("Superset is imported in one room", "runtime/start/init.py", "from superset.app import SupersetApp", FOR_TYPES),
     ("kombu is imported in one room", "runtime/superset/execution.py", "import kombu.transport.redis", IN_FUNCTION),
     ("kombu is imported in one room", "ops/cli.py", "from kombu import Connection", IN_FUNCTION),
+    ("Rooms: arrows run downwards only", "sizing/load.py", "import runtime.queries.executions", IN_FUNCTION),
     ("The pure core has no clients", "topology/plan.py", "from redis import Redis", IN_FUNCTION),
+    ("The pure core has no clients", "sizing/queueing.py", "import subprocess", IN_FUNCTION),
 ]
 
 

@@ -174,7 +174,7 @@ def _held(lease: Lease) -> Held | None:
 
 
 def _run(script: str, lease: Lease, *arguments: object) -> Any:
-    return coordination.client().eval(script, 1, lease.key, *arguments)
+    return cast(Any, coordination.client().eval(script, 1, lease.key, *arguments))
 
 
 def _renew_each(leases: Sequence[Lease]) -> list[Any]:
@@ -182,7 +182,7 @@ def _renew_each(leases: Sequence[Lease]) -> list[Any]:
     pipe = coordination.client().pipeline(transaction=False)
     for lease in leases:
         pipe.eval(_RENEW, 1, lease.key, lease.holder, lease.milliseconds)
-    return cast("list[Any]", pipe.execute(raise_on_error=False))
+    return pipe.execute(raise_on_error=False)
 
 
 class Keeper:
@@ -233,8 +233,9 @@ class Keeper:
             kept = list(self._until)
         if not kept:
             return
+        results: list[Any]
         try:
-            results = _renew_each(kept)
+            results: list[Any] = _renew_each(kept)
         except Exception as error:
             results = [error] * len(kept)
         for lease, result in zip(kept, results, strict=True):

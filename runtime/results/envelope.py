@@ -27,6 +27,8 @@ Kind = Literal["bytes", "pickle", "file"]
 KINDS: Final[tuple[Kind, ...]] = ("bytes", "pickle", "file")
 #: Levels by measurement: the next ones cost more time than they save in bytes.
 ZLIB_LEVEL, ZSTD_LEVEL = 1, 1
+#: What counting the size of a compressed value has in memory at most.
+_INFLATED_AT_ONCE = 2**20
 
 
 class RefusedError(ValueError):
@@ -43,6 +45,8 @@ class Envelope:
     expires: float
     seconds: float
     body: bytes
+    #: Bytes of the body before it was compressed, for who has just wrapped it: it is not stored.
+    plain_bytes: int = 0
 
     @property
     def value(self) -> Any:
@@ -67,12 +71,29 @@ def wrap(
     kind: Kind = "bytes" if isinstance(value, bytes) else "pickle"
     data: bytes = value if isinstance(value, bytes) else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     used: ResultCompression = "none"
+    plain = len(data)
     # Bytes are SQL Lab's, which has compressed them.
     if kind == "pickle" and len(data) > above and codec != "none":
         compressed = _compress(data, codec)
         if len(compressed) < len(data):
             used, data = codec, compressed
-    return Envelope(kind, used, computed, expires, seconds, data)
+    return Envelope(kind, used, computed, expires, seconds, data, plain)
+
+
+def size_when_inflated(value: bytes, most: int) -> int:
+    """How many bytes `value` becomes for who reads it; what is beyond `most` is not counted to its end.
+
+    SQL Lab has compressed its rows with zlib: a small result may become a thousand times as large. Bytes that are not
+    compressed are as many as they are.
+    """
+    inflate, size, rest, counted = zlib.decompressobj(), len(value), value, 0
+    try:
+        while rest and counted <= most:
+            counted += len(inflate.decompress(rest, _INFLATED_AT_ONCE))
+            rest = inflate.unconsumed_tail
+    except zlib.error:
+        return size
+    return max(size, counted)
 
 
 def opened(sealed: bytes, secret: bytes, key: str) -> Envelope:

@@ -13,7 +13,7 @@ from redis import Redis
 
 from runtime.environment import counters, redis_databases, secrets
 from runtime.environment.redis_clients import client
-from runtime.results.envelope import Envelope, RefusedError, opened, signing_secret, wrap
+from runtime.results.envelope import Envelope, RefusedError, opened, signing_secret, size_when_inflated, wrap
 from runtime.results.spill_files import Folder
 from runtime.tenants.identity import current_tenant_id
 from topology.model import Purpose, Topology
@@ -33,10 +33,10 @@ CLAIM = "~"
 class TooLargeError(Exception):
     """A result larger than the stack allows; the message is for its user."""
 
-    def __init__(self, size: int, most: int) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__(
-            f"The result has {_megabytes(size)} as stored, and at most {_megabytes(most)} are kept. Ask for fewer rows or "
-            "columns, or aggregate. An administrator can raise caching.max_result in the stack."
+            f"The result has more than {_megabytes(most)}, the most that is kept. Ask for fewer rows or columns, or aggregate. "
+            "An administrator can raise caching.max_result in the stack."
         )
 
 
@@ -94,9 +94,10 @@ class Store:
             above=caching.compress_above_bytes,
         )
         size = len(envelope.body)
-        if size > caching.max_result_bytes:
+        most = caching.max_result_bytes
+        if (size_when_inflated(value, most) if isinstance(value, bytes) else envelope.plain_bytes) > most:
             counters.count(TOO_LARGE, cache=self._purpose)
-            raise TooLargeError(size, caching.max_result_bytes)
+            raise TooLargeError(most)
         sealed = envelope.sealed(self._secret, name)
         if self._folder and caching.spill and size > caching.spill.above_bytes:
             file = self._folder.write(name, sealed, kept)

@@ -61,6 +61,7 @@ def running(conf: str, paths: ServerPaths, instance: RedisInstance) -> dict[str,
         log.close()
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("name", ["redis", "redis-broker", "redis-cache"])
 @pytest.mark.parametrize("persistence", ["aof", "rdb", "none"])
 def test_a_server_takes_every_line(name: str, persistence: Persistence, tmp_path: Path) -> None:
@@ -79,6 +80,7 @@ def test_a_server_takes_every_line(name: str, persistence: Persistence, tmp_path
     assert {"appendonly", "save", "maxmemory", "shutdown-on-sigterm"} <= given.keys()
 
 
+@pytest.mark.services
 def test_a_line_that_the_server_does_not_know_is_noticed(tmp_path: Path) -> None:
     instance = chosen("redis", port=free_port())
     paths = ServerPaths(str(tmp_path), str(tmp_path / "users.acl"), bind="127.0.0.1")

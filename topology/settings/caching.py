@@ -56,6 +56,7 @@ class Caching(Section):
         validation_alias="compress_above", description="smaller results are stored as they are"
     )
     max_result_bytes: Memory = Field(
-        validation_alias="max_result", description="larger results, as stored, are refused with a message"
+        validation_alias="max_result",
+        description="results that are larger once they are read, not compressed, are refused with a message",
     )
     spill: Spill | None = Field(description="null: every result is in Redis")

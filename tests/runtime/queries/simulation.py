@@ -3,7 +3,7 @@
 Deliveries, their keepers, delayed messages and the reaper are the real ones. Redis is in memory, executes the real scripts, loses
 its last second, and is away; the metadata database is SQLite, and executes the real SQL of executions and copies.
 
-Deliveries run in threads of which one runs at a time: each stops at every question to Redis or to the database, so that whoever
+Deliveries are greenlets, of which one runs at a time: each stops at every question to Redis or to the database, so that whoever
 drives the simulation decides what comes between two of them, and where a process dies.
 """
 
@@ -28,6 +28,7 @@ import pytest
 from celery.exceptions import Ignore, Reject
 from fakeredis import _helpers as fake_helpers
 from fakeredis._socket import _base as fake_socket
+from greenlet import getcurrent, greenlet
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from runtime.broker import delayed_messages, fork_safety, reserved_tasks
@@ -57,7 +58,7 @@ def own_tables() -> list[str]:
 
 
 class KilledError(BaseException):
-    """The process of this thread was killed: whatever it still does reaches nobody."""
+    """The process was killed: whatever it still does reaches nobody."""
 
 
 class Actor:
@@ -74,14 +75,10 @@ class Actor:
         self.waits = False
         self.may_finish = False
         self.wake_at = 0.0
-        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._body = body
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._greenlet = greenlet(self._run)
 
     def _run(self) -> None:
-        self._go.acquire()
-        self.world.local.actor = self
         try:
             if self.alive:
                 self._body()
@@ -91,13 +88,11 @@ class Actor:
             self.world.violations.append(f"delivery of {self.task_id} ended with {error!r}")
         self.done = True
         self.executing = None
-        self._stopped.release()
 
     def point(self) -> None:
-        """In its thread: stop here until it is told to go on."""
+        """In it: stop here until it is told to go on."""
         if self.alive:
-            self._stopped.release()
-            self._go.acquire()
+            self._greenlet.parent.switch()
         if not self.alive:
             raise KilledError
 
@@ -109,8 +104,12 @@ class Actor:
 
     def step(self) -> None:
         """Outside: let it go on to its next question."""
-        self._go.release()
-        self._stopped.acquire()
+        before, self.world.actor = self.world.actor, self
+        try:
+            self._greenlet.parent = getcurrent()
+            self._greenlet.switch()
+        finally:
+            self.world.actor = before
 
     def kill(self) -> None:
         """Its process ends, here."""
@@ -147,8 +146,8 @@ class Connection:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def exec_driver_sql(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        return self._database.execute(sql.replace("%s", "?"), tuple(parameters))
+    def exec_driver_sql(self, statement: str, parameters: Any = ()) -> Any:
+        return self._database.execute(statement.replace("%s", "?"), tuple(parameters))
 
 
 @dataclass
@@ -196,7 +195,8 @@ class World:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
-        self.local = threading.local()
+        #: Which runs.
+        self.actor: Actor | None = None
         self.violations: list[str] = []
         self.actors: list[Actor] = []
         self.cancelled: set[int] = set()
@@ -248,14 +248,12 @@ class World:
             patch.setattr(module, "superset", lambda: superset)
 
     def _pid(self) -> int:
-        actor = getattr(self.local, "actor", None)
-        return actor.pid if actor else 1
+        return self.actor.pid if self.actor else 1
 
     def point(self) -> None:
-        """A question to Redis or to the database: whose thread asks it stops before."""
-        actor: Actor | None = getattr(self.local, "actor", None)
-        if actor is not None:
-            actor.point()
+        """A question to Redis or to the database: who asks it stops before."""
+        if self.actor is not None:
+            self.actor.point()
 
     @contextmanager
     def transaction(self) -> Generator[Connection]:
@@ -377,7 +375,7 @@ class World:
 
     def declared_ended(self, query_id: int, message: str) -> None:
         """Somebody says of a query that it has ended."""
-        own = getattr(self.local, "actor", None)
+        own = self.actor
         lost = message in (query_tasks.LOST_WRITE, reaper.WORKER_LOST) or "times in a row" in message
         if lost and self.begun.get(query_id) and query_id not in self.cancelled:
             self.violations.append(f"query {query_id} is declared lost, and its statement was not cancelled before")
@@ -521,7 +519,7 @@ class World:
         self.violations.append(f"queries {self.open()} never end")
 
     def close(self) -> None:
-        """End its threads."""
+        """End what runs."""
         for actor in self.actors:
             actor.kill()
         self._database.close()
@@ -539,7 +537,7 @@ class _Clock:
     monotonic = time
 
     def sleep(self, seconds: float) -> None:
-        actor: Actor | None = getattr(self._world.local, "actor", None)
+        actor = self._world.actor
         if actor is None:
             raise AssertionError("only a delivery may wait")
         actor.wake_at = self._world.now + seconds
@@ -556,7 +554,7 @@ class _Keepers:
         self._world = world
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._world.local.actor.keeper, name)
+        return getattr(cast("Actor", self._world.actor).keeper, name)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,3 +303,14 @@ def test_a_leader_that_died_unnoticed_gathers_no_followers_for_ever(redis: Any) 
     # The first one ends after all: its follower with it, and not the one that leads now.
     assert followers.close("job-0") == [follower(1)]
     assert followers.join("same", follower(3), 60) == "job-2"
+
+
+@given(st.binary(max_size=2000), st.integers(1, 5000), st.integers(1, 40))
+def test_the_size_of_compressed_bytes_is_what_they_become(data: bytes, most: int, times: int) -> None:
+    plain = data * times
+    size = envelope.size_when_inflated(zlib.compress(plain), most)
+    assert (size > most) is (max(len(plain), len(zlib.compress(plain))) > most)
+
+
+def test_bytes_that_nobody_compressed_are_as_many_as_they_are() -> None:
+    assert envelope.size_when_inflated(b"plain", 100) == 5

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def main() -> None:
             answer[name]["cleared"] = [cleared, cache.get("cleared") == value]
         answer["none"] = [caches.data_cache.set("none", None), caches.data_cache.cache.has("none")]
         answer["data too large"] = _too_large(lambda: caches.data_cache.set("large", {"df": os.urandom(3 * 2**20)}))
+        answer["data that becomes too large"] = _too_large(lambda: caches.data_cache.set("large", {"df": bytes(3 * 2**20)}))
+        answer["rows that become too large"] = _too_large(lambda: results.set("large", zlib.compress(bytes(3 * 2**20)), 60))
         answer["rows too large"] = _too_large(lambda: results.set("large", os.urandom(3 * 2**20), 60))
         medium = os.urandom(2**20)
         results.set("medium", medium, 60)

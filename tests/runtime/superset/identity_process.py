@@ -64,7 +64,7 @@ class Charts:
 
     def guest(self, name: str, *rules: str) -> Any:
         """An embedded guest whose token has these clauses."""
-        token = {"user": {"username": name}, "resources": [], "rls_rules": [{"clause": clause} for clause in rules]}
+        token: Any = {"user": {"username": name}, "resources": [], "rls_rules": [{"clause": clause} for clause in rules]}
         return self.sm.get_guest_user_from_token(token)
 
     def keys(self, who: Callable[[], Any]) -> list[str]:
@@ -83,7 +83,8 @@ class Charts:
             context = QueryContextFactory().create(datasource=source, queries=[dict(asked)], form_data={})
             query = context.queries[0]
             query.validate()
-            store = cache_manager.data_cache.cache.store
+            kept: Any = cache_manager.data_cache.cache
+            store = kept.store
             older = BubbleViz(table, {})
             return [store.key(str(context.query_cache_key(query))), store.key(older.cache_key(query.to_dict()))]
 
