@@ -24,9 +24,9 @@ def cache_server(prepared: Prepared) -> Any:
 
 @contextmanager
 def frozen(prepared: Prepared) -> Generator[None]:
-    """The caches' server accepts connections and answers nobody, in the block."""
+    """The caches' server answers no command that writes, in the block. (Of all commands, it would not even take the unpause.)"""
     with cache_server(prepared) as server:
-        server.client_pause(600_000)
+        server.client_pause(600_000, all=False)
         try:
             yield
         finally:
