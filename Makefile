@@ -16,7 +16,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render policy check test test-cluster chaos bench bench-tuning lint types format docs lock image
+.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos bench bench-tuning lint types format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,8 @@ $(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types
 
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
 
-up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local]
-	@$(RUN) up --stack $(STACK)
+up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local] [OBSERVE=1: with Prometheus]
+	@$(RUN) up --stack $(STACK) $(if $(OBSERVE),--observe)
 
 down: $(VENV)/.program ## stop it; data stays
 	@$(RUN) down --stack $(STACK)
@@ -77,6 +77,9 @@ clean: $(VENV)/.program ## stop it and delete its data (asks first)
 
 render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 	@$(RUN) render --stack $(STACK)
+
+rules: $(VENV)/.program ## alerts, recording rules, routes and dashboard of a stack into build/<stack>-monitoring/ [WATCHDOG=URL]
+	@$(VENV)/bin/python -m monitoring $(STACK) $(if $(WATCHDOG),--watchdog-url $(WATCHDOG))
 
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))

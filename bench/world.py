@@ -73,11 +73,13 @@ def _free(port: int) -> bool:
 class World:
     """One running platform. `settings` are keys of a stack file; ports and the sample database are added.
 
-    `sample` False leaves the 1.2 million sample rows out (the database is there, empty, with `wait_seconds`).
+    `observe`: with Prometheus and Alertmanager beside it. `sample` False leaves the 1.2 million sample rows out (the database is
+    there, empty, with `wait_seconds`).
     """
 
     settings: Mapping[str, Any]
     say: Callable[[str], None] = print
+    observe: bool = False
     folder: Path = field(init=False)
     topology: Topology = field(init=False)
     secrets: Mapping[str, str] = field(init=False)
@@ -88,8 +90,9 @@ class World:
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="superset-async-scenario-"))
-        ports = free_ports(5)
-        self._ports = dict(zip(("web_port", "postgres_port", "exporter_port", "redis_port"), ports, strict=False))
+        ports = free_ports(7)
+        names = ("web_port", "postgres_port", "exporter_port", "prometheus_port", "alertmanager_port", "redis_port")
+        self._ports = dict(zip(names, ports, strict=False))
         stacks = self.folder / "stacks"
         stacks.mkdir()
         for name, value in {STACKS_ENV: str(stacks), STATE_ENV: str(self.folder / "state")}.items():
@@ -118,7 +121,7 @@ class World:
         text = yaml.safe_dump({"config": {f"superset-async:{key}": value for key, value in config.items()}})
         (self.folder / "stacks" / f"Pulumi.{STACK}.yaml").write_text(text)
         began = time.monotonic()
-        running = platform.up(STACK, Steps(Console(stderr=True, quiet=True)))
+        running = platform.up(STACK, Steps(Console(stderr=True, quiet=True)), observe=self.observe)
         self.topology, self.secrets = running.topology, running.secrets
         self.known = platform.status(STACK)
         self.say(f"platform up in {time.monotonic() - began:.0f} s ({', '.join(sorted(self.known['processes']))})")
@@ -204,6 +207,10 @@ class World:
         return SupersetClient(
             self.known["url"], token=self._token, backoff=Backoff(first=poll_seconds, factor=1.2, cap=1.0), retry_seconds=60
         )
+
+    def log_in_again(self) -> None:
+        """Have the next session log in: a log-in is good for a quarter of an hour."""
+        self._token = None
 
     def session(self) -> Session:
         """A new session as the administrator, for requests that the client has no method for."""

@@ -83,9 +83,13 @@ def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[
     otherwise the exporter, which reads of what queue each is, tells them apart.
     """
     broker = args.broker.instance
-    host, port = (sentinel_name(broker), SENTINEL_PORT) if broker.sentinel else (broker.host, broker.port)
+    host, port = (sentinel_name(broker), SENTINEL_PORT) if broker.sentinel else (args.broker.host, broker.port)
     # KEDA is in another namespace.
-    domain = "" if broker.existing else pulumi.Output.concat(".", args.scope.namespace, ".svc")
+    domain = (
+        ""
+        if broker.existing or args.broker.made_host is not None
+        else pulumi.Output.concat(".", args.scope.namespace, ".svc")
+    )
     address = pulumi.Output.concat(host, domain, f":{port}")
     server: dict[str, Any] = (
         {"addresses": address, "sentinelMaster": broker.name, "username": username, "sentinelUsername": username}

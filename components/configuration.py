@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pulumi
@@ -15,6 +15,8 @@ from topology.model import Pool, Topology
 Role = Literal["web", "worker", "beat", "init"]
 ROLES: tuple[Role, ...] = ("web", "worker", "beat", "init")
 FILE = "topology.json"
+#: The metadata database among the hosts.
+POSTGRES = "postgres"
 
 
 def relevant(topology: Topology, role: Role) -> dict[str, Any]:
@@ -47,7 +49,9 @@ def relevant(topology: Topology, role: Role) -> dict[str, Any]:
         }
         for instance in whole["redis"]
     ]
-    kept["postgres"] = {key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env")}
+    kept["postgres"] = {
+        key: whole["postgres"][key] for key in ("host", "port", "database", "user", "password_env", "ca_file")
+    }
     kept["web"] = {key: whole["web"][key] for key in ("host", "port", "secure_cookies")}
     kept["beat"] = whole["beat"]["jobs"]
     if role == "web":
@@ -64,12 +68,24 @@ def relevant_to(topology: Topology, pool: Pool) -> list[Any]:
     return [*tenants, *(share.model_dump(mode="json") for share in pool.shares)]
 
 
+def located(topology: Topology, hosts: Mapping[str, str]) -> Topology:
+    """`topology` with the hosts of servers that were known only once they were made: by the instance's name, or `POSTGRES`."""
+    redis = tuple(
+        instance.model_copy(update={"host": hosts[instance.name]}) if instance.name in hosts else instance
+        for instance in topology.redis
+    )
+    postgres = topology.postgres
+    if POSTGRES in hosts:
+        postgres = postgres.model_copy(update={"host": hosts[POSTGRES]})
+    return topology.model_copy(update={"redis": redis, "postgres": postgres})
+
+
 @dataclass(frozen=True)
 class ConfigurationRef:
     """The ConfigMap with the topology, and for each kind of process a digest of what it depends on."""
 
     name: pulumi.Output[str]
-    hashes: Mapping[Role, str]
+    hashes: Mapping[Role, pulumi.Output[str]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,8 @@ class ConfigurationArgs:
     scope: Scope
     #: The one component that takes all of it: its ConfigMap is the topology.
     topology: Topology
+    #: Hosts of servers that are known only once they are made, as `located` has them.
+    hosts: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
 
 class Configuration(pulumi.ComponentResource):
@@ -88,14 +106,15 @@ class Configuration(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ConfigurationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:configuration:Configuration", name, None, opts)
+        made = pulumi.Output.all(**args.hosts).apply(lambda hosts: located(args.topology, hosts))
         config = core.ConfigMap(
             name,
             metadata=metadata(args.scope, name, labels(args.scope, SUPERSET, "configuration")),
-            data={FILE: args.topology.model_dump_json(indent=2) + "\n"},
+            data={FILE: made.apply(lambda topology: topology.model_dump_json(indent=2) + "\n")},
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.ref = ConfigurationRef(
             name_of(config.metadata, name),
-            {role: content_hash(relevant(args.topology, role))[:32] for role in ROLES},
+            {role: made.apply(lambda topology, role=role: content_hash(relevant(topology, role))[:32]) for role in ROLES},
         )
         self.register_outputs({"name": self.ref.name})

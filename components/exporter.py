@@ -175,16 +175,18 @@ def _pod(
     broker, role = args.broker.instance, args.broker_database.role
     user = args.broker.user(role)
     # What the process reads of the topology: without a change in it, it need not restart.
-    read = content_hash(
-        broker.model_dump(include={"name", "host", "port", "sentinel", "tls"}),
-        user.model_dump(include={"username", "password_env"}),
-        args.broker_database.model_dump(include={"number", "prefix"}),
-        args.exporter.port,
+    read = pulumi.Output.from_input(args.broker.host).apply(
+        lambda host: content_hash(
+            {**broker.model_dump(include={"name", "port", "sentinel", "tls"}), "host": host},
+            user.model_dump(include={"username", "password_env"}),
+            args.broker_database.model_dump(include={"number", "prefix"}),
+            args.exporter.port,
+        )[:32]
     )
     return core.PodTemplateSpecArgs(
         metadata=meta.ObjectMetaArgs(
             labels=object_labels,
-            annotations={f"{PREFIX}/config": read[:32], f"{PREFIX}/secret": args.broker.passwords[role].fingerprint},
+            annotations={f"{PREFIX}/config": read, f"{PREFIX}/secret": args.broker.passwords[role].fingerprint},
         ),
         spec=core.PodSpecArgs(
             service_account_name=account,

@@ -31,6 +31,10 @@ RESOURCES = Resources(
 )
 
 
+#: Seconds after which the job has failed, whatever it waits for.
+DEADLINE_SECONDS = 3600
+
+
 @dataclass(frozen=True)
 class InitializationArgs:
     """What the job needs."""
@@ -43,8 +47,8 @@ class InitializationArgs:
 class Initialization(pulumi.ComponentResource):
     """Migrations, roles, the administrator and the declared databases, as a Job that is safe to run again.
 
-    Its name carries a digest of image, configuration, secrets and the newest migration, since a Job cannot be changed: new
-    content, new Job.
+    Its name carries a digest of its whole pod template, of configuration, secrets and the newest migration, since a Job cannot
+    be changed: new content, new Job. One that failed is made anew by the next `up`.
     """
 
     #: Name of the Job.
@@ -66,20 +70,28 @@ class Initialization(pulumi.ComponentResource):
             secrets=(args.secrets,),
             restart_policy="OnFailure",
         )
-        content = content_hash(
-            args.superset.images.superset, commands.migrate(), args.superset.configuration.hashes["init"], migrations.HEAD
-        )
-        job_name = secret_digest(args.superset, process).apply(lambda secret: f"{name}-{content_hash(content, secret)[:10]}")
+        template = pod_template(args.superset, process, service_account(name, scope, object_labels, child))
+        job_name = pulumi.Output.all(
+            configuration=args.superset.configuration.hashes["init"],
+            secret=secret_digest(args.superset, process),
+            template=pulumi.Output.json_dumps(template, sort_keys=True, default=vars),
+        ).apply(lambda known: f"{name}-{content_hash(known, migrations.HEAD)[:10]}")
         job = batch.Job(
             name,
-            metadata=metadata(scope, job_name, object_labels),
+            metadata=metadata(scope, job_name, object_labels, {"pulumi.com/replaceUnready": "true"}),
             spec=batch.JobSpecArgs(
                 # Waits of 10 s to 6 minutes between tries: half an hour in all for a database that is slow to come.
                 backoff_limit=8,
-                active_deadline_seconds=3600,
-                template=pod_template(args.superset, process, service_account(name, scope, object_labels, child)),
+                active_deadline_seconds=DEADLINE_SECONDS,
+                template=template,
             ),
-            opts=child,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # The engine would stop waiting after ten minutes, with the job still at work.
+                custom_timeouts=pulumi.CustomTimeouts(
+                    create=f"{DEADLINE_SECONDS + 300}s", update=f"{DEADLINE_SECONDS + 300}s"
+                ),
+            ),
         )
         self.job = name_of(job.metadata, name)
         self.register_outputs({"job": self.job})

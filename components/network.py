@@ -41,12 +41,24 @@ class OutsideNetworks:
 
 
 @dataclass(frozen=True)
+class InsideNetworks:
+    """Whatever is in these networks, such as a load balancer, connects to `port` of the pods of `target`."""
+
+    cidrs: Sequence[str]
+    target: Group
+    port: int
+
+
+@dataclass(frozen=True)
 class NetworkPoliciesArgs:
     """The flows that a stack needs."""
 
     scope: Scope
     flows: Sequence[Flow]
     outside: Sequence[OutsideNetworks]
+    inside: Sequence[InsideNetworks] = ()
+    #: Where the cluster's DNS listens beside the addresses that every cluster may have.
+    dns_cidrs: Sequence[str] = ()
 
 
 class NetworkPolicies(pulumi.ComponentResource):
@@ -60,7 +72,9 @@ class NetworkPolicies(pulumi.ComponentResource):
         everything = meta.LabelSelectorArgs()
         specs = {
             "default-deny": networking.NetworkPolicySpecArgs(pod_selector=everything, policy_types=["Ingress", "Egress"]),
-            "dns": networking.NetworkPolicySpecArgs(pod_selector=everything, policy_types=["Egress"], egress=[_dns()]),
+            "dns": networking.NetworkPolicySpecArgs(
+                pod_selector=everything, policy_types=["Egress"], egress=[_dns(args.dns_cidrs)]
+            ),
             **{
                 f"from-{group.name}": networking.NetworkPolicySpecArgs(
                     pod_selector=_pods(group), policy_types=["Egress"], egress=_egress(args, group)
@@ -71,7 +85,7 @@ class NetworkPolicies(pulumi.ComponentResource):
                 f"to-{group.name}": networking.NetworkPolicySpecArgs(
                     pod_selector=_pods(group), policy_types=["Ingress"], ingress=_ingress(args, group)
                 )
-                for group in _distinct([flow.target for flow in args.flows])
+                for group in _distinct([*(flow.target for flow in args.flows), *(each.target for each in args.inside)])
             },
         }
         object_labels = labels(args.scope, NAME, name)
@@ -99,7 +113,7 @@ def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.Network
         ),
         *(
             networking.NetworkPolicyEgressRuleArgs(
-                to=[networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in each.cidrs],
+                to=_blocks(each.cidrs),
                 ports=None if each.port is None else [_tcp(each.port)],
             )
             for each in args.outside
@@ -110,9 +124,16 @@ def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.Network
 
 def _ingress(args: NetworkPoliciesArgs, target: Group) -> list[networking.NetworkPolicyIngressRuleArgs]:
     return [
-        networking.NetworkPolicyIngressRuleArgs(from_=_peer(flow.source), ports=[_tcp(flow.port)])
-        for flow in args.flows
-        if flow.target == target
+        *(
+            networking.NetworkPolicyIngressRuleArgs(from_=_peer(flow.source), ports=[_tcp(flow.port)])
+            for flow in args.flows
+            if flow.target == target
+        ),
+        *(
+            networking.NetworkPolicyIngressRuleArgs(from_=_blocks(each.cidrs), ports=[_tcp(each.port)])
+            for each in args.inside
+            if each.target == target
+        ),
     ]
 
 
@@ -120,6 +141,10 @@ def _peer(end: Group | str | None) -> list[networking.NetworkPolicyPeerArgs] | N
     if isinstance(end, str):
         return [networking.NetworkPolicyPeerArgs(namespace_selector=_namespace(end))]
     return [networking.NetworkPolicyPeerArgs(pod_selector=_pods(end))] if end else None
+
+
+def _blocks(cidrs: Sequence[str]) -> list[networking.NetworkPolicyPeerArgs]:
+    return [networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr=cidr)) for cidr in cidrs]
 
 
 def _namespace(name: str) -> meta.LabelSelectorArgs:
@@ -134,12 +159,12 @@ def _tcp(port: int) -> networking.NetworkPolicyPortArgs:
     return networking.NetworkPolicyPortArgs(port=port, protocol="TCP")
 
 
-def _dns() -> networking.NetworkPolicyEgressRuleArgs:
-    """DNS in kube-system, and at the address where a node's own DNS cache listens."""
+def _dns(cidrs: Sequence[str]) -> networking.NetworkPolicyEgressRuleArgs:
+    """DNS in kube-system, at the address where a node's own DNS cache listens, and in `cidrs`."""
     return networking.NetworkPolicyEgressRuleArgs(
         to=[
             networking.NetworkPolicyPeerArgs(namespace_selector=_namespace("kube-system")),
-            networking.NetworkPolicyPeerArgs(ip_block=networking.IPBlockArgs(cidr="169.254.20.10/32")),
+            *_blocks(["169.254.20.10/32", *cidrs]),
         ],
         ports=[networking.NetworkPolicyPortArgs(port=53, protocol=protocol) for protocol in ("UDP", "TCP")],
     )

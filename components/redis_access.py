@@ -33,6 +33,13 @@ class RedisAccess:
 
     instance: RedisInstance
     passwords: Mapping[RedisRole, PasswordRef]
+    #: The server's host where that is known only once it is made; None: as the instance has it.
+    made_host: pulumi.Output[str] | None = None
+
+    @property
+    def host(self) -> pulumi.Input[str]:
+        """The server's host, for clients in the stack's namespace."""
+        return self.instance.host if self.made_host is None else self.made_host
 
     def user(self, role: RedisRole) -> RedisUser:
         """The instance's user of `role`."""

@@ -200,6 +200,6 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
     )
 
 
-def _config_digest(args: SupersetArgs, process: Process) -> str:
+def _config_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:
     of_role = args.configuration.hashes[process.role]
-    return content_hash(of_role, *process.reads)[:32] if process.reads else of_role
+    return of_role.apply(lambda found: content_hash(found, *process.reads)[:32]) if process.reads else of_role

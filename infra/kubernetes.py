@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import pulumi
 from pulumi_kubernetes import Provider
 
-from components.autoscaler import Autoscaler, AutoscalerArgs
 from components.backup import MetadataBackup, MetadataBackupArgs
-from components.beat import BeatScheduler, BeatSchedulerArgs
-from components.common import PREFIX, SUPERSET, Scope, of_tenant
-from components.configuration import Configuration, ConfigurationArgs, relevant_to
-from components.exporter import QueueExporter, QueueExporterArgs
-from components.initialization import Initialization, InitializationArgs
+from components.common import PREFIX, Scope
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
@@ -25,13 +19,10 @@ from components.redis import Redis, RedisArgs, certificate_names, sentinel_name
 from components.redis_access import PASSWORD, PasswordRef, RedisAccess
 from components.redis_users import password_key
 from components.route import WebRoute, WebRouteArgs
-from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
+from components.secrets import Secrets, SecretsArgs
 from components.sentinel import Sentinel, SentinelArgs
-from components.superset import SupersetArgs
-from components.tenant import TenantShare, TenantShareArgs
-from components.web import WebTier, WebTierArgs
-from components.workers import Workers, WorkersArgs
-from topology import commands
+from infra import workloads
+from infra.workloads import Stores, Workloads
 from topology.model import SENTINEL_PORT, RedisInstance, Topology
 from topology.problems import Problem
 
@@ -83,7 +74,7 @@ def deploy(
     existing server, else None; `redis_passwords` are those of the existing Redis instances, by name, that are in no Secret
     of somebody else's. The metadata database is prepared before web, workers and beat start.
     """
-    here = pulumi.ResourceOptions(providers=[_cluster()])
+    here = pulumi.ResourceOptions(providers=[provider()])
     namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), here)
     scope = Scope(namespace.namespace, topology.stack, topology.labels)
 
@@ -125,72 +116,9 @@ def deploy(
     }
     postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password), here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
-    configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology), here)
-    superset = SupersetArgs(
-        scope,
-        topology.images,
-        configuration.ref,
-        secrets.app,
-        topology.postgres.password_env,
-        list(accesses.values()),
-        topology.caching.spill,
-    )
-    initialization = Initialization(
-        "superset-init",
-        InitializationArgs(superset, secrets.init),
-        pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=servers)),
-    )
-    ready = pulumi.ResourceOptions.merge(here, pulumi.ResourceOptions(depends_on=[initialization]))
-    web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
-    broker_database = topology.database("broker")
-    broker = accesses[broker_database.instance]
-    exporter = QueueExporter(
-        topology.exporter.host,
-        QueueExporterArgs(
-            scope,
-            topology.images,
-            topology.exporter,
-            commands.exporter(),
-            configuration=configuration.ref.name,
-            broker=broker,
-            broker_database=broker_database,
-            feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
-        ),
-        here,
-    )
-    for pool in topology.pools:
-        name = f"worker-{pool.name}"
-        own = of_tenant(scope, pool.tenant) if pool.tenant else scope
-        share = (
-            TenantShare(f"{name}-share", TenantShareArgs(own, pool.tenant, pool.priority, pool.quota), here)
-            if pool.tenant
-            else None
-        )
-        workers = Workers(
-            name,
-            WorkersArgs(
-                replace(superset, scope=own),
-                pool,
-                relevant_to(topology, pool),
-                share.priority_class if share else None,
-                commands.worker(pool),
-            ),
-            ready,
-        )
-        if pool.scaling:
-            args = AutoscalerArgs(
-                own,
-                pool,
-                pool.scaling,
-                deployment=workers.deployment,
-                broker=broker,
-                broker_database=broker_database,
-                exporter=exporter.url if _scaled_by_exporter(topology) else None,
-            )
-            Autoscaler(f"{name}-scaler", args, here)
-    BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    made = workloads.deploy(topology, scope, secrets, Stores(accesses, servers), here)
     route = (
-        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, web.service, topology.web.port), here)
+        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, made.web.service, topology.web.port), here)
         if topology.web.route
         else None
     )
@@ -205,20 +133,16 @@ def deploy(
     )
     NetworkPolicies(
         "allow",
-        _network(
-            topology, scope, web=web, exporter=exporter, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup
-        ),
+        _network(topology, scope, made, redis=redis, sentinels=sentinels, postgres=postgres, backup=backup),
         here,
     )
-    return _outputs(topology, namespace, secrets, web, route)
+    return {
+        **workloads.outputs(topology, namespace, secrets, made.web, route.url if route else None),
+        **_certificates(topology),
+    }
 
 
-def _scaled_by_exporter(topology: Topology) -> bool:
-    """Whether KEDA needs the exporter to know whose the messages in flight are: those of a single pool it counts itself."""
-    return len(topology.pools) > 1 and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools)
-
-
-def _cluster() -> Provider:
+def provider() -> Provider:
     """The cluster that the stack's `kubernetes:` keys or the environment name.
 
     A changed ConfigMap or Secret is updated in place; the provider would otherwise delete it, and with it every workload that
@@ -236,16 +160,19 @@ def _cluster() -> Provider:
 
 
 def _access(instance: RedisInstance, redis: Mapping[str, Redis], secrets: Secrets) -> RedisAccess:
-    """Where clients of `instance` find their passwords: in its own Secret, in the one of a given password, or in one that
-    somebody else keeps.
-    """
-    if instance.existing is None:
-        ours = redis[instance.name]
-        return RedisAccess(
-            instance,
-            {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
-        )
-    kept = instance.existing.password_secret_name
+    """Where clients of `instance` find their passwords: in its own Secret, or where an existing server's is."""
+    if instance.existing:
+        return existing_access(instance, secrets)
+    ours = redis[instance.name]
+    return RedisAccess(
+        instance,
+        {user.role: PasswordRef(ours.secret, password_key(user.role), ours.fingerprint) for user in instance.users},
+    )
+
+
+def existing_access(instance: RedisInstance, secrets: Secrets) -> RedisAccess:
+    """Where clients of an existing server find its password: in the Secret of a given one, or in one that somebody else keeps."""
+    kept = instance.existing.password_secret_name if instance.existing else None
     password = PasswordRef(kept, PASSWORD, "") if kept else secrets.existing_redis[instance.name]
     return RedisAccess(instance, {user.role: password for user in instance.users})
 
@@ -258,54 +185,56 @@ def _postgres(
             return PostgresServer(topology.postgres.host, args, opts)
         case "cloudnativepg":
             return PostgresCluster(topology.postgres.host, args, opts)
-        case "existing":
+        case "existing" | "rds":
             return None
 
 
 def _network(
     topology: Topology,
     scope: Scope,
+    made: Workloads,
     *,
-    web: WebTier,
-    exporter: QueueExporter,
     redis: Mapping[str, Redis],
     sentinels: Mapping[str, Sentinel],
     postgres: PostgresServer | PostgresCluster | None,
     backup: MetadataBackup | None,
 ) -> NetworkPoliciesArgs:
-    superset = Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
-    route, port, operators = topology.web.route, topology.postgres.port, topology.operator_namespaces
+    superset = workloads.superset_pods(topology)
+    port, operators = topology.postgres.port, topology.operator_namespaces
     database = Group("postgres", postgres.match) if postgres else None
-    scraped = Group("exporter", exporter.match)
-    flows = [
-        *(
-            Flow(namespace, Group("web", web.match), topology.web.port)
-            for namespace in (route.from_namespaces if route else ())
-        ),
-        Flow(superset, database, port),
-        *(Flow(namespace, scraped, topology.exporter.port) for namespace in topology.exporter.from_namespaces),
-    ]
-    if _scaled_by_exporter(topology):
-        flows.append(Flow(operators.keda, scraped, topology.exporter.port))
+    scraped = Group("exporter", made.exporter.match)
+    flows = [*workloads.flows(topology, made), Flow(superset, database, port)]
     if backup:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:
         flows += cluster_flows(database, operators.cloudnativepg)
-    outside = [OutsideNetworks(superset, topology.database_cidrs)]
     for instance in topology.redis:
         if instance.existing:
-            for source in (superset, *([scraped] if instance.carries_broker else [])):
-                if instance.existing.cidrs is None:
-                    flows.append(Flow(source, None, instance.port))
-                else:
-                    outside.append(OutsideNetworks(source, instance.existing.cidrs, instance.port))
             continue
         flows += _redis_flows(superset, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker:
             flows += _clients(scraped, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
             flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
-    return NetworkPoliciesArgs(scope, flows, outside)
+    existing_flows, outside = existing_networks(topology, superset, scraped)
+    return NetworkPoliciesArgs(
+        scope, [*flows, *existing_flows], [OutsideNetworks(superset, topology.database_cidrs), *outside]
+    )
+
+
+def existing_networks(topology: Topology, superset: Group, scraped: Group) -> tuple[list[Flow], list[OutsideNetworks]]:
+    """What `superset` and the exporter (`scraped`) need to reach the Redis servers that exist."""
+    flows: list[Flow] = []
+    outside: list[OutsideNetworks] = []
+    for instance in topology.redis:
+        if instance.existing is None:
+            continue
+        for source in (superset, *([scraped] if instance.carries_broker else [])):
+            if instance.existing.cidrs is None:
+                flows.append(Flow(source, None, instance.port))
+            else:
+                outside.append(OutsideNetworks(source, instance.existing.cidrs, instance.port))
+    return flows, outside
 
 
 def _redis_flows(superset: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:
@@ -330,45 +259,8 @@ def _clients(source: Group | str, instance: RedisInstance, redis: Redis, sentine
     return flows
 
 
-def _outputs(
-    topology: Topology, namespace: Namespace, secrets: Secrets, web: WebTier, route: WebRoute | None
-) -> dict[str, pulumi.Input[object]]:
-    port = topology.web.port
-    where = pulumi.Output.all(namespace=namespace.namespace, service=web.service, secret=secrets.init.name)
-    return {
-        "namespace": namespace.namespace,
-        "url": route.url if route else where.apply(lambda known: _inside(known, port)),
-        "port_forward": where.apply(
-            lambda known: f"kubectl --namespace {known['namespace']} port-forward service/{known['service']} {port}:{port}"
-        ),
-        "admin_username": topology.admin_username,
-        "admin_secret": secrets.init.name,
-        "admin_password_command": where.apply(
-            lambda known: (
-                f"kubectl --namespace {known['namespace']} get secret {known['secret']} "
-                f"--output=jsonpath='{{.data.{ADMIN_PASSWORD}}}' | base64 --decode"
-            )
-        ),
-        "pools": [
-            {
-                "name": pool.name,
-                "queues": list(pool.queues),
-                "concurrency": pool.concurrency,
-                "workers": f"{pool.min_workers}..{pool.max_workers}" if pool.scaling else str(pool.min_workers),
-            }
-            for pool in topology.pools
-        ],
-        **_certificates(topology),
-    }
-
-
 def _certificates(topology: Topology) -> dict[str, pulumi.Input[object]]:
     """What the certificate must say that the stack's Redis servers show; empty without one."""
     ours = [instance for instance in topology.redis if instance.tls and not instance.existing]
     names = [name for instance in ours for name in certificate_names(instance, topology.namespace)]
     return {"redis_certificate_names": names} if names else {}
-
-
-def _inside(known: Mapping[str, str], port: int) -> str:
-    """The web tier's URL for what runs in the cluster."""
-    return f"http://{known['service']}.{known['namespace']}.svc:{port}"

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pulumi
 
-from infra import kubernetes
+from infra import aws, kubernetes
 from topology.model import Topology
 from topology.problems import Problem
 from topology.settings.stack import PlatformName
@@ -42,6 +42,7 @@ class Deployment(Protocol):
 
 
 _DEPLOYMENTS: dict[PlatformName, Deployment] = {
+    "aws": aws,
     "kubernetes": kubernetes,
 }
 

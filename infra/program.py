@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any, Literal, cast, get_origin
 
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
@@ -15,7 +14,10 @@ from infra import platforms
 from topology import plan, settings
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.problems import Problem, StackError, did_you_mean
-from topology.stack_file import PROJECT_NAME
+from topology.settings import Settings
+from topology.settings.section import fields_by_key
+from topology.settings.values import is_uri
+from topology.stack_file import PROJECT_NAME, misspelt_prefixes
 
 #: Keys whose values are secrets: never part of a topology.
 DATABASE_URIS = "database_uris"
@@ -23,6 +25,12 @@ POSTGRES_PASSWORD = "postgres_password"  # noqa: S105 a key's name
 REDIS_PASSWORDS = "redis_passwords"
 SECRET_KEYS = (DATABASE_URIS, POSTGRES_PASSWORD, REDIS_PASSWORDS)
 HIDDEN = "(hidden)"
+#: Keys whose whole value is text, whatever it looks like: a password of digits is no number.
+_TEXT_KEYS = {POSTGRES_PASSWORD} | {
+    key
+    for key, (_, setting) in fields_by_key(Settings).items()
+    if setting.annotation is str or get_origin(setting.annotation) is Literal
+}
 #: How the path goes on below a key that holds several secrets.
 _EACH = {DATABASE_URIS: ".<name>", REDIS_PASSWORDS: ".<broker or cache>"}
 
@@ -65,7 +73,8 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
     `is_secret` says of such a key whether its value is encrypted in the stack file. StackError with every problem at once.
     """
     prefix = f"{PROJECT_NAME}:"
-    keys = {key.removeprefix(prefix): parse(value) for key, value in config.items() if key.startswith(prefix)}
+    ours = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    keys = {key: parse(key, value) for key, value in ours.items()}
     secrets = {key: keys.pop(key) for key in SECRET_KEYS if key in keys}
     problems = [
         Problem(
@@ -77,6 +86,7 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
         for key in secrets
         if not is_secret(prefix + key)
     ]
+    problems.extend(misspelt_prefixes(config))
     reading = settings.read(keys)
     planned = plan.build(stack, reading.settings)
     try:
@@ -104,10 +114,12 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
     )
 
 
-def parse(value: str) -> object:
-    """A value in the form of the stack file. The engine hands every value over as text: a structure, number, boolean or null as
-    JSON, and a string as itself.
+def parse(key: str, value: str) -> object:
+    """The value of `key` in the form of the stack file. The engine hands every value over as text: a structure, number, boolean
+    or null as JSON, and a string as itself, so that only the key says whether `8472910384` is a number.
     """
+    if key in _TEXT_KEYS:
+        return value
     try:
         return json.loads(value)
     except ValueError:
@@ -139,7 +151,7 @@ def _uri_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[
                 did_you_mean(name, tuple(wanted)) if wanted else f"Declare databases.{name} without a uri, or remove it",
                 also=(f"databases.{name}", "databases"),
             )
-        elif not isinstance(uri, str) or not urlsplit(uri).scheme or "://" not in uri:
+        elif not isinstance(uri, str) or not is_uri(uri):
             yield Problem(
                 f"{DATABASE_URIS}.{name}",
                 HIDDEN,

@@ -18,13 +18,12 @@ from pulumi.runtime import configure, run_in_stack, set_all_config, settings
 from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime.proto import resource_pb2
 
-from infra import program
+from infra import aws_answers, program
+from infra.aws_answers import PLACEHOLDER
 from topology.stack_file import PROJECT_NAME
 
 #: Value of a generated secret, from the logical name of its `RandomPassword` and its length.
 Generator = Callable[[str, int], str]
-#: How everything begins that stands for a secret.
-PLACEHOLDER = "replace-me"
 _STACK = "pulumi:pulumi:Stack"
 #: How a secret is marked between program and engine (part of the wire protocol).
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -49,6 +48,10 @@ class Resource:
     dependencies: frozenset[str]
     #: URN of the provider that makes it, where the program says which.
     provider: str = ""
+    #: How long the engine waits for it to be ready ("3900s"); empty: as long as the provider does by itself.
+    create_timeout: str = ""
+    #: Whether the engine refuses to delete it.
+    protect: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Recording:
 
     def manifests(self) -> list[dict[str, Any]]:
         """Every Kubernetes object, in the order of registration, secrets in clear."""
-        return [resource.inputs for resource in self.resources if resource.type.startswith("kubernetes:")]
+        return [
+            resource.inputs for resource in self.resources if resource.custom and resource.type.startswith("kubernetes:")
+        ]
 
 
 def placeholder(name: str, length: int) -> str:
@@ -161,6 +166,8 @@ class _Monitor(pulumi_mocks.MockMonitor):
                 secret_paths=frozenset(secrets),
                 dependencies=frozenset(request.dependencies),
                 provider=request.provider.rpartition("::")[0],
+                create_timeout=request.customTimeouts.create,
+                protect=bool(request.protect),
             )
         )
         state = struct_pb2.Struct()
@@ -168,7 +175,11 @@ class _Monitor(pulumi_mocks.MockMonitor):
         if request.type == "random:index/randomPassword:RandomPassword":
             password = self._generate(request.name, int(inputs["length"]))
             state["result"] = {_SIGNATURE: _SECRET, "value": password}
-        return resource_pb2.RegisterResourceResponse(urn=urn, id=request.name if request.custom else "", object=state)
+        for key, value in aws_answers.of(request.type, request.name, inputs).items():
+            state[key] = value
+        return resource_pb2.RegisterResourceResponse(
+            urn=urn, id=aws_answers.identity(request.type, request.name) if request.custom else "", object=state
+        )
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
         """Write down what a component, or the stack, says of itself."""

@@ -46,7 +46,10 @@ ORDER = (
     "Ingress",
     "HTTPRoute",
     "ServiceMonitor",
+    "PrometheusRule",
 )
+#: Where in that folder the AWS resources of a stack are.
+AWS_FILE = Path("aws") / "resources.yaml"
 #: Lists the files that the last render wrote; kubectl does not read it.
 INDEX = ".rendered"
 _APPLIED = (".yaml", ".yml", ".json")
@@ -77,7 +80,7 @@ def render(
     files = manifest_files(stack, masked.manifests())
     if secrets_file is None:
         _write(folder, files, old)
-        return [folder / name for name in files]
+        return [*(folder / name for name in files), *_write_aws(stack, folder, masked)]
     if folder.resolve() in secrets_file.resolve().parents:
         rule = f"is inside {folder}, which must hold no secret"
         raise StackError(stack, [Problem("secrets_file", str(secrets_file), rule, "Choose another place")])
@@ -91,7 +94,27 @@ def render(
     files = {name: text for name, text in manifest_files(stack, real.manifests()).items() if name != secret_name}
     _write_private(secrets_file, secret_text)
     _write(folder, files, old)
-    return [*(folder / name for name in files), secrets_file]
+    # Their secrets stay placeholders: nothing applies this file.
+    return [*(folder / name for name in files), secrets_file, *_write_aws(stack, folder, masked)]
+
+
+def _write_aws(stack: str, folder: Path, recorded: Recording) -> list[Path]:
+    """The AWS resources of `recorded` as one file for people, in a folder of its own, where kubectl apply does not look."""
+    file = folder / AWS_FILE
+    found = [
+        {"type": resource.type, "name": resource.name, "inputs": resource.inputs}
+        for resource in sorted(recorded.resources, key=lambda each: (each.type, each.name))
+        if resource.custom and resource.type.startswith("aws:")
+    ]
+    if not found:
+        file.unlink(missing_ok=True)
+        return []
+    head = f"# What stacks/Pulumi.{stack}.yaml makes on AWS, as the provider gets it. To be read: nothing applies it.\n"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(
+        head + yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True), encoding="utf-8"
+    )
+    return [file]
 
 
 def manifest_files(stack: str, manifests: Iterable[Mapping[str, Any]]) -> dict[str, str]:

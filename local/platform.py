@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from local import binaries, health, postgres, preflight
+from local import binaries, health, observing, postgres, preflight
 from local.processes import (
     Process,
     database_uris,
@@ -48,6 +48,8 @@ class Platform:
     folder: StateFolder
     secrets: Mapping[str, str]
     password_is_new: bool
+    #: Whether Prometheus and Alertmanager run beside it.
+    observed: bool = False
 
     @property
     def supervisor(self) -> Supervisor:
@@ -57,7 +59,13 @@ class Platform:
     @property
     def processes(self) -> tuple[Process, ...]:
         """Every process of this stack, data stores first."""
-        return processes(self.topology, self.folder, self.secrets)
+        beside = observing.processes(self.topology, self.folder) if self.observed else ()
+        return (*processes(self.topology, self.folder, self.secrets), *beside)
+
+    @property
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """Each listening port by process: the key of the stack file that sets it, and its number."""
+        return preflight.ports(self.topology) | (observing.ports(self.topology) if self.observed else {})
 
 
 def planned(stack: str) -> Topology:
@@ -69,8 +77,9 @@ def planned(stack: str) -> Topology:
     return topology
 
 
-def up(stack: str, steps: Steps) -> Platform:
-    """Start everything that the stack file says and wait until each part does its work.
+def up(stack: str, steps: Steps, *, observe: bool = False) -> Platform:
+    """Start everything that the stack file says, with `observe` Prometheus and Alertmanager beside it, and wait until each part
+    does its work.
 
     What runs already stays when nothing changed; a changed stack is stopped and started anew. Raises StackError,
     PreflightError, MissingProgramError or PlatformError.
@@ -80,12 +89,12 @@ def up(stack: str, steps: Steps) -> Platform:
     binaries.superset_python()
     with preflight.only_one(folder):
         password_is_new = not folder.bootstrapped.exists()
-        platform = Platform(topology, folder, ensure_secrets(folder, topology), password_is_new)
+        platform = Platform(topology, folder, ensure_secrets(folder, topology), password_is_new, observe)
         database_uris(topology, platform.secrets)
         config = supervisor_config(folder, platform.processes)
         _clear_the_way(platform, config, steps)
         if not platform.supervisor.alive():
-            preflight.check(topology, folder)
+            preflight.check(platform.ports, folder)
             with steps.step("Files and supervisor"):
                 _write_files(platform, config)
                 platform.supervisor.start()
@@ -135,6 +144,9 @@ def status(stack: str) -> dict[str, Any]:
     topology = folder.read_topology()
     if topology is None:
         return known
+    listening = preflight.ports(topology)
+    if observing.NAMES[0] in known["processes"]:
+        listening |= observing.ports(topology)
     bootstrapped: dict[str, Any] = json.loads(folder.bootstrapped.read_text()) if folder.bootstrapped.exists() else {}
     return known | {
         "url": web_url(topology),
@@ -144,7 +156,7 @@ def status(stack: str) -> dict[str, Any]:
         "dataset_id": bootstrapped.get("dataset_id"),
         "dashboard": bootstrapped.get("dashboard"),
         "state_folder": str(folder.root),
-        "ports": {name: port for name, (_, port) in preflight.ports(topology).items()},
+        "ports": {name: port for name, (_, port) in listening.items()},
     }
 
 
@@ -174,6 +186,8 @@ def _write_files(platform: Platform, config: str) -> None:
         folder.redis(instance.name).mkdir(exist_ok=True, mode=0o700)
         write_private(redis_acl_file(folder, instance), redis_acl(instance, secrets))
         write_private(redis_config_file(folder, instance), redis_config(folder, instance))
+    if platform.observed:
+        observing.write(topology, folder)
     postgres.ensure_data_directory(folder, secrets)
 
 
@@ -200,6 +214,11 @@ def _start(platform: Platform, steps: Steps) -> None:
     with steps.step("Exporter serves the queues' metrics"):
         platform.supervisor.start_process("exporter")
         _await(platform, "exporter", lambda: health.exporter_ready(topology))
+    if platform.observed:
+        with steps.step("Prometheus and Alertmanager are ready"):
+            for name in observing.NAMES:
+                platform.supervisor.start_process(name)
+                _await(platform, name, lambda it=name: observing.ready(topology, it))
     # Last: it is not needed for an answer, and loading Superset once more would slow the others down.
     with steps.step("Beat is started"):
         platform.supervisor.start_process("beat")
@@ -286,7 +305,7 @@ def _say_what_is_waited_for(folder: StateFolder, steps: Steps) -> None:
 def _stop_order(folder: StateFolder, names: list[str]) -> list[list[str]]:
     """Names by tier: what submits, what executes, what stores."""
     workers = [name for name in names if name.startswith("worker-")]
-    front = [name for name in names if name in ("web", "beat", "exporter")]
+    front = [name for name in names if name in ("web", "beat", "exporter", *observing.NAMES)]
     return [tier for tier in (front, workers, [name for name in names if name not in front + workers]) if tier]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
@@ -34,9 +34,9 @@ def only_one(folder: StateFolder) -> Generator[None]:
         yield
 
 
-def check(topology: Topology, folder: StateFolder) -> None:
-    """PreflightError with every reason why `topology` cannot start now."""
-    reasons = [*_busy_ports(topology), *_full_disk(folder)]
+def check(wanted: Mapping[str, tuple[str, int]], folder: StateFolder) -> None:
+    """PreflightError with every reason why processes on the ports of `wanted` (as `ports` returns them) cannot start now."""
+    reasons = [*_busy_ports(wanted), *_full_disk(folder)]
     if reasons:
         raise PreflightError("cannot start, and nothing was started:\n" + "\n".join(f"  - {reason}" for reason in reasons))
 
@@ -51,8 +51,8 @@ def ports(topology: Topology) -> dict[str, tuple[str, int]]:
     }
 
 
-def _busy_ports(topology: Topology) -> Iterator[str]:
-    for name, (key, port) in ports(topology).items():
+def _busy_ports(wanted: Mapping[str, tuple[str, int]]) -> Iterator[str]:
+    for name, (key, port) in wanted.items():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -125,8 +125,14 @@ def superset_environment(topology: Topology, folder: StateFolder, secrets: Mappi
         commands.ROLE_ENV: role,
         "SUPERSET_CONFIG_PATH": str(PROJECT / "runtime/start/superset_config.py"),
         **{name: secrets[name] for name in sorted(names)},
+        **(bucket_credentials(os.environ) if topology.caching.bucket else {}),
         **uris,
     }
+
+
+def bucket_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """What boto3 goes by, of this environment: processes get their own HOME, and so no ~/.aws."""
+    return {name: value for name, value in environment.items() if name.startswith("AWS_")}
 
 
 def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from client.output import Format
 from local.progress import Steps
 from ops import cost, query, size
 from topology.checkout import require_checkout
@@ -38,7 +39,10 @@ Stack = Annotated[
 
 
 @app.command()
-def up(stack: Stack = "local") -> None:
+def up(
+    stack: Stack = "local",
+    observe: Annotated[bool, typer.Option("--observe", help="with Prometheus and Alertmanager beside it")] = False,
+) -> None:
     """Start the platform of a stack file on this machine, and answer one query and one chart with it.
 
     Waits until each part does its work. What runs already stays; what an earlier run left half dead is cleared first.
@@ -47,10 +51,15 @@ def up(stack: Stack = "local") -> None:
     from local import first_queries, platform
 
     steps = Steps(out)
-    running = platform.up(stack, steps)
+    running = platform.up(stack, steps, observe=observe)
     known = platform.status(stack)
     first_queries.show(known, out)
     out.print(f"\nSuperset: [bold]{known['url']}[/]  user [bold]{known['username']}[/]", highlight=False)
+    if observe:
+        watch = running.topology.monitoring
+        out.print(
+            f"Prometheus: http://127.0.0.1:{watch.prometheus_port}  Alertmanager: http://127.0.0.1:{watch.alertmanager_port}"
+        )
     if running.password_is_new:
         out.print(f"password [bold]{running.secrets['ADMIN_PASSWORD']}[/] (shown this once)", highlight=False)
     out.print(f"password file: {known['password_file']}\nstop it: make down", highlight=False)
@@ -139,6 +148,20 @@ def render(
     else:
         command = f"kubectl apply --server-side -f {folder}/00-namespace.yaml -f {secrets_file} -f {folder}"
         out.print(command, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def estimate(
+    stack: Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")] = "aws-enterprise",
+    format: query.RowFormat = Format.TABLE,
+) -> None:
+    """Show what a stack on AWS would cost in a month, at rest and with every pool at its most workers.
+
+    The prices are AWS's list prices of a day, on demand and in us-east-1, from a table by hand: an estimate, no bill.
+    """
+    from ops.estimate import show
+
+    show(stack, format)
 
 
 @app.command()

@@ -48,7 +48,17 @@ class RedisServer:
     @property
     def writes_to_disk(self) -> bool:
         """Whether it writes an append-only file or snapshots."""
-        return self.settings.get("appendonly") == "yes" or self.settings.get("save", "").strip("\"' ") != ""
+        return self.append_only or self.snapshots
+
+    @property
+    def append_only(self) -> bool:
+        """Whether it has an append-only file."""
+        return self.settings.get("appendonly") == "yes"
+
+    @property
+    def snapshots(self) -> bool:
+        """Whether it writes snapshots by itself."""
+        return self.settings.get("save", "").strip("\"' ") != ""
 
     @property
     def volume(self) -> dict[str, Any]:

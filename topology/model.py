@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from topology.aws.model import Aws
 from topology.presets import TopologyName
 from topology.settings.caching import Caching
 from topology.settings.databases import DatabaseOptions
@@ -124,12 +125,17 @@ class RedisDatabase(Frozen):
 
 
 class Postgres(PostgresServer):
-    """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so."""
+    """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so.
+
+    `ca_file` is the file, in the image, with the authorities that may have signed its certificate: then clients speak TLS to it
+    and check whom they speak to. None: as the server offers it.
+    """
 
     host: str
     port: int
     password_env: str
     max_connections: int
+    ca_file: str | None
 
 
 class Web(WebServer):
@@ -190,6 +196,13 @@ class Exporter(MetricsSettings):
     bind: str
 
 
+class Monitoring(Frozen):
+    """The Prometheus and the Alertmanager that this machine runs beside the stack where it is asked to."""
+
+    prometheus_port: int
+    alertmanager_port: int
+
+
 class ScheduledJob(Frozen):
     """One entry of Celery beat's schedule: `cron` is minute, hour, day of month, month, day of week (UTC)."""
 
@@ -247,6 +260,7 @@ class Topology(Frozen):
     pools: tuple[Pool, ...]
     beat: Beat
     exporter: Exporter
+    monitoring: Monitoring
     caching: Caching
     resilience: Resilience
     tenants: tuple[Tenant, ...]
@@ -258,6 +272,14 @@ class Topology(Frozen):
     operator_namespaces: OperatorNamespaces
     databases: tuple[AnalyticDatabase, ...]
     admin_username: str
+    #: None on every other platform.
+    aws: Aws | None
+
+    def on_aws(self) -> Aws:
+        """What is decided about AWS; ValueError on another platform."""
+        if self.aws is None:
+            raise ValueError(f"stack {self.stack} is not on AWS, but on platform {self.platform}")
+        return self.aws
 
     def database(self, purpose: Purpose) -> RedisDatabase:
         """The Redis database for `purpose`; KeyError where this topology has none (Celery's results on PostgreSQL)."""
@@ -276,6 +298,11 @@ class Topology(Frozen):
     def redis_users(self) -> dict[RedisRole, RedisUser]:
         """Every user of every Redis instance; a role is on one instance only."""
         return {user.role: user for instance in self.redis for user in instance.users}
+
+    @property
+    def longest_time_limit(self) -> int:
+        """The longest hard limit of any task, in seconds."""
+        return max(self.celery.time_limit_seconds, *(tenant.time_limit_seconds for tenant in self.tenants), 0)
 
     def tenant(self, tenant_id: str) -> Tenant:
         """The tenant called `tenant_id`; KeyError for an unknown one."""

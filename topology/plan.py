@@ -15,6 +15,7 @@ from topology.model import (
     AnalyticDatabase,
     Beat,
     Exporter,
+    Monitoring,
     Pool,
     Postgres,
     ScheduledJob,
@@ -58,7 +59,7 @@ def build(stack: str, settings: Settings) -> Topology:
     pools = _pools(platform, settings)
     web = _web(platform, settings)
     beat = _beat(settings)
-    return Topology(
+    topology = Topology(
         stack=stack,
         name=settings.topology,
         platform=settings.platform,
@@ -74,6 +75,9 @@ def build(stack: str, settings: Settings) -> Topology:
         pools=pools,
         beat=beat,
         exporter=_exporter(platform, settings),
+        monitoring=Monitoring(
+            prometheus_port=settings.local.prometheus_port, alertmanager_port=settings.local.alertmanager_port
+        ),
         caching=settings.caching,
         resilience=settings.resilience,
         tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),
@@ -85,7 +89,9 @@ def build(stack: str, settings: Settings) -> Topology:
         operator_namespaces=settings.network.operator_namespaces,
         databases=_databases(settings),
         admin_username=settings.admin_username,
+        aws=None,
     )
+    return platform.complete(settings, topology)
 
 
 def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
@@ -100,6 +106,7 @@ def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
         port=address.port,
         password_env="POSTGRES_PASSWORD",
         max_connections=postgres.max_connections or derived,
+        ca_file=platform.postgres_ca_file if postgres.kind == "rds" else None,
     )
 
 

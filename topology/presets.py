@@ -42,7 +42,7 @@ _BASE: dict[str, Any] = {
             "persistence": "aof",
             "replicas": 0,
             "sentinel": False,
-            "volume_size": "1Gi",
+            "volume_size": "2Gi",
             "resources": _resources("100m", "500m", "512Mi", "512Mi"),
         },
         "cache": None,
@@ -101,6 +101,9 @@ _BASE: dict[str, Any] = {
     "metrics": {
         "from_namespaces": ["monitoring"],
         "service_monitor": False,
+        "rules": False,
+        "runbooks": "docs/runbooks",
+        "objectives": {"wait": 30.0, "waits_met": 99.0, "ends_well": 99.5},
         "resources": _resources("20m", "250m", "64Mi", "128Mi"),
     },
     "caching": {
@@ -114,6 +117,7 @@ _BASE: dict[str, Any] = {
         "compress_above": "1Ki",
         "max_result": "64Mi",
         "spill": None,
+        "bucket": None,
     },
     "resilience": {
         "max_queued": 1000,
@@ -135,7 +139,15 @@ _BASE: dict[str, Any] = {
     "maintenance": {"query_retention_days": 90, "log_retention_days": 90, "cron": "17 3 * * *"},
     "admin_username": "admin",
     "policy_exceptions": [],
-    "local": {"web_port": 8088, "redis_port": 16379, "postgres_port": 15432, "exporter_port": 9808},
+    "aws": None,
+    "local": {
+        "web_port": 8088,
+        "redis_port": 16379,
+        "postgres_port": 15432,
+        "exporter_port": 9808,
+        "prometheus_port": 9090,
+        "alertmanager_port": 9093,
+    },
 }
 
 _HIGHLY_AVAILABLE: dict[str, Any] = {
@@ -211,6 +223,76 @@ _OVERRIDES: dict[TopologyName, list[dict[str, Any]]] = {
 }
 
 
+#: What differs on AWS in every topology, and then in some. Sizes in Redis's and PostgreSQL's own sections do not count there.
+_ON_AWS: dict[str, Any] = {
+    "redis": {"broker": {"sentinel": False, "persistence": "rdb"}},
+    "postgres": {"kind": "rds", "backup": None},
+    "aws": {
+        "account": None,
+        "region": "eu-central-1",
+        "network": {
+            "existing": None,
+            "cidr": "10.40.0.0/16",
+            "zones": ["eu-central-1a", "eu-central-1b", "eu-central-1c"],
+            "nat": "zone",
+            "endpoints": ["ecr.api", "ecr.dkr", "sts", "logs", "eks-auth"],
+            "flow_log_days": 30,
+        },
+        "cluster": {
+            "existing": None,
+            "version": "1.34",
+            "compute": "auto",
+            "instance_types": ["m7g.xlarge"],
+            "min_nodes": 3,
+            "max_nodes": 12,
+            "public_cidrs": [],
+            "administrators": [],
+            "log_days": 90,
+            "keda_manifest": None,
+        },
+        "redis": {
+            "engine_version": "8.2",
+            "reserved_memory_percent": 25,
+            "snapshot_window": "01:00-02:00",
+            "maintenance_window": "sun:03:00-sun:04:00",
+            "broker": {"node_type": "cache.t4g.small", "snapshot_days": 7},
+            "cache": {"node_type": "cache.t4g.small", "snapshot_days": 7},
+        },
+        "postgres": {
+            "engine_version": "18.4",
+            "instance_class": "db.t4g.medium",
+            "max_storage_gib": 100,
+            "multi_az": True,
+            "backup_days": 14,
+            "backup_window": "02:00-03:00",
+            "maintenance_window": "sun:04:00-sun:05:00",
+            "insights_mode": "standard",
+            "insights_days": 7,
+            "deletion_protection": True,
+        },
+        "results": "s3",
+        "repository": "superset-async",
+        "load_balancer": None,
+        "alarm_emails": [],
+    },
+}
+_LARGE_ON_AWS: dict[str, Any] = {
+    "redis": {"cache": {"sentinel": False, "persistence": "none"}},
+    "postgres": {"volume_size": "50Gi"},
+    "aws": {
+        "redis": {"broker": {"node_type": "cache.m7g.large"}, "cache": {"node_type": "cache.m7g.large"}},
+        "postgres": {"instance_class": "db.m7g.large", "max_storage_gib": 500},
+    },
+}
+_OVERRIDES_ON_AWS: dict[TopologyName, list[dict[str, Any]]] = {
+    "minimal": [_ON_AWS, {"redis": {"broker": {"replicas": 1}}, "postgres": {"volume_size": "20Gi"}}],
+    "enterprise": [_ON_AWS, _LARGE_ON_AWS],
+    "high-throughput": [_ON_AWS, _LARGE_ON_AWS],
+    # Room for connections of more tenants' workers.
+    "multi-tenant": [_ON_AWS, _LARGE_ON_AWS, {"aws": {"postgres": {"instance_class": "db.m7g.xlarge"}}}],
+}
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `over` laid on it: mappings merge key by key, anything else (null too) replaces."""
     merged = dict(base)
@@ -223,9 +305,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def settings_of(topology: TopologyName) -> dict[str, Any]:
-    """Every setting of `topology` as a stack file would say it; a fresh copy."""
+def settings_of(topology: TopologyName, *, on_aws: bool = False) -> dict[str, Any]:
+    """Every setting of `topology` as a stack file would say it, on AWS or elsewhere; a fresh copy."""
     settings = copy.deepcopy(_BASE) | {"topology": topology}
-    for override in _OVERRIDES[topology]:
+    for override in (*_OVERRIDES[topology], *(_OVERRIDES_ON_AWS[topology] if on_aws else ())):
         settings = merge(settings, override)
     return settings

@@ -13,6 +13,8 @@ NOBODY = "user default off resetkeys resetchannels -@all"
 #: What users may not do even on keys of their own: administer (CONFIG, REPLICAOF, SHUTDOWN …), stall or empty the server
 #: (KEYS, FLUSHALL, SORT …), see the names of other users' keys, leave functions behind. Locks and rate limits are scripts.
 FORBIDDEN = "-@admin -@dangerous -scan -randomkey -function -fcall -fcall_ro -script +script|load"
+#: What one role may do besides: the broker's user tells Prometheus how much memory its server has left.
+BESIDES: dict[RedisRole, str] = {"broker": " +info", "cache": ""}
 #: What clients ask a Sentinel, and no more: FAILOVER, SET and REMOVE are the operator's.
 ASKED = (
     "+auth +hello +ping +client|setname +client|setinfo +subscribe +psubscribe +unsubscribe +punsubscribe "
@@ -24,7 +26,7 @@ ASKED = (
 def server_acl(instance: RedisInstance, passwords: Mapping[RedisRole, str], operator_password: str) -> str:
     """The ACL file of the instance's servers: each user has its own keys and channels. Passwords hold no white space."""
     lines = [NOBODY, _operator(operator_password)]
-    lines += [f"user {user.username} on >{passwords[user.role]} {_reach(user)} +@all {FORBIDDEN}" for user in instance.users]
+    lines += [f"user {user.username} on >{passwords[user.role]} {_rights(user)}" for user in instance.users]
     return "\n".join(lines) + "\n"
 
 
@@ -35,8 +37,17 @@ def sentinel_acl(instance: RedisInstance, passwords: Mapping[RedisRole, str], op
     return "\n".join(lines) + "\n"
 
 
+def access_string(user: RedisUser) -> str:
+    """The same rights as ElastiCache takes them: without the user's name and password, which it has apart."""
+    return f"on {_rights(user)}"
+
+
 def _operator(password: str) -> str:
     return f"user {OPERATOR} on >{password} ~* &* +@all"
+
+
+def _rights(user: RedisUser) -> str:
+    return f"{_reach(user)} +@all {FORBIDDEN}{BESIDES[user.role]}"
 
 
 def _reach(user: RedisUser) -> str:

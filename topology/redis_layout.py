@@ -110,7 +110,7 @@ def _redis_instance(platform: Platform, settings: Settings, section: str, name: 
         name=name,
         host=existing.host if existing else address.host,
         port=existing.port if existing else address.port,
-        tls=_redis_tls(settings, redis, name),
+        tls=_redis_tls(platform, settings, redis, name),
         existing=ExistingRedis(cidrs=existing.cidrs, password_secret_name=existing.password_secret) if existing else None,
         users=users,
         carries_broker="broker" in roles,
@@ -118,12 +118,12 @@ def _redis_instance(platform: Platform, settings: Settings, section: str, name: 
     )
 
 
-def _redis_tls(settings: Settings, redis: RedisSettings, name: str) -> RedisTls | None:
+def _redis_tls(platform: Platform, settings: Settings, redis: RedisSettings, name: str) -> RedisTls | None:
     if redis.existing:
         used, secret = redis.existing.tls, redis.existing.ca_secret
     else:
         secret = settings.redis.tls_secret
-        used = secret is not None
+        used = platform.redis_speaks_tls or secret is not None
     return RedisTls(secret_name=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
 
 

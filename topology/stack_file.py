@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from topology.checkout import project_folder
 from topology.problems import Problem, StackError, did_you_mean
@@ -14,6 +17,23 @@ from topology.problems import Problem, StackError, did_you_mean
 PROJECT_NAME = "superset-async"
 #: Overrides the folder of the stack files, which is `stacks` in the checkout, or else in the working directory.
 STACKS_ENV = "SUPERSET_ASYNC_STACKS"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once in its mapping: of two equal ones YAML's usual reader takes the last, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping; ConstructorError with the place of a key that stands there a second time."""
+        lines: dict[object, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                both = f"in lines {lines[key.value]} and {line}"
+                raise ConstructorError(None, None, f"has the key {key.value!r} twice, {both}", None)
+            lines[key.value] = line
+        return super().construct_mapping(node, deep=deep)
 
 
 def folder() -> Path:
@@ -36,7 +56,11 @@ def read(stack: str) -> dict[str, Any]:
         rule = f"has no file {path.name} in {path.parent}"
         raise StackError(stack, [Problem("stack", stack, rule, did_you_mean(stack, names()))])
     try:
-        loaded: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # A subclass of the safe loader.
+        loaded: object = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506
+    except ConstructorError as error:
+        rule = f"{path} {error.problem}"
+        raise StackError(stack, [Problem("stack", stack, rule, "Keep one of them")]) from None
     except yaml.YAMLError as error:
         raise StackError(stack, [Problem("stack", stack, f"{path} is not YAML: {error}", "Correct it")]) from None
     content = cast(dict[str, Any], loaded) if isinstance(loaded, dict) else {}
@@ -45,4 +69,23 @@ def read(stack: str) -> dict[str, Any]:
         raise StackError(stack, [Problem("config", "missing", f"{path} has no `config` mapping", "Add one")])
     prefix = f"{PROJECT_NAME}:"
     keys = cast(dict[str, Any], config)
+    if misspelt := list(misspelt_prefixes(map(str, keys))):
+        raise StackError(stack, misspelt)
     return {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
+
+
+def misspelt_prefixes(keys: Iterable[str]) -> Iterator[Problem]:
+    """The keys of a stack file, prefixes included, that nobody would read: of no project, or of one whose name is nearly ours."""
+    for key in keys:
+        prefix, colon, rest = key.partition(":")
+        if not colon:
+            yield Problem(key, "…", "belongs to no project: nothing would read it", f"Write it as {PROJECT_NAME}:{key}")
+        elif prefix != PROJECT_NAME and _is_like_ours(prefix):
+            yield Problem(
+                key, "…", f"is of a project {prefix!r}: nothing would read it", f"Write it as {PROJECT_NAME}:{rest}"
+            )
+
+
+def _is_like_ours(prefix: str) -> bool:
+    # "superset" is, "kubernetes" is not.
+    return difflib.SequenceMatcher(None, prefix.lower(), PROJECT_NAME).ratio() > 0.7

@@ -55,6 +55,17 @@ def server_conf(instance: RedisInstance, paths: ServerPaths) -> str:
     return "\n".join(lines) + "\n"
 
 
+def volume_needed(maxmemory_bytes: int, *, append_only: bool, snapshots: bool) -> int:
+    """The most bytes of its volume that a server writes, with values that do not compress and a full memory.
+
+    With an append-only file they are what was measured: its base, what came since, the rewrite of both, and with snapshots the
+    old one and the new one as well. With snapshots alone the old one stays until the new one is complete. 0 without either.
+    """
+    if append_only:
+        return -(-maxmemory_bytes * (440 if snapshots else 350) // 100)
+    return maxmemory_bytes * 2 if snapshots else 0
+
+
 def sentinel_conf(instance: RedisInstance, paths: ServerPaths, port: int = SENTINEL_PORT) -> str:
     """What a Sentinel's configuration file begins with: where it listens, and as which user it talks to other Sentinels.
 

@@ -34,6 +34,32 @@ def redis_encryption(group: Plain, graph: Graph, options: Options) -> Iterator[s
 
 
 @RULES.rule(
+    "aws-redis-key",
+    _redis,
+    fix="Set kms_key_id to a key of your own",
+    runbook="keys",
+    alone=True,
+)
+def redis_key(group: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """Only a key of your own can be taken away from whoever should read no more."""
+    if group.get("atRestEncryptionEnabled") and group.get("kmsKeyId") is None:
+        yield "is encrypted by AWS's key"
+
+
+@RULES.rule(
+    "aws-redis-default-user",
+    types("aws:elasticache/user:"),
+    fix="Leave the user default out of a Valkey user group, or turn it off",
+    runbook="encryption",
+    alone=True,
+)
+def redis_default_user(user: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """Whoever names no user is the user default, with all of its rights."""
+    if user.get("userName") == "default" and "off" not in str(user.get("accessString", default="")).split():
+        yield "lets in clients that name no user"
+
+
+@RULES.rule(
     "aws-redis-zones",
     _redis,
     fix="Set num_cache_clusters ≥ 2 (or replicas_per_node_group ≥ 1), automatic_failover_enabled and multi_az_enabled",
@@ -89,6 +115,35 @@ def postgres_encryption(database: Plain, graph: Graph, options: Options) -> Iter
     """The metadata database holds the passwords of every analytic database."""
     if not database.get("storageEncrypted"):
         yield "has storage that is not encrypted"
+
+
+@RULES.rule(
+    "aws-postgres-key",
+    types("aws:rds/instance:"),
+    fix="Set kms_key_id, and performance_insights_kms_key_id, to a key of your own",
+    runbook="keys",
+    alone=True,
+)
+def postgres_key(database: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """Insights hold statements with their values, as the storage holds the data: both need a key that you can take away."""
+    if database.get("storageEncrypted") and database.get("kmsKeyId") is None and database.get("replicateSourceDb") is None:
+        yield "has storage that is encrypted by AWS's key"
+    if database.get("performanceInsightsEnabled") and database.get("performanceInsightsKmsKeyId") is None:
+        yield "has insights that are encrypted by AWS's key"
+
+
+@RULES.rule(
+    "aws-key-rotation",
+    types("aws:kms/key:"),
+    fix="Set enable_key_rotation",
+    runbook="keys",
+    alone=True,
+)
+def key_rotation(key: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """A key that is never rotated encrypts all that there ever was."""
+    symmetric = key.get("customerMasterKeySpec", default="SYMMETRIC_DEFAULT") == "SYMMETRIC_DEFAULT"
+    if symmetric and not key.get("enableKeyRotation"):
+        yield "is never rotated"
 
 
 @RULES.rule(
@@ -163,6 +218,22 @@ def bucket_encryption(bucket: Plain, graph: Graph, options: Options) -> Iterator
     own = bucket.get("serverSideEncryptionConfiguration")
     if own is None and _companion(bucket, graph, "aws:s3/bucketServerSideEncryptionConfiguration") is None:
         yield "has no encryption of its own"
+
+
+@RULES.rule(
+    "aws-bucket-key",
+    types("aws:s3/bucketServerSideEncryptionConfiguration"),
+    fix="Set bucket_key_enabled",
+    runbook="keys",
+    severity="advisory",
+    alone=True,
+)
+def bucket_key(encryption: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """Without a bucket key each object costs a call of KMS, whose rate the account shares."""
+    for rule in encryption.get("rules", default=[]):
+        kms = str(at(rule, "applyServerSideEncryptionByDefault", "sseAlgorithm", default="")).startswith("aws:kms")
+        if kms and not at(rule, "bucketKeyEnabled"):
+            yield "encrypts each object by a call of KMS"
 
 
 @RULES.rule(
@@ -259,6 +330,49 @@ def firewall_open(group: Plain, graph: Graph, options: Options) -> Iterator[str]
         ports = f"{at(rule, 'fromPort', default=0)}", f"{at(rule, 'toPort', default=65535)}"
         if sources & set(_ANYWHERE) and not (ports[0] == ports[1] and ports[0] in options["ports"]):
             yield f"is open to anywhere on ports {ports[0]} to {ports[1]}"
+
+
+@RULES.rule(
+    "aws-firewall-description",
+    types("aws:ec2/securityGroup:", "aws:vpc/securityGroupIngressRule:", "aws:vpc/securityGroupEgressRule:"),
+    fix="Say in the description who connects to what",
+    runbook="public",
+    severity="advisory",
+    alone=True,
+)
+def firewall_description(group: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """A rule that nobody can explain is one that nobody dares to remove."""
+    if str(group.get("description", default="Managed by Pulumi")).strip() in ("", "Managed by Pulumi"):
+        yield "does not say what it is for"
+
+
+@RULES.rule(
+    "aws-iam-wildcard",
+    types("aws:iam/policy:", "aws:iam/rolePolicy:", "aws:iam/userPolicy:", "aws:iam/groupPolicy:"),
+    fix="Name the actions and the ARNs of the resources",
+    runbook="rights",
+    alone=True,
+)
+def iam_wildcard(policy: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """A role that may do everything with something, or something with everything, is what an intruder looks for."""
+    document = policy.get("policy")
+    statements = at(json.loads(document) if isinstance(document, str) else document, "Statement", default=[])
+    for statement in statements if isinstance(statements, list) else [statements]:
+        if at(statement, "Effect") != "Allow":
+            continue
+        actions, resources = _listed(statement, "Action"), _listed(statement, "Resource")
+        if at(statement, "NotAction") is not None or at(statement, "NotResource") is not None:
+            yield "allows all but what it names"
+        for action in actions:
+            if action == "*" or action.endswith(":*"):
+                yield f"allows {action}"
+        if "*" in resources:
+            yield f"allows {', '.join(actions)} on every resource"
+
+
+def _listed(statement: Any, key: str) -> list[str]:
+    found = at(statement, key, default=[])
+    return [found] if isinstance(found, str) else list(found)
 
 
 def _ingress(group: Plain) -> list[Any]:

@@ -10,6 +10,7 @@ from policies.rule import Option, Options, Rules
 from policies.servers import RedisServer, redis_servers, sentinels
 from policies.workloads import Container
 from topology.quantities import format_memory
+from topology.valkey_conf import volume_needed
 
 RULES = Rules("policy-redis")
 
@@ -181,13 +182,15 @@ def maxmemory(server: RedisServer, graph: Graph, options: Options) -> Iterator[s
 @RULES.rule(
     "redis-volume-size",
     _in_pods,
-    fix="Make the volume at least twice maxmemory",
+    fix="Make the volume 4.4 times maxmemory with append-only file and snapshots, 3.5 times without snapshots, else twice",
     runbook="persistence",
 )
 def volume_size(server: RedisServer, graph: Graph, options: Options) -> Iterator[str]:
-    """A rewrite of the append-only file keeps two copies: a full volume stops every write."""
+    """Rewrites and snapshots keep old and new files beside each other: a full volume stops every write."""
     size, most = server.volume_bytes, server.maxmemory
-    if size is not None and most is not None and server.writes_to_disk and size < 2 * most:
+    if size is None or most is None:
+        return
+    if size < volume_needed(most, append_only=server.append_only, snapshots=server.snapshots):
         yield f"has a volume of {format_memory(size)} for maxmemory {format_memory(most)}"
 
 

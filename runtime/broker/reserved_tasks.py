@@ -15,8 +15,12 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
+
+from redis import Redis
 
 from runtime.broker import fork_safety
 from runtime.environment import coordination, counters, versions
@@ -30,6 +34,8 @@ PUBLISH_SECONDS = 5.0
 TTL_SECONDS = 20.0
 #: Sorted set of the workers that have published lately: node name by time.
 WORKERS = "workers"
+#: Begins the name of the key in which one worker publishes.
+WORKER = "worker"
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,19 @@ class Reserved:
     at: float
 
 
-def publish(worker: str, tasks: frozenset[str], now: float) -> None:
-    """Say what `worker` has reserved. Raises what redis-py raises where Redis does not answer."""
+@dataclass(frozen=True)
+class Service:
+    """Which queues a worker listens to, and how many tasks it executes at once."""
+
+    queues: Sequence[str]
+    slots: int
+
+
+def publish(worker: str, tasks: frozenset[str], now: float, service: Service = Service((), 0)) -> None:
+    """Say what `worker` has reserved, and whom it serves. Raises what redis-py raises where Redis does not answer."""
+    said = {"reserved": sorted(tasks), "at": now, "queues": list(service.queues), "slots": service.slots}
     pipe = coordination.client().pipeline(transaction=True)
-    pipe.set(_key(worker), json.dumps({"reserved": sorted(tasks), "at": now}), px=int(TTL_SECONDS * 1000))
+    pipe.set(_key(worker), json.dumps(said), px=int(TTL_SECONDS * 1000))
     pipe.zadd(coordination.key(WORKERS), {worker: now})
     pipe.zremrangebyscore(coordination.key(WORKERS), "-inf", now - 10 * TTL_SECONDS)
     pipe.execute()
@@ -80,6 +95,21 @@ def by_worker() -> list[Reserved]:
     return found
 
 
+def services(client: Redis[bytes], prefix: str) -> list[Service]:
+    """Whom every worker that lives serves, in the coordination database of `client`, whose keys begin with `prefix`.
+
+    A worker that does not say is left out. Raises what redis-py raises where Redis does not answer.
+    """
+    workers = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
+    values = client.mget([f"{prefix}{WORKER}:{worker}" for worker in workers]) if workers else []
+    found: list[Service] = []
+    for value in filter(None, values):
+        with suppress(ValueError, TypeError, LookupError, AttributeError):
+            said = json.loads(value)
+            found.append(Service(tuple(map(str, said["queues"])), int(said["slots"])))
+    return found
+
+
 def _read(worker: str, value: bytes | str) -> Reserved | None:
     try:
         said = json.loads(value)
@@ -110,10 +140,11 @@ def reserved_here() -> frozenset[str]:
 
 
 class Publisher:
-    """A thread of a worker's parent process that publishes what it has reserved, as long as the process lives."""
+    """A thread of a worker's parent process that publishes what it has reserved and whom it serves, while the process lives."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, service: Callable[[], Service]) -> None:
         self._worker = worker
+        self._service = service
         self._pid = os.getpid()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reserved-tasks", daemon=True)
@@ -136,7 +167,7 @@ class Publisher:
         while True:
             with fork_safety.undisturbed():
                 try:
-                    publish(self._worker, reserved_here(), time.time())
+                    publish(self._worker, reserved_here(), time.time(), self._service())
                 except Exception as error:
                     logger.warning("what worker %s has reserved was not published: %s", self._worker, error)
             if self._ended.wait(PUBLISH_SECONDS):
@@ -144,4 +175,4 @@ class Publisher:
 
 
 def _key(worker: str) -> str:
-    return coordination.key("worker", worker)
+    return coordination.key(WORKER, worker)

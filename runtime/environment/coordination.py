@@ -16,6 +16,8 @@ from runtime.environment.redis_clients import client as redis_client
 
 #: When the reaper last swept: seconds since the epoch.
 REAPED_AT = "reaper:last"
+#: The age, in seconds, of the query that ran for longest when it did.
+OLDEST_RUNNING = "reaper:oldest"
 
 
 @lru_cache(maxsize=1)

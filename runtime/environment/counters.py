@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from runtime.environment.coordination import client, key
 
@@ -27,6 +27,18 @@ def count(name: str, by: int = 1, **labels: str) -> None:
         client().hincrby(key(COUNTERS), field(name, labels), by)
     except Exception:
         logger.warning("counter %s was not written", name, exc_info=True)
+
+
+def observation(
+    name: str, value: float, bounds: Sequence[float], labels: dict[str, str]
+) -> list[tuple[str, float, dict[str, str]]]:
+    """What `value` adds to the histogram `name` with these upper bounds: cumulative buckets, as Prometheus reads them."""
+    buckets = [f"{bound:g}" for bound in bounds if value <= bound]
+    return [
+        *((f"{name}_bucket", 1, {**labels, "le": bound}) for bound in (*buckets, "+Inf")),
+        (f"{name}_sum", float(value), labels),
+        (f"{name}_count", 1, labels),
+    ]
 
 
 def count_all(increments: Iterable[tuple[str, float, dict[str, str]]]) -> None:

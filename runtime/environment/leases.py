@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from runtime.environment import coordination
@@ -49,8 +49,14 @@ return 1
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 _BURY = f"""
 local value = redis.call('GET', KEYS[1])
-if value and string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], '{GONE}', 'PX', ARGV[2])
+return 1
+"""
+_HAND_OVER = """
+local value = redis.call('GET', KEYS[1])
+if value and value ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
@@ -111,9 +117,16 @@ def release(lease: Lease) -> bool:
 def bury(lease: Lease, prefix: str) -> bool:
     """Say that the holder whose name begins with `prefix` is dead, so that nobody waits for its lease to end.
 
-    For whoever knows that. False where somebody else has the lease.
+    For whoever knows that. False where somebody else has the lease, and where nobody has: Redis may have lost that of another,
+    who lives.
     """
     return bool(_run(_BURY, lease, prefix, lease.milliseconds))
+
+
+def hand_over(lease: Lease, holder: str) -> Lease:
+    """Have `holder` hold the lease from now on; its lease. It stays as it was where somebody else has it."""
+    handed = replace(lease, holder=holder)
+    return handed if _run(_HAND_OVER, lease, lease.holder, holder, lease.milliseconds) else lease
 
 
 def holders(names: Iterable[str]) -> dict[str, str]:

@@ -41,10 +41,14 @@ def uri(topology: Topology, secrets: Secrets) -> str:
 
 
 def libpq(topology: Topology, password: str) -> str:
-    """URL of the metadata database as PostgreSQL's own clients take it, the password quoted."""
+    """URL of the metadata database as PostgreSQL's own clients take it, the password quoted.
+
+    Where the topology says whose certificate the server shows, it says so too: a server that shows another is not spoken to.
+    """
     server = topology.postgres
     user = f"{quote(server.user, safe='')}:{quote(password, safe='')}"
-    return f"postgresql://{user}@{server.host}:{server.port}/{server.database}"
+    verified = f"?sslmode=verify-full&sslrootcert={quote(server.ca_file, safe='')}" if server.ca_file else ""
+    return f"postgresql://{user}@{server.host}:{server.port}/{server.database}{verified}"
 
 
 def connect_args(application_name: str) -> dict[str, object]:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import FrameType
 
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -31,16 +29,13 @@ from redis import Redis, RedisError
 from runtime.broker.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
 from runtime.environment import process_topology
 from runtime.environment import redis_databases as redis_config
-from runtime.environment.coordination import REAPED_AT
-from runtime.environment.counters import COUNTERS
 from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
+from runtime.observability.shared_metrics import SharedMetrics, by_queue, read_shared
 from topology import metric_names
 from topology.model import Topology
 
-#: Names of the counters, and of those of a histogram, and of labels that Prometheus takes.
-COUNTER, LABEL = re.compile("([a-z][a-z0-9_]*)_(total|bucket|sum|count)"), re.compile("[a-z][a-z0-9_]*")
 #: Scrapes within so many seconds of each other share a look at the broker.
 FRESH_SECONDS = 5.0
 #: Prometheus gives a scrape ten seconds. A look that needs longer for the messages in flight goes on at the next one.
@@ -55,12 +50,14 @@ TAGS, MESSAGES = 1000, 100
 class Look:
     """What the broker held: messages by queue, and seconds since the delivery of the oldest one in flight (0 for none).
 
-    The latter two are None where there were too many to tell them apart in time.
+    These two are None where there were too many to tell them apart in time. `oldest_waiting`: seconds since the one that waits
+    for longest was sent; 0 where none does, or where its sender is not this project's and does not say.
     """
 
     waiting: Mapping[str, int]
     in_flight: Mapping[str, int] | None
     oldest_seconds: Mapping[str, float] | None
+    oldest_waiting: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Broker:
@@ -76,10 +73,10 @@ class Broker:
     def look(self) -> Look:
         """What is in the queues now; RedisError where the broker cannot be read."""
         self._queues = self._queues_now()
-        waiting = self._waiting()
+        waiting, oldest_waiting = self._waiting()
         delivered = self._delivered(time.monotonic() + MOST_SECONDS)
         if delivered is None:
-            return Look(waiting, None, None)
+            return Look(waiting, None, None, oldest_waiting)
         now = time.time()
         counts = dict.fromkeys(self._queues, 0)
         oldest = dict.fromkeys(self._queues, 0.0)
@@ -89,17 +86,23 @@ class Broker:
                 counts[queue] += 1
                 # The clock is a worker's, and may be ahead of this one.
                 oldest[queue] = max(oldest[queue], now - at)
-        return Look(waiting, counts, oldest)
+        return Look(waiting, counts, oldest, oldest_waiting)
 
-    def _waiting(self) -> dict[str, int]:
+    def _waiting(self) -> tuple[dict[str, int], dict[str, float]]:
         lists = [(queue, f"{self._prefix}{queue}{suffix}") for queue in self._queues for suffix in PRIORITY_SUFFIXES]
         pipeline = self._connection.pipeline(transaction=False)
         for _, key in lists:
             pipeline.llen(key)
-        waiting = dict.fromkeys(self._queues, 0)
-        for (queue, _), length in zip(lists, pipeline.execute(), strict=True):
+            # Messages come in on the left and go on the right.
+            pipeline.lindex(key, -1)
+        replies = pipeline.execute()
+        now = time.time()
+        waiting, oldest = dict.fromkeys(self._queues, 0), dict.fromkeys(self._queues, 0.0)
+        for (queue, _), length, message in zip(lists, replies[::2], replies[1::2], strict=True):
             waiting[queue] += length
-        return waiting
+            # The clock is the sender's, and may be ahead of this one.
+            oldest[queue] = max(oldest[queue], now - (sent_at(message) or now))
+        return waiting, oldest
 
     def _delivered(self, deadline: float) -> dict[bytes, float] | None:
         """Time of delivery of every tag in flight, with `_queue_of` filled for each that is still there; None: too many."""
@@ -121,6 +124,14 @@ class Broker:
         return delivered
 
 
+def sent_at(message: bytes | None) -> float | None:
+    """When a message that waits was sent, in seconds since the epoch; None for one that does not say, and for none."""
+    try:
+        return float(json.loads(message or "")["headers"][metric_names.SENT_HEADER])
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
 def queue_of(message: bytes) -> str:
     """The queue of a message in flight: its routing key, since each queue is bound by its own name. Empty for no message."""
     try:
@@ -131,61 +142,39 @@ def queue_of(message: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What the stack's processes count together, by metric and labels, and when the reaper last worked (None: not yet)."""
+class ServerLoad:
+    """What the broker's server says of itself: bytes that it uses and may use (0: no bound), and keys that it has evicted."""
 
-    counters: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
-    reaped_at: float | None
-
-
-def read_shared(connection: Redis[bytes], prefix: str) -> Shared:
-    """The counters of the coordination database; RedisError where it cannot be read. What is no counter is left out."""
-    counters: dict[str, list[tuple[Mapping[str, str], float]]] = {}
-    for field, value in connection.hgetall(f"{prefix}{COUNTERS}").items():
-        with suppress(ValueError, TypeError):
-            name, labels = json.loads(field)
-            if COUNTER.fullmatch(name) and all(LABEL.fullmatch(label) for label in labels):
-                sample = ({key: str(text) for key, text in labels.items()}, float(value))
-                # ValueError for a bucket whose bound is no number.
-                _bound(sample)
-                counters.setdefault(name, []).append(sample)
-    reaped_at = connection.get(f"{prefix}{REAPED_AT}")
-    return Shared(counters, float(reaped_at) if reaped_at else None)
+    memory_bytes: int
+    memory_max_bytes: int
+    evicted: int
 
 
-class SharedMetrics(Collector):
-    """What processes of the stack count in Redis, the bound of each queue, and the reaper's sign of life."""
+class ServerMetrics(Collector):
+    """The memory of the broker's server. On a server of someone else's that does not say it, there are none."""
 
-    def __init__(self, read: Callable[[], Shared], topology: Callable[[], Topology]) -> None:
+    def __init__(self, read: Callable[[], ServerLoad]) -> None:
         self._read = read
-        self._topology = topology
 
-    def collect(self) -> Iterator[Metric]:
-        """Bounds always; the rest where Redis can be read."""
-        plan = self._topology()
-        bounds = dict.fromkeys(plan.celery.queues, plan.resilience.max_queued)
-        yield _by_queue(metric_names.BOUND, "Messages in the queue beyond which a submission is refused", bounds)
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """All of it, or nothing where the server does not answer."""
         try:
-            shared = self._read()
-        except (RedisError, OSError, ValueError):
+            load = self._read()
+        except (RedisError, OSError, KeyError, ValueError):
             return
-        families: dict[str, Metric] = {}
-        for name in sorted(shared.counters):
-            base, _, part = name.rpartition("_")
-            kind = "counter" if part == "total" else "histogram"
-            made = Metric(base, "Counted by the stack's processes; see docs/metrics.md", kind)
-            family = families.setdefault(base, made)
-            for labels, value in sorted(shared.counters[name], key=_bound):
-                family.add_sample(name, dict(labels), value)
-        yield from families.values()
-        if shared.reaped_at is not None:
-            yield GaugeMetricFamily(metric_names.REAPED_AT, "When the reaper last looked, in Unix time", shared.reaped_at)
+        yield GaugeMetricFamily(metric_names.BROKER_MEMORY, "Bytes that the broker's server uses", load.memory_bytes)
+        yield GaugeMetricFamily(
+            metric_names.BROKER_MEMORY_MAX, "Bytes that it may use, 0 without a bound", load.memory_max_bytes
+        )
+        yield CounterMetricFamily(
+            metric_names.BROKER_EVICTED.removesuffix("_total"), "Keys that it has evicted", load.evicted
+        )
 
 
-def _bound(sample: tuple[Mapping[str, str], float]) -> tuple[list[tuple[str, str]], float]:
-    """Sorts the buckets of a histogram by their bounds, those of each other label together."""
-    labels = sample[0]
-    return sorted((name, text) for name, text in labels.items() if name != "le"), float(labels.get("le", "inf"))
+def read_server(connection: Redis[bytes]) -> ServerLoad:
+    """What the server of `connection` says; RedisError where it does not answer."""
+    memory, stats = connection.info("memory"), connection.info("stats")
+    return ServerLoad(int(memory["used_memory"]), int(memory["maxmemory"]), int(stats["evicted_keys"]))
 
 
 class QueueMetrics(Collector):
@@ -213,13 +202,18 @@ class QueueMetrics(Collector):
         yield GaugeMetricFamily(metric_names.LOOK_SECONDS, "Seconds that the last look at the broker took", seconds)
         if last is None:
             return
-        yield _by_queue(metric_names.DEPTH, "Messages waiting in the queue, of all priorities", last.waiting)
+        yield by_queue(metric_names.DEPTH, "Messages waiting in the queue, of all priorities", last.waiting)
+        yield by_queue(
+            metric_names.OLDEST_WAITING,
+            "Seconds since the message that waits for longest was sent; 0 where none waits",
+            last.oldest_waiting,
+        )
         if last.in_flight is None or last.oldest_seconds is None:
             return
-        yield _by_queue(metric_names.IN_FLIGHT, "Messages delivered to a worker and not acknowledged", last.in_flight)
+        yield by_queue(metric_names.IN_FLIGHT, "Messages delivered to a worker and not acknowledged", last.in_flight)
         both = {queue: count + last.in_flight[queue] for queue, count in last.waiting.items()}
-        yield _by_queue(metric_names.MESSAGES, "Messages waiting or in flight", both)
-        yield _by_queue(
+        yield by_queue(metric_names.MESSAGES, "Messages waiting or in flight", both)
+        yield by_queue(
             metric_names.OLDEST_IN_FLIGHT,
             "Seconds since the message in flight for longest was delivered; 0 where none is",
             last.oldest_seconds,
@@ -240,13 +234,6 @@ class QueueMetrics(Collector):
                 self._say(f"reads the broker: {', '.join(self._last.waiting)}")
         self._seconds = time.monotonic() - begun
         self._until = time.monotonic() + FRESH_SECONDS
-
-
-def _by_queue(name: str, documentation: str, values: Mapping[str, float]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, documentation, labels=[metric_names.QUEUE_LABEL])
-    for queue, value in values.items():
-        family.add_metric([queue], value)
-    return family
 
 
 class _Server(ThreadingTCPServer):
@@ -314,6 +301,12 @@ def shared(topology: Topology, env: Mapping[str, str], now: Callable[[], Topolog
     return SharedMetrics(lambda: read_shared(connection, database.prefix), now or (lambda: topology))
 
 
+def server_load(topology: Topology, env: Mapping[str, str]) -> Callable[[], ServerLoad]:
+    """How to ask the broker's server of `topology`; ConfigurationError where its password is not there."""
+    connection = client(redis_config.located(topology, "broker", _password(topology, env)))
+    return lambda: read_server(connection)
+
+
 def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Serve until SIGTERM; ConfigurationError for a topology or environment that does not do, OSError for a taken port."""
     topology = load_topology(env)
@@ -322,6 +315,7 @@ def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     # Queues of new tenants are told of without a restart.
     registry.register(QueueMetrics(broker(topology, env, lambda: process_topology.current().celery.queues).look, say))
     registry.register(shared(topology, env, process_topology.current))
+    registry.register(ServerMetrics(server_load(topology, env)))
     # The first process of a container gets only the signals that it handles.
     signal.signal(signal.SIGTERM, _stop)
     with server(topology, registry) as serving:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from celery import signals
 
-from runtime.environment import counters
+from runtime.environment import counters, process_topology
+from runtime.environment.process_topology import Role
+from runtime.queries import completions
 from runtime.queries.executions import Outcome
 from runtime.tenants.identity import TENANT_HEADER, task_tenant_id, tenant_of_queue
 from runtime.tenants.router import CHART_TASKS, SQL_LAB_TASK
 from topology import metric_names
+from topology.histograms import TASK_BUCKETS, WAIT_BUCKETS, task_buckets
 
-#: Upper bounds of the buckets of `TASK_SECONDS`; the last one has none.
-BUCKETS = ("0.1", "0.5", "1", "5", "10", "30", "60", "+Inf")
+#: Header of a task's message: when it was sent, by its sender's clock, in seconds since the epoch. Celery sends no such time.
+SENT_HEADER = metric_names.SENT_HEADER
 #: When each task of this process began, by its id.
 _began: dict[str, float] = {}
 
+Increment = tuple[str, float, dict[str, str]]
 
-def install(role: str) -> None:
+
+def install(role: Role) -> None:
     """Have this process count the tasks that it sends and executes, and put the tenant on every line of its log."""
     _label_logs()
 
@@ -32,6 +38,7 @@ def install(role: str) -> None:
         labels = _labels(sender, routing_key, str(headers.get(TENANT_HEADER) or ""))
         counters.count_all([(metric_names.TASKS_SUBMITTED, 1, labels)])
 
+    signals.before_task_publish.connect(_stamp, weak=False, dispatch_uid=f"{__name__}.stamp")
     signals.after_task_publish.connect(sent, weak=False, dispatch_uid=f"{__name__}.sent")
     signals.task_prerun.connect(_begin, weak=False, dispatch_uid=f"{__name__}.begin")
     signals.task_postrun.connect(_end, weak=False, dispatch_uid=f"{__name__}.end")
@@ -51,25 +58,62 @@ def outcome(state: str, result: object) -> Outcome | None:
 
 
 def increments(
-    name: str, queue: str, tenant: str, ended: Outcome, seconds: float
-) -> list[tuple[str, float, dict[str, str]]]:
+    name: str, queue: str, tenant: str, ended: Outcome, seconds: float, *, bounds: Sequence[float] = TASK_BUCKETS
+) -> list[Increment]:
     """What one executed task adds to the counters."""
-    labels = _labels(name, queue, tenant)
-    buckets = [bound for bound in BUCKETS if seconds <= float(bound)]
     return [
-        (metric_names.TASKS_COMPLETED, 1, {**labels, "status": ended}),
-        *((f"{metric_names.TASK_SECONDS}_bucket", 1, {**labels, "le": bound}) for bound in buckets),
-        (f"{metric_names.TASK_SECONDS}_sum", float(seconds), labels),
-        (f"{metric_names.TASK_SECONDS}_count", 1, labels),
+        (metric_names.TASKS_COMPLETED, 1, completions.labels(name, queue, tenant, ended)),
+        *counters.observation(metric_names.TASK_SECONDS, seconds, bounds, _labels(name, queue, tenant)),
     ]
+
+
+def wait_increments(queue: str, tenant: str, seconds: float, *, redelivered: bool) -> list[Increment]:
+    """What the beginning of a task adds, whose message was sent `seconds` ago.
+
+    Clocks of two machines differ by some milliseconds: what seems to have been sent later has waited for 0 seconds.
+    """
+    labels = {"queue": queue, "tenant": tenant or tenant_of_queue(queue)}
+    again: list[Increment] = [(metric_names.REDELIVERED, 1, {"queue": queue})] if redelivered else []
+    return [*counters.observation(metric_names.WAIT_SECONDS, max(0.0, seconds), WAIT_BUCKETS, labels), *again]
 
 
 def _labels(name: str, queue: str, tenant: str) -> dict[str, str]:
     return {"task_name": name, "queue": queue, "tenant": tenant or tenant_of_queue(queue)}
 
 
-def _begin(task_id: str, **_: Any) -> None:
+@lru_cache(maxsize=1)
+def _task_buckets() -> tuple[float, ...]:
+    return task_buckets(process_topology.started().longest_time_limit)
+
+
+def _stamp(headers: dict[str, Any], **_: Any) -> None:
+    # Text, as all of this project's headers: it goes along when the message is put off, and is written anew when it is sent.
+    headers[SENT_HEADER] = f"{time.time():.3f}"
+
+
+def _sent_at(request: Any) -> float | None:
+    try:
+        return float(request.get(SENT_HEADER))
+    except (TypeError, ValueError):
+        # Of a sender that is not this project's.
+        return None
+
+
+def _queue(request: Any) -> str:
+    return str(_delivery(request).get("routing_key") or "")
+
+
+def _delivery(request: Any) -> Mapping[str, object]:
+    return cast("Mapping[str, object] | None", request.delivery_info) or {}
+
+
+def _begin(task_id: str, task: Any, **_: Any) -> None:
     _began[task_id] = time.monotonic()
+    sent_at = _sent_at(task.request)
+    if sent_at is not None:
+        redelivered = bool(_delivery(task.request).get("redelivered"))
+        waited = time.time() - sent_at
+        counters.count_all(wait_increments(_queue(task.request), task_tenant_id(), waited, redelivered=redelivered))
 
 
 def _end(task_id: str, task: Any, retval: object, state: str | None = None, **_: Any) -> None:
@@ -77,9 +121,8 @@ def _end(task_id: str, task: Any, retval: object, state: str | None = None, **_:
     ended = outcome(state or "", retval)
     if began is None or ended is None:
         return
-    delivery: dict[str, Any] = task.request.delivery_info or {}
-    queue = str(delivery.get("routing_key") or "")
-    counters.count_all(increments(task.name, queue, task_tenant_id(), ended, time.monotonic() - began))
+    seconds = time.monotonic() - began
+    counters.count_all(increments(task.name, _queue(task.request), task_tenant_id(), ended, seconds, bounds=_task_buckets()))
 
 
 def _label_logs() -> None:

@@ -24,7 +24,16 @@ from runtime.broker import delayed_messages
 from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import counters, leases, metadata_database, process_topology
 from runtime.environment.metadata_database import Connection
-from runtime.queries import chart_jobs, execution_leases, executions, final_states, outbox, query_tasks, transient_errors
+from runtime.queries import (
+    chart_jobs,
+    completions,
+    execution_leases,
+    executions,
+    final_states,
+    outbox,
+    query_tasks,
+    transient_errors,
+)
 from runtime.queries.executions import Attempt, Execution, Outcome
 from runtime.queries.interfaces import OPEN_STATES, Identified, superset
 from runtime.tenants.identity import TENANT_HEADER, tenant_of_queue
@@ -115,7 +124,7 @@ class Delivery:
         delivered = cast("dict[str, Any]", request.delivery_info or {})
         self._queue = str(delivered.get("routing_key") or "")
         self._owner = execution_leases.Owner(str(request.hostname), os.getpid(), str(request.id))
-        self._lease = execution_leases.lease(asked.kind, asked.subject, self._owner)
+        self._lease = execution_leases.lease(asked.kind, asked.subject, replace(self._owner, pid=0))
         self._attempt = 0
         hard, soft = request.timelimit or (None, None)
         self._soft_limit = float(soft or task.soft_time_limit or 0)
@@ -138,6 +147,10 @@ class Delivery:
             elif _unended(seen.last):
                 outcome = final_states.outcome(seen.query.status, seen.query.error)
                 self._known_or_rescheduled(lambda: self._end(outcome, attempt=_number(seen.last)))
+                # Its process ended between its last word to Superset and its own count.
+                self._count(outcome)
+            elif seen.last is None and seen.query.status == "stopped":
+                self._count("stopped")
             logger.info("%s %s is not executed: %s", self._work.kind, self._work.subject, decision)
             counters.count(metric_names.DELIVERIES_IGNORED, kind=self._work.kind, reason="ended")
             raise _ignored()
@@ -181,6 +194,17 @@ class Delivery:
             logger.warning("no lease for %s %s: %s", self._work.kind, self._work.subject, error)
             return None
         return found
+
+    def _hold_as_child(self) -> None:
+        """From here on the lease names this child, so that its parent can bury it."""
+        claimed = self._lease
+        try:
+            self._lease = leases.hand_over(claimed, str(self._owner))
+        except RedisError as error:
+            logger.warning("the parent of %s cannot bury the lease of %s: %s", self._owner, claimed.name, error)
+        if self._lease != claimed:
+            leases.keeper.keep(self._lease)
+            leases.keeper.drop(claimed)
 
     def _wait_for_silence(self) -> None:
         """Return once nobody has renewed or taken the lease for long enough; rescheduled where somebody does."""
@@ -226,6 +250,7 @@ class Delivery:
             counters.count(metric_names.DELIVERIES_IGNORED, kind=asked.kind, reason="ended")
             raise _ignored()
         self._attempt = attempt
+        self._hold_as_child()
         counters.count(metric_names.ATTEMPTS, kind=asked.kind, attempt=str(attempt))
         final_states.told.set(False)
         final_states.limit.set(self._soft_limit)
@@ -253,6 +278,7 @@ class Delivery:
         )
 
         self._send_later(seconds)
+        counters.count(metric_names.RETRIES, kind=self._work.kind)
         try:
             self._put_back()
         except Exception:
@@ -306,6 +332,11 @@ class Delivery:
             self._known_or_rescheduled(lambda: final_states.end("chart", self._work.subject, "lost", message))
         else:
             self._known_or_rescheduled(lambda: final_states.end_lost({int(self._work.subject): message}))
+        self._count("lost")
+
+    def _count(self, outcome: Outcome) -> None:
+        """Count an end that Celery does not see: to it this delivery is ignored."""
+        completions.count(self._task.name, self._queue, self._tenant, outcome)
 
     def _end(
         self,

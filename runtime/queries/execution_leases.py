@@ -23,7 +23,11 @@ SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Owner:
-    """One delivery: the worker's node name, its child's process id, the task's id, and a word of its own."""
+    """One delivery: the worker's node name, its child's process id, the task's id, and a word of its own.
+
+    `pid` is 0 until it has begun: a parent that buries the lease of its child says that an attempt is dead, and one that only
+    finds out whether it may begin has none.
+    """
 
     worker: str
     pid: int

@@ -18,6 +18,15 @@ Kind = Literal["sql", "chart"]
 #: None (NULL) while it runs. `lost`: its worker or message was gone, and it was not finished. `retried`: another attempt follows.
 Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
 
+#: Status and reason under which each outcome that is an end is counted. A query that was stopped has not failed.
+STATUSES: dict[Outcome, tuple[str, str]] = {
+    "success": ("success", ""),
+    "failed": ("failure", "error"),
+    "timed_out": ("failure", "timed_out"),
+    "lost": ("failure", "lost"),
+    "stopped": ("stopped", ""),
+}
+
 #: An attempt that has no end, when a newer one (or its end from outside) is written.
 _OPEN = "kind = %s AND subject = %s AND ended_at IS NULL"
 

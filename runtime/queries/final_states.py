@@ -35,7 +35,7 @@ def end(
     attempt: int | None = None,
     states: Sequence[str] = OPEN_STATES,
 ) -> bool:
-    """End an execution, and with `message` the query that it is of, in one transaction; whether the query was open.
+    """End an execution, and with `message` the query that it is of, in one transaction; whether it was open.
 
     `attempt` None: whichever runs. A chart has no row of Superset's: its browser is told by `interfaces.Ending.chart`. Raises
     SQLAlchemy's errors.
@@ -44,8 +44,8 @@ def end(
         ended = False
         if kind == "sql" and message is not None:
             ended = superset().ending.query(connection, int(subject), message, states=states)
-        executions.end(connection, kind, subject, outcome, attempt)
-    return ended
+        closed = executions.end(connection, kind, subject, outcome, attempt)
+    return ended if kind == "sql" else closed
 
 
 def end_lost(queries: Mapping[int, str]) -> dict[int, bool]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import cast
 
 from runtime.broker import fork_safety
 from runtime.broker.requests import WatchedRequest
 from runtime.environment import metadata_database
-from runtime.queries import execution_leases, executions, final_states, query_tasks
+from runtime.queries import completions, execution_leases, executions, final_states, query_tasks
 from runtime.queries.executions import Outcome
 from runtime.queries.interfaces import superset
+from runtime.tenants.identity import TENANT_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +33,16 @@ class LostChildRequest(WatchedRequest):
     def at_hard_limit(self, seconds: float) -> None:
         """The query ends with its child."""
         _bury(self)
-        _later(self, lambda asked: _end(asked, query_tasks.hard_limit(seconds), "timed_out"))
+        _later(self, lambda asked: _end(self, asked, query_tasks.hard_limit(seconds), "timed_out"))
 
     def child_lost(self, *, comes_again: bool) -> None:
         """The query ends, or whoever takes its message finds it free."""
         # Before the message goes back: whoever takes it must not wait for the lease of a dead process.
         _bury(self)
-        _later(self, _end_write if comes_again else lambda asked: _end(asked, query_tasks.LOST_READ, "lost"))
+        if comes_again:
+            _later(self, lambda asked: _end_write(self, asked))
+        else:
+            _later(self, lambda asked: _end(self, asked, query_tasks.LOST_READ, "lost"))
 
 
 def _bury(request: WatchedRequest) -> None:
@@ -50,13 +55,15 @@ def _bury(request: WatchedRequest) -> None:
         logger.warning("lease of %s %s is left to expire: %s", asked.kind, asked.subject, error)
 
 
-def _end_write(asked: query_tasks.Work) -> None:
+def _end_write(request: WatchedRequest, asked: query_tasks.Work) -> None:
     """End what is not to be executed again now, instead of when its message is delivered again."""
-    if asked.kind == "sql" and final_states.left_write(int(asked.subject)):
-        final_states.end("sql", asked.subject, "lost", query_tasks.LOST_WRITE)
+    if asked.kind != "sql" or not final_states.left_write(int(asked.subject)):
+        return
+    if final_states.end("sql", asked.subject, "lost", query_tasks.LOST_WRITE):
+        _count(request, "lost")
 
 
-def _end(asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
+def _end(request: WatchedRequest, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
     """End what nobody will finish. Its statement needs no cancelling: the connection has ended with the child."""
     with metadata_database.transaction() as connection:
         last = executions.last(connection, asked.kind, asked.subject)
@@ -64,7 +71,16 @@ def _end(asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
         message = query_tasks.LOST_WRITE
     if asked.kind == "chart" and (last is None or last.outcome is None):
         superset().ending.chart(asked.job, message)
-    final_states.end(asked.kind, asked.subject, outcome, message)
+    if final_states.end(asked.kind, asked.subject, outcome, message):
+        _count(request, outcome)
+
+
+def _count(request: WatchedRequest, outcome: Outcome) -> None:
+    """Count an end that the child did not live to count."""
+    delivery = cast("Mapping[str, object]", request.delivery_info or {})
+    headers = cast("Mapping[str, object]", request.request_dict)
+    queue, tenant = str(delivery.get("routing_key") or ""), str(headers.get(TENANT_HEADER) or "")
+    completions.count(str(request.task.name), queue, tenant, outcome)
 
 
 @lru_cache(maxsize=1)

@@ -23,9 +23,10 @@ from runtime.broker.messages import Messages
 from runtime.environment import coordination, counters, leases, metadata_database, process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.environment.restarts import RestartDetector
-from runtime.queries import chart_jobs, execution_leases, final_states, outbox, query_tasks
+from runtime.queries import chart_jobs, completions, execution_leases, final_states, outbox, query_tasks
 from runtime.queries.interfaces import OpenQuery, superset
 from runtime.queries.query_tasks import SQL_TASK
+from runtime.tenants.router import CHART_DATA_TASK, SQL_LAB_TASK
 from topology import metric_names
 from topology.model import Topology
 
@@ -169,6 +170,8 @@ class Reaper:
             raise
         finally:
             self._swept_at = self._clock()
+        running = max((query.seconds for query in seen.queries if query.running and query.task_id), default=0.0)
+        coordination.client().set(coordination.key(coordination.OLDEST_RUNNING), running)
         found = lost(seen, self._pace)
         now = self._clock()
         things = [("message", it) for it in found.messages]
@@ -236,7 +239,9 @@ class Reaper:
         if (query_id := _query_of(task)) is not None and final_states.left_write(query_id) and not _leased([task]):
             # It would be refused at its next delivery, which may be behind hours of work. Before its message is back: from
             # then on a worker may have it.
-            final_states.end_lost({query_id: query_tasks.LOST_WRITE})
+            ended = final_states.end_lost({query_id: query_tasks.LOST_WRITE})
+            if ended[query_id]:
+                _count_lost(query_id)
         where = self._messages.restore(tag)
         if where:
             logger.warning("no worker has the message of task %s any more: it is back in queue %s", task, where)
@@ -251,19 +256,22 @@ class Reaper:
             with self._tried(*(("query", str(query.id)) for query in queries)):
                 # What was done before this may have taken long.
                 alive = _leased(query.task_id for query in queries if query.task_id)
-                messages = {query.id: _message(query) for query in queries if query.task_id not in alive}
+                gone = {query.id: query for query in queries if query.task_id not in alive}
+                messages = {query.id: _message(query) for query in gone.values()}
                 for query_id, ended in final_states.end_lost(messages).items():
-                    self._say_ended(query_id, messages[query_id], ended)
+                    self._say_ended(gone[query_id], messages[query_id], ended)
 
     def _end_unstarted(self, query: OpenQuery) -> None:
         if not (query.task_id and self._sent_again(query.id)):
             message = _message(query)
-            self._say_ended(query.id, message, final_states.end("sql", str(query.id), "lost", message))
+            self._say_ended(query, message, final_states.end("sql", str(query.id), "lost", message))
 
-    def _say_ended(self, query_id: int, message: str, ended: bool) -> None:
+    def _say_ended(self, query: OpenQuery, message: str, ended: bool) -> None:
         if ended:
-            logger.warning("query %s was lost, and is failed: %s", query_id, message)
+            logger.warning("query %s was lost, and is failed: %s", query.id, message)
             counters.count(metric_names.REAPED, what="query")
+            if query.task_id:
+                _count_lost(query.id)
 
     def _sent_again(self, query_id: int) -> bool:
         """Send the copy of a message that the broker lost before a worker had it, if that was not done yet."""
@@ -283,6 +291,14 @@ class Reaper:
         final_states.end("chart", job.job_id, "lost", JOB_LOST)
         logger.warning("chart job %s was lost, and its browser is told", job.job_id)
         counters.count(metric_names.REAPED, what="job")
+        completions.count(CHART_DATA_TASK, job.queue, "", "lost")
+
+
+def _count_lost(query_id: int) -> None:
+    """Count a task that no worker ended."""
+    with metadata_database.transaction() as connection:
+        queue, tenant = completions.place_of_query(connection, query_id)
+    completions.count(SQL_LAB_TASK, queue, tenant, "lost")
 
 
 def _message(query: OpenQuery) -> str:

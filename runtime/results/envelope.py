@@ -20,6 +20,8 @@ MAGIC = b"SA1"
 #: Magic, codec, kind; computed at, expires at (seconds since 1970), seconds that it took to compute.
 _HEADER = struct.Struct(">3sBBddd")
 _TAG_BYTES = hashlib.sha256().digest_size
+#: What an envelope has beside its body.
+OVERHEAD_BYTES: Final = _HEADER.size + _TAG_BYTES
 
 CODECS: Final[tuple[ResultCompression, ...]] = ("none", "zlib", "zstd")
 #: What a body is: bytes as they were given, a pickle, or the name of the file that has the envelope itself.
@@ -98,10 +100,10 @@ def size_when_inflated(value: bytes, most: int) -> int:
 
 def opened(sealed: bytes, secret: bytes, key: str) -> Envelope:
     """The envelope in `sealed`; RefusedError unless it was signed with `secret` for `key` and nothing was changed since."""
-    if len(sealed) < _HEADER.size + _TAG_BYTES or not sealed.startswith(MAGIC):
+    if len(sealed) < OVERHEAD_BYTES or not sealed.startswith(MAGIC):
         raise RefusedError("not signed")
-    header, tag = sealed[: _HEADER.size], sealed[_HEADER.size : _HEADER.size + _TAG_BYTES]
-    body = sealed[_HEADER.size + _TAG_BYTES :]
+    header, tag = sealed[: _HEADER.size], sealed[_HEADER.size : OVERHEAD_BYTES]
+    body = sealed[OVERHEAD_BYTES:]
     if not hmac.compare_digest(tag, _tag(secret, key, header, body)):
         raise RefusedError("signed for another key or with another secret, or changed")
     _, codec, kind, computed, expires, seconds = cast("tuple[bytes, int, int, float, float, float]", _HEADER.unpack(header))

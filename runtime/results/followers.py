@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from runtime.environment import coordination, counters
+from topology import metric_names
 
-FOLLOWED = "superset_async_chart_followers_total"
 #: A leader that never ends is forgotten after this long, with its followers: as long as its browser's events are kept.
 KEPT_SECONDS = 24 * 3600
 
@@ -67,7 +67,7 @@ def join(identity: str, follower: Follower, seconds: int) -> str | None:
     leader = cast("bytes | None", answer)
     if leader is None:
         return None
-    counters.count(FOLLOWED)
+    counters.count(metric_names.CHARTS_FOLLOWED)
     return leader.decode()
 
 

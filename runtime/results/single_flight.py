@@ -20,11 +20,10 @@ from runtime.environment import coordination, counters, leases
 from runtime.environment.leases import Lease
 from runtime.environment.redis_clients import text
 from runtime.results import process_liveness
+from topology import metric_names
 
 logger = logging.getLogger(__name__)
 
-WAITED = "superset_async_cache_waited_total"
-REFRESHED = "superset_async_cache_refreshed_total"
 #: A process that died, and that nobody sees, is found out after this long.
 LEASE_SECONDS = 5.0
 #: How long an outcome is there for those who have not asked for it yet.
@@ -114,12 +113,17 @@ def outcome(name: str, seconds: float) -> bytes | None:
 
 def waited() -> None:
     """Count a computation that waits for another's."""
-    counters.count(WAITED)
+    counters.count(metric_names.CACHE_WAITED)
+
+
+def saved() -> None:
+    """Count a computation that another's has made needless."""
+    counters.count(metric_names.CACHE_SAVED)
 
 
 def refreshed() -> None:
     """Count a value that is computed anew while it can still be served."""
-    counters.count(REFRESHED)
+    counters.count(metric_names.CACHE_REFRESHED)
 
 
 @dataclass

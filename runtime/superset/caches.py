@@ -21,12 +21,14 @@ from flask import Flask
 from flask_caching.backends.base import BaseCache
 from redis.exceptions import RedisError
 
-from runtime.environment import redis_databases, secrets, versions
+from runtime.environment import counters, redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
 from runtime.queries import query_tasks
 from runtime.results import single_flight, store
+from runtime.results.buckets import BucketError
 from runtime.results.envelope import Envelope
 from runtime.results.lifetimes import Lifetimes, lifetime
+from topology import metric_names
 from topology.model import Purpose, Topology
 
 logger = logging.getLogger(__name__)
@@ -138,14 +140,16 @@ class Cache(BaseCache):
     def _probe(self, scope: single_flight.Scope, name: str) -> Any:
         found = self.store.find(name)
         state = self._state(found.envelope) if scope.may_refresh else "fresh"
-        if found.envelope is None or state == "gone":
+        missed = found.envelope is None or state == "gone"
+        counters.count(metric_names.CACHE_READS, cache="data_cache", result="miss" if missed else "hit")
+        if missed:
             scope.missed = True
             return None
         if state == "due" and not found.claimed and self.store.claim(name, CLAIM_SECONDS):
             single_flight.refreshed()
             scope.missed = True
             return None
-        return found.envelope.value
+        return _value(found.envelope)
 
     def _compute_once(self, scope: single_flight.Scope, name: str) -> Any:
         found = self.store.find(name)
@@ -189,6 +193,7 @@ class Cache(BaseCache):
             if outcome == single_flight.ALONE:
                 return None
             if (found := self.store.read(name)) is not None:
+                single_flight.saved()
                 return found.value
             if flight := single_flight.take(name, self._topology.celery.time_limit_seconds):
                 return self._compute(scope, flight, None)
@@ -201,15 +206,22 @@ class Cache(BaseCache):
 class ResultStore:
     """The rows of SQL Lab's queries; keys are random, so nothing is shared, waited for or computed anew."""
 
-    def __init__(self, topology: Topology, kept: store.Store, default_timeout: int) -> None:
+    def __init__(self, topology: Topology, kept: store.Values, default_timeout: int) -> None:
         self.default_timeout = default_timeout
         self.key_prefix = kept.prefix
         self.store = kept
         self._topology = topology
 
     def get(self, key: str) -> Any:
-        """The bytes of `key`, None where they are gone."""
-        found = self.store.read(self.store.key(key))
+        """The bytes of `key`, None where they are gone; an error that Superset answers with 503 where nobody can tell now."""
+        try:
+            found = self.store.read(self.store.key(key))
+        except BucketError as error:
+            logger.warning("a result could not be read", exc_info=True)
+            raise _away(
+                "The results of this query cannot be read now: their store does not answer. They are not lost; try again in a "
+                "moment."
+            ) from error
         return found.value if found else None
 
     def set(self, key: str, value: Any, timeout: int | None = None) -> bool:
@@ -219,12 +231,13 @@ class ResultStore:
             self.store.write(self.store.key(key), value, seconds, seconds, 0.0)
         except store.TooLargeError as error:
             raise _superset_error(str(error), "RESULT_TOO_LARGE_ERROR") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, BucketError) as error:
+            logger.warning("a result could not be stored", exc_info=True)
             raise _superset_error(query_tasks.READ_NOT_KEPT, "RESULTS_BACKEND_ERROR") from error
         return True
 
     def delete(self, key: str) -> bool:
-        """Remove a query's rows; whether there were any."""
+        """Remove a query's rows; whether there were any, where the store says so."""
         return self.store.delete(self.store.key(key)) > 0
 
     def has(self, key: str) -> bool:
@@ -251,10 +264,9 @@ def refuse_to_clear(kept: store.Store) -> bool:
 
 
 def results(database: redis_databases.Database) -> ResultStore:
-    """RESULTS_BACKEND of this process, on `database`."""
+    """RESULTS_BACKEND of this process: the stack's bucket, or else `database`."""
     topology = load_topology(os.environ)
-    kept = store.of("query_results", topology, database)
-    return ResultStore(topology, kept, topology.caching.query_results_ttl_seconds)
+    return ResultStore(topology, store.of_results(topology, database), topology.caching.query_results_ttl_seconds)
 
 
 def patience(topology: Topology, env: Mapping[str, str]) -> float:
@@ -281,3 +293,12 @@ def _superset_error(message: str, error_type: str) -> Exception:
 
     found = SupersetError(message=message, error_type=SupersetErrorType[error_type], level=ErrorLevel.ERROR)
     return SupersetErrorException(found)
+
+
+def _away(message: str) -> Exception:
+    """The exception that Superset answers with 503, and with which it ends a query."""
+    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+    from superset.exceptions import SupersetErrorException
+
+    found = SupersetError(message=message, error_type=SupersetErrorType.RESULTS_BACKEND_ERROR, level=ErrorLevel.ERROR)
+    return SupersetErrorException(found, status=503)

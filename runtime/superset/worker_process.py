@@ -36,7 +36,11 @@ def started(sender: Any, **_: Any) -> None:
     """The parent consumes messages (`sender` is its consumer)."""
     metadata_database.is_parent()
     _import_what_threads_need()
-    _threads.extend((reserved_tasks.Publisher(sender.hostname), delayed_messages.Sender(sender.app)))
+
+    def service() -> reserved_tasks.Service:
+        return reserved_tasks.Service(tuple(sender.app.amqp.queues.consume_from), int(sender.pool.num_processes))
+
+    _threads.extend((reserved_tasks.Publisher(sender.hostname, service), delayed_messages.Sender(sender.app)))
     for thread in _threads:
         thread.start()
 

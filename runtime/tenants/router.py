@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 Route = Callable[..., Mapping[str, Any]]
 
 #: Superset's tasks whose first argument says which user's chart they compute.
-CHART_TASKS = frozenset({"load_chart_data_into_cache", "load_explore_json_into_cache"})
+#: The task of Superset's charts, and with it that of those of its legacy chart types.
+CHART_DATA_TASK = "load_chart_data_into_cache"
+CHART_TASKS = frozenset({CHART_DATA_TASK, "load_explore_json_into_cache"})
 SQL_LAB_TASK = "sql_lab.get_sql_results"
 #: A request with this header set to 1 asks that its queries pass the others.
 URGENT_HEADER = "X-Superset-Async-Urgent"

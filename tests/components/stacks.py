@@ -22,7 +22,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "databases": {"warehouse": {}, "lake": {"uri": "trino://lake.example.com/hive"}},
         "database_uris": {"warehouse": "postgresql://reader:given-uri-password@warehouse.example.com/dwh"},
         "network": {"database_cidrs": ["10.20.0.0/16"]},
-        "metrics": {"service_monitor": True},
+        "metrics": {"service_monitor": True, "rules": True, "runbooks": "https://wiki.example.com/superset/"},
         "workers": {
             "scaling": {"kind": "hpa", "cpu_target": 70, "queued_per_worker": 50, "scale_in_window": 300},
         },

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from components import exporter
 from infra import recording
 from infra.recording import Recording
+from monitoring import rules
 from runtime.observability.exporter import Look, QueueMetrics
 from tests.components.stacks import STACKS, config_of, recorded, topology_of
 from topology import commands, metric_names
@@ -250,3 +251,14 @@ def test_a_planted_mistake_gives_another_number(mistake: str) -> None:
     rule, metric = copy.deepcopy(rule), copy.deepcopy(metric)
     MISTAKES[mistake](rule, metric)
     assert answer(rule, metric, "superset", series) != 20
+
+
+def test_the_operator_gets_the_rules_where_the_stack_says_so() -> None:
+    assert "PrometheusRule" not in {each["kind"] for each in recorded("enterprise").manifests()}
+    found = recorded("existing").of_kind("PrometheusRule")["exporter-rules"]
+    assert found["spec"] == rules.spec(topology_of("existing"))
+    assert found["metadata"]["labels"]["team"] == "data"
+    links = [
+        rule["annotations"]["runbook_url"] for group in found["spec"]["groups"] for rule in group["rules"] if "alert" in rule
+    ]
+    assert {link.partition("#")[0] for link in links} == {"https://wiki.example.com/superset/alerts.md"}

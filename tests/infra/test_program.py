@@ -29,20 +29,44 @@ def read(config: dict[str, Any], encrypted: frozenset[str] = PREVIEW_ENCRYPTED) 
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("key", "text", "value"),
     [
-        ("minimal", "minimal"),
-        ("true", True),
-        ("90", 90),
-        ("null", None),
-        ('{"a":{"b":[1,"x"]}}', {"a": {"b": [1, "x"]}}),
-        ("no", "no"),
-        ("17 3 * * *", "17 3 * * *"),
-        ("", ""),
+        ("topology", "minimal", "minimal"),
+        ("metrics", "true", True),
+        ("row_limit", "90", 90),
+        ("urgent", "null", None),
+        ("labels", '{"a":{"b":[1,"x"]}}', {"a": {"b": [1, "x"]}}),
+        ("misspelt", "no", "no"),
+        ("misspelt", "", ""),
+        # What is text stays text, whatever it looks like.
+        ("postgres_password", "8472910384", "8472910384"),
+        ("postgres_password", "null", "null"),
+        ("postgres_password", '{"a":1}', '{"a":1}'),
+        ("admin_username", "1e3", "1e3"),
+        ("namespace", "2024", "2024"),
+        ("environment", "true", "true"),
     ],
 )
-def test_values_come_as_text_and_are_what_the_stack_file_says(text: str, value: object) -> None:
-    assert program.parse(text) == value
+def test_values_come_as_text_and_are_what_the_stack_file_says(key: str, text: str, value: object) -> None:
+    assert program.parse(key, text) == value
+
+
+@pytest.mark.parametrize("secret", ["8472910384", "007", "true", "null", "1e3", '"quoted"', "[1]"])
+def test_a_secret_that_looks_like_something_else_reaches_its_secret_letter_by_letter(secret: str) -> None:
+    """Of each key that holds one: what the engine decrypts is text."""
+    config = config_of("existing") | {
+        "postgres_password": secret,
+        "database_uris": {"warehouse": f"postgresql://reader:{secret}@warehouse.example.com/dwh"},
+    }
+    others = config_of("existing-redis") | {"redis_passwords": {"broker": secret}}
+
+    def values(stack: str, config: dict[str, Any]) -> list[str]:
+        found = recording.record(stack, config, secret_keys=SECRET_KEYS)
+        return [value for each in found.of_kind("Secret").values() for value in each["stringData"].values()]
+
+    assert secret in values("existing", config)
+    assert config["database_uris"]["warehouse"] in values("existing", config)
+    assert secret in values("existing-redis", others)
 
 
 def test_settings_arrive_in_the_topology_whatever_their_type() -> None:
@@ -60,6 +84,12 @@ def test_keys_of_other_projects_and_providers_are_not_ours() -> None:
     config = {**recording.as_engine_config({"topology": "minimal"}), "kubernetes:context": "prod", "aws:region": "eu-west-1"}
     planned, _ = program.read("test", config, lambda key: False)
     assert planned == program.read("test", recording.as_engine_config({"topology": "minimal"}), lambda key: False)[0]
+
+
+def test_a_key_whose_prefix_is_misspelt_is_told_and_not_passed_over() -> None:
+    config = {**recording.as_engine_config({"topology": "minimal"}), "superset-asnyc:row_limit": "7"}
+    with pytest.raises(StackError, match="Write it as superset-async:row_limit"):
+        program.read("test", config, lambda key: False)
 
 
 def problems_of(config: dict[str, Any], encrypted: frozenset[str] = PREVIEW_ENCRYPTED) -> set[str]:
@@ -106,6 +136,7 @@ EXISTING: dict[str, Any] = {
         ({"topology": "minimal", "databases": {"lake": {}}}, {"database_uris.lake"}),
         ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": "no uri"}}, {"database_uris.lake"}),
         ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": 3}}, {"database_uris.lake"}),
+        ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": "a://h:x/d"}}, {"database_uris.lake"}),
         ({"topology": "minimal", "database_uris": "postgresql://x/y"}, {"database_uris"}),
         (EXISTING, {"postgres_password"}),
         (EXISTING | {"postgres_password": ""}, {"postgres_password"}),
@@ -410,6 +441,31 @@ SUPERSET = {JOB, "Deployment/web", "Deployment/worker-default", "Deployment/beat
 def test_a_changed_setting_changes_only_what_it_concerns(change: dict[str, Any], expected: set[str]) -> None:
     changed = recording.record("minimal", {**config_of("minimal"), **change})
     assert differences(recorded("minimal"), changed) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {"team": "data"}},
+        {"images": {"pull_policy": "Always"}},
+        {"images": {"superset": "superset-async:2"}},
+        {"admin_username": "root"},
+    ],
+    ids=name_of,
+)
+def test_a_job_whose_template_changes_is_another_job(change: dict[str, Any]) -> None:
+    """Its template cannot be changed: the API server refuses that for the same name."""
+    (before,) = of_kind("minimal", "Job")
+    found = recording.record("minimal", {**config_of("minimal"), **change})
+    (after,) = [each for each in found.resources if each.type.endswith(":Job")]
+    assert after.inputs["spec"] != before.inputs["spec"]
+    assert after.inputs["metadata"]["name"] != before.inputs["metadata"]["name"]
+
+
+def test_the_engine_waits_for_the_job_as_long_as_it_may_run_and_makes_a_failed_one_anew() -> None:
+    (job,) = of_kind("minimal", "Job")
+    assert int(job.create_timeout.removesuffix("s")) > job.inputs["spec"]["activeDeadlineSeconds"]
+    assert job.inputs["metadata"]["annotations"] == {"pulumi.com/replaceUnready": "true"}
 
 
 TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c": {"users": ["eve"], "pool": "shared"}}

@@ -114,8 +114,9 @@ def test_a_declared_database_needs_its_uri(folder: StateFolder, monkeypatch: pyt
 def test_a_full_disk_is_refused_before_anything_starts(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(folder.root)._replace(free=100 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    wanted = topology_of(local={"web_port": 18088, "redis_port": 18089, "postgres_port": 18090})
     with pytest.raises(preflight.PreflightError, match=r"0\.1 GiB free, 2 GiB are needed"):
-        preflight.check(topology_of(local={"web_port": 18088, "redis_port": 18089, "postgres_port": 18090}), folder)
+        preflight.check(preflight.ports(wanted), folder)
 
 
 def test_two_commands_do_not_work_on_one_state(folder: StateFolder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ def foreign(name: str) -> Graph:
 
 _TAGS = {"Project": "superset-async", "Stack": "prod", "Environment": "prod"}
 _BUCKET = {"bucket": "results"}
+
+
+def _policy(effect: str = "Allow", **elements: Any) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": effect, **elements}]})
+
+
 #: Everything that the rules about AWS look at, as it should be.
 AWS: dict[str, tuple[str, dict[str, Any]]] = {
     "redis": (
@@ -30,6 +37,7 @@ AWS: dict[str, tuple[str, dict[str, Any]]] = {
             "replicationGroupId": "broker",
             "transitEncryptionEnabled": True,
             "atRestEncryptionEnabled": True,
+            "kmsKeyId": "arn:aws:kms:x",
             "authToken": "a" * 40,
             "numCacheClusters": 2.0,
             "automaticFailoverEnabled": True,
@@ -56,6 +64,9 @@ AWS: dict[str, tuple[str, dict[str, Any]]] = {
             "engine": "postgres",
             "identifier": "metadata",
             "storageEncrypted": True,
+            "kmsKeyId": "arn:aws:kms:x",
+            "performanceInsightsEnabled": True,
+            "performanceInsightsKmsKeyId": "arn:aws:kms:x",
             "multiAz": True,
             "backupRetentionPeriod": 7.0,
             "deletionProtection": True,
@@ -75,7 +86,13 @@ AWS: dict[str, tuple[str, dict[str, Any]]] = {
             "restrictPublicBuckets": True,
         },
     ),
-    "encryption": ("aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration", dict(_BUCKET)),
+    "encryption": (
+        "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+        {
+            **_BUCKET,
+            "rules": [{"applyServerSideEncryptionByDefault": {"sseAlgorithm": "aws:kms"}, "bucketKeyEnabled": True}],
+        },
+    ),
     "lifecycle": (
         "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration",
         {**_BUCKET, "rules": [{"id": "expire", "status": "Enabled", "expiration": {"days": 1.0}}]},
@@ -91,7 +108,17 @@ AWS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "firewall": (
         "aws:ec2/securityGroup:SecurityGroup",
-        {"ingress": [{"fromPort": 6379.0, "toPort": 6379.0, "protocol": "tcp", "securityGroups": ["sg-1"]}], "tags": _TAGS},
+        {
+            "ingress": [{"fromPort": 6379.0, "toPort": 6379.0, "protocol": "tcp", "securityGroups": ["sg-1"]}],
+            "description": "What reaches the broker",
+            "tags": _TAGS,
+        },
+    ),
+    "user": ("aws:elasticache/user:User", {"userName": "default", "accessString": "off -@all"}),
+    "key": ("aws:kms/key:Key", {"enableKeyRotation": True, "tags": _TAGS}),
+    "rights": (
+        "aws:iam/rolePolicy:RolePolicy",
+        {"role": "web", "policy": _policy(Action=["s3:GetObject"], Resource=["arn:aws:s3:::results/*"])},
     ),
 }
 #: A rule, the resource that breaks it, and the inputs that do.
@@ -121,6 +148,16 @@ AWS_DEFECTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("aws-eks-public", "cluster", {"vpcConfig": {"subnetIds": ["subnet-1"]}}),
     ("aws-eks-logs", "cluster", {"enabledClusterLogTypes": ["api"]}),
     ("aws-firewall-open", "firewall", {"ingress": [{"fromPort": 6379.0, "toPort": 6379.0, "cidrBlocks": ["0.0.0.0/0"]}]}),
+    ("aws-redis-key", "redis", {"kmsKeyId": None}),
+    ("aws-redis-default-user", "user", {"accessString": "on ~* +@all"}),
+    ("aws-postgres-key", "postgres", {"kmsKeyId": None}),
+    ("aws-postgres-key", "postgres", {"performanceInsightsKmsKeyId": None}),
+    ("aws-key-rotation", "key", {"enableKeyRotation": False}),
+    ("aws-bucket-key", "encryption", {"rules": [{"applyServerSideEncryptionByDefault": {"sseAlgorithm": "aws:kms"}}]}),
+    ("aws-firewall-description", "firewall", {"description": "Managed by Pulumi"}),
+    ("aws-iam-wildcard", "rights", {"policy": _policy(Action="s3:*", Resource="arn:aws:s3:::results/*")}),
+    ("aws-iam-wildcard", "rights", {"policy": _policy(Action=["s3:GetObject"], Resource="*")}),
+    ("aws-iam-wildcard", "rights", {"policy": _policy(NotAction=["iam:*"], Resource=["arn:aws:s3:::results"])}),
     ("aws-tags", "postgres", {"tags": {"Project": "superset-async"}}),
 )
 

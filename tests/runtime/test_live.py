@@ -152,10 +152,12 @@ def test_tasks_are_counted_by_tenant_as_they_are_sent_and_as_they_end(live: dict
     # Two that succeed, one too slow, and those that are refused by the guard.
     guarded = len(live["guarded"])
     assert of("celery_task_submitted_total", "tenant-b", "tenant-b") == 3 + guarded
-    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="success") == 2
-    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="failed") == 1 + guarded
+    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="success", reason="") == 2
+    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="failure", reason="error") == 1 + guarded
     assert of("celery_task_duration_seconds_count", "tenant-b", "tenant-b") == 3 + guarded
     assert of("celery_task_duration_seconds_bucket", "tenant-b", "tenant-b", le="+Inf") == 3 + guarded
+    waits = [labels for (name, *labels) in counted if name == "celery_task_queuing_time_seconds_count"]
+    assert [("queue", "tenant-b"), ("tenant", "tenant-b")] in waits
     assert of("celery_task_duration_seconds_sum", "tenant-b", "tenant-b") > DECLARED_LIMIT
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.schedules import crontab
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from topology import presets, stack_file
 from topology.plan import plan
 from topology.problems import StackError
 from topology.settings import read
 from topology.settings.section import fields_by_key
+from topology.settings.values import Cron
 
 SHIPPED = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 
@@ -85,6 +94,16 @@ def test_five_mistakes_of_five_kinds_are_five_messages_in_one_run() -> None:
         ({"topology": "minimal", "web": {"resources": {"cpu_limit": "1 core"}}}, "web.resources.cpu_limit", "500m or 1.5"),
         ({"topology": "minimal", "images": {"postgres": "postgres"}}, "images.postgres", "a tag other than latest"),
         ({"topology": "minimal", "maintenance": {"cron": "daily"}}, "maintenance.cron", "five fields"),
+        ({"topology": "minimal", "maintenance": {"cron": "17 3 * * 7"}}, "maintenance.cron", "is no schedule"),
+        ({"topology": "minimal", "maintenance": {"cron": "60 3 * * *"}}, "maintenance.cron", "is no schedule"),
+        ({"topology": "minimal", "maintenance": {"cron": "1 1 1 1 fri-mon"}}, "maintenance.cron", "runs backwards"),
+        (
+            {"topology": "minimal", "postgres": {"backup": {"cron": "17 3 * * 7", "keep": 1, "volume_size": "1Gi"}}},
+            "postgres.backup.cron",
+            "is no schedule",
+        ),
+        ({"topology": "minimal", "databases": {"x": {"uri": "lake"}}}, "databases.x.uri", "no SQLAlchemy URI"),
+        ({"topology": "minimal", "databases": {"x": {"uri": "trino://h:x/d"}}}, "databases.x.uri", "no SQLAlchemy URI"),
         ({"topology": "minimal", "redis": {"cache": {"replicas": 1}}}, "redis.cache.maxmemory", "must be given"),
         (
             {"topology": "enterprise", "caching": {"spill": {"above": "1Mi", "folder": "/results"}}},
@@ -102,6 +121,69 @@ def test_a_mistake_is_named_with_its_key_and_the_way_out(config: dict[str, Any],
     found = dict(problems_of(config))
     assert key in found, found
     assert says in found[key]
+
+
+FIELDS = st.text("0123456789*/,-", min_size=1, max_size=5) | st.sampled_from(["*", "sun", "mon-fri", "fri-mon", "7", "*/15"])
+
+
+@given(st.lists(FIELDS, min_size=5, max_size=5))
+def test_a_schedule_that_is_accepted_is_one_for_celery_and_for_a_cron_job(fields: list[str]) -> None:
+    """Each field alone, in its place: what passes must not be refused where it is read, in the pods."""
+    for place, field in enumerate(fields):
+        value = " ".join(field if index == place else "*" for index in range(5))
+        try:
+            TypeAdapter[str](Cron).validate_python(value)
+        except ValidationError:
+            continue
+        minute, hour, day_of_month, month, day_of_week = value.split(" ")
+        assert crontab(minute, hour, day_of_week, day_of_month, month).remaining_estimate(datetime(2026, 1, 1, tzinfo=UTC))
+        for part in field.split(","):
+            # The grammar of Kubernetes' own parser.
+            found = re.fullmatch(r"(?:\*|(\d+|[a-z]{3})(?:-(\d+|[a-z]{3}))?)(?:/[1-9]\d*|/0+[1-9]\d*)?", part)
+            assert found, value
+
+
+MISSPELT = ("superset-asnyc:web", "superset_async:web", "Superset-Async:web", "superset:web", "web")
+
+
+@pytest.mark.parametrize("platform", ["local", "kubernetes"])
+@pytest.mark.parametrize(
+    ("extra", "key", "says"),
+    [
+        *((f"  {key}: {{}}\n", key, "Write it as superset-async:web") for key in MISSPELT),
+        ("  superset-async:row_limit: 1\n  superset-async:row_limit: 2\n", "stack", "'superset-async:row_limit' twice"),
+        ("  superset-async:web: {threads: 1, threads: 2}\n", "stack", "has the key 'threads' twice, in lines 4"),
+        ("config:\n  superset-async:row_limit: 1\n", "stack", "has the key 'config' twice, in lines 1 and 4"),
+    ],
+)
+def test_a_stack_file_has_no_key_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, extra: str, key: str, says: str
+) -> None:
+    """Whoever reads it: up, render and policy read it here."""
+    monkeypatch.setenv(stack_file.STACKS_ENV, str(tmp_path))
+    file = tmp_path / "Pulumi.typo.yaml"
+    head = f"config:\n  superset-async:topology: minimal\n  superset-async:platform: {platform}\n"
+    file.write_text(head + "  kubernetes:context: prod\n  aws:region: eu-west-1\n")
+    assert set(stack_file.read("typo")) == {"topology", "platform"}
+    file.write_text(head + extra)
+    with pytest.raises(StackError) as caught:
+        stack_file.read("typo")
+    assert [(problem.key, says in str(problem)) for problem in caught.value.problems] == [(key, True)]
+
+
+def test_a_preset_that_lacks_a_required_key_is_an_error_and_no_endless_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = presets.settings_of("minimal")
+    del whole["row_limit"]
+    monkeypatch.setattr(presets, "settings_of", lambda topology, on_aws=False: copy.deepcopy(whole))
+    with pytest.raises(ValidationError, match="row_limit"):
+        read({"topology": "minimal", "web": {"threads": "many"}})
+
+
+def test_a_wrong_value_of_a_required_key_is_not_missing_as_well() -> None:
+    cache = presets.settings_of("enterprise")["redis"]["cache"]
+    found = problems_of({"topology": "minimal", "redis": {"cache": cache | {"maxmemory": "much"}}})
+    assert [key for key, _ in found] == ["redis.cache.maxmemory"]
+    assert "512Mi or 2Gi" in found[0][1]
 
 
 def test_a_bare_number_of_a_cpu_share_is_one_of_cores_in_a_stack_file_alone() -> None:

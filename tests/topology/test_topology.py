@@ -144,7 +144,8 @@ def assert_invariants(topology: Topology) -> None:
             assert instance.persistence != "none"
         # 5. memory
         assert instance.maxmemory_bytes <= 0.75 * instance.resources.memory_limit_bytes
-        assert instance.volume_bytes >= 2 * instance.maxmemory_bytes
+        times = {"aof": 4.4, "rdb": 2, "none": 0}[instance.persistence]
+        assert instance.volume_bytes >= times * instance.maxmemory_bytes
         assert not instance.sentinel or instance.replicas >= 2
     for database in topology.redis_databases:
         instance = topology.instance(database.instance)
@@ -297,7 +298,19 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("minimal", {"pools": {"default": {"grace_period": 30}}}, "pools.default.grace_period"),
         ("enterprise", {"postgres": {"max_connections": 200}}, "postgres.max_connections"),
         ("minimal", {"redis": {"broker": {"maxmemory": "385Mi"}}}, "redis.broker.maxmemory"),
-        ("minimal", {"redis": {"broker": {"volume_size": "767Mi"}}}, "redis.broker.volume_size"),
+        # 4.4 × 384Mi is 1689.6Mi.
+        ("minimal", {"redis": {"broker": {"volume_size": "1689Mi"}}}, "redis.broker.volume_size"),
+        ("minimal", {"redis": {"broker": {"persistence": "rdb", "volume_size": "767Mi"}}}, "redis.broker.volume_size"),
+        ("enterprise", {"redis": {"cache": {"persistence": "aof"}}}, "redis.cache.volume_size"),
+        ("minimal", {"namespace": "kube-system"}, "namespace"),
+        ("minimal", {"namespace": "default"}, "namespace"),
+        ("minimal", {"namespace": "keda"}, "namespace"),
+        ("minimal", {"postgres": {"user": "super-set"}}, "postgres.user"),
+        ("minimal", {"postgres": {"kind": "cloudnativepg", "database": "Superset"}}, "postgres.database"),
+        *(
+            ("minimal", {"postgres": {"kind": "existing", "host": host, "max_connections": 200}}, "postgres.host")
+            for host in ("db:5432", "postgresql://db", "fd00::1", "[fd00::1]", "", "a..b", "db-", "a." * 127 + "b")
+        ),
         ("enterprise", {"workers": {"resources": {"cpu_request": "0"}}}, "workers.resources.cpu_request"),
         ("minimal", {"web": {"resources": {"memory_request": "4Gi"}}}, "web.resources.memory_request"),
         ("minimal", {"beat_resources": {"cpu_request": "2"}}, "beat_resources.cpu_request"),
@@ -454,6 +467,41 @@ def test_a_tenants_limits_and_quota_are_taken_where_they_fit() -> None:
         topology.postgres.max_connections
         == plan("few", {"topology": "multi-tenant", "tenants": {"a": tenants["a"]}}).postgres.max_connections
     )
+
+
+def test_a_volume_of_what_is_ever_on_it_is_enough() -> None:
+    for persistence, size in (("aof", "1690Mi"), ("rdb", "768Mi")):
+        plan("fits", {"topology": "minimal", "redis": {"broker": {"persistence": persistence, "volume_size": size}}})
+
+
+@pytest.mark.parametrize("stack", ["a" * 64, "-a", "a-", "_a", "a_", "a b", ""])
+def test_a_stack_whose_name_is_no_label_is_refused_on_a_cluster(stack: str) -> None:
+    with pytest.raises(StackError) as caught:
+        plan(stack, {"topology": "minimal"})
+    assert [problem.key for problem in caught.value.problems] == ["stack"]
+    assert plan(stack, {"topology": "minimal", "platform": "local"}).stack == stack
+
+
+def test_what_exists_has_the_names_that_its_server_allows() -> None:
+    """A Secret's name may have dots and begin with a digit, as a namespace's may, and PostgreSQL's roles have other letters."""
+    topology = plan(
+        "9.a_B",
+        {
+            "topology": "minimal",
+            "redis": {
+                "broker": {"existing": {"host": "r", "password_secret": "1." + "a" * 63, "tls": True, "ca_secret": "c.d"}}
+            },
+            "postgres": {
+                "kind": "existing",
+                "host": "10.0.0.7",
+                "max_connections": 200,
+                "user": "Super-Set",
+                "database": "d.b",
+            },
+            "network": {"operator_namespaces": {"keda": "9keda-" + "a" * 50}},
+        },
+    )
+    assert (topology.postgres.user, topology.postgres.host) == ("Super-Set", "10.0.0.7")
 
 
 def test_an_existing_server_needs_its_host_and_its_limit() -> None:

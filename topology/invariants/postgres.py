@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from topology.connection_budget import connections_needed
 from topology.model import Topology
 from topology.problems import Problem
 from topology.settings import Settings
+from topology.settings.values import IDENTIFIER
 
 
 def connections_fit(settings: Settings, topology: Topology) -> Iterator[Problem]:
@@ -42,6 +44,15 @@ def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Pro
             yield Problem("postgres.backup", "…", "is not for an existing server, which has its own", "Set it to null")
     elif postgres.host is not None:
         yield Problem("postgres.host", postgres.host, f"is not for kind {postgres.kind}", "Remove it, or set kind: existing")
+    for key, name in (("postgres.user", postgres.user), ("postgres.database", postgres.database)):
+        if postgres.kind != "existing" and not re.fullmatch(IDENTIFIER, name):
+            yield Problem(
+                key,
+                repr(name),
+                "must be at most 63 lower-case letters, digits and '_', beginning with a letter, where this project makes it",
+                "Choose such a name",
+                also=("postgres.kind",),
+            )
     if postgres.instances > 1 and postgres.kind != "cloudnativepg":
         yield Problem(
             "postgres.instances",

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from topology.model import BROKER_PURPOSES, Topology
 from topology.problems import Problem
-from topology.quantities import format_memory
+from topology.quantities import MIB, format_memory
 from topology.settings import Settings
+from topology.valkey_conf import volume_needed
 
 
 def broker_never_evicts(settings: Settings, topology: Topology) -> Iterator[Problem]:
@@ -38,7 +39,7 @@ def broker_never_evicts(settings: Settings, topology: Topology) -> Iterator[Prob
 
 
 def redis_memory_fits(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """maxmemory ≤ 75 % of the container's limit (the AOF rewrite forks); volume ≥ 2 × maxmemory."""
+    """maxmemory ≤ 75 % of the container's limit (the AOF rewrite forks); volume ≥ the most that is ever on it."""
     for key, redis in settings.redis.servers().items():
         if redis.existing:
             continue
@@ -51,13 +52,17 @@ def redis_memory_fits(settings: Settings, topology: Topology) -> Iterator[Proble
                 f"Lower it, or raise {key}.resources.memory_limit",
                 also=(f"{key}.resources.memory_limit",),
             )
-        if redis.volume_bytes < 2 * redis.maxmemory_bytes:
+        persistence = redis.persistence
+        needed = volume_needed(redis.maxmemory_bytes, append_only=persistence == "aof", snapshots=persistence != "none")
+        if redis.volume_bytes < needed:
+            why = "rewrites and snapshots keep" if persistence == "aof" else "snapshots keep"
             yield Problem(
                 f"{key}.volume_size",
                 format_memory(redis.volume_bytes),
-                f"must be at least 2 × maxmemory, {format_memory(2 * redis.maxmemory_bytes)}: a rewrite keeps two copies",
-                "Raise it",
-                also=(f"{key}.maxmemory",),
+                f"must be at least {needed / redis.maxmemory_bytes:.1f} × maxmemory with persistence {persistence}, "
+                f"{-(-needed // MIB)}Mi: {why} old files until the new ones are complete",
+                f"Raise it, or lower {key}.maxmemory",
+                also=(f"{key}.maxmemory", f"{key}.persistence"),
             )
         if redis.sentinel and redis.replicas < 2:
             yield Problem(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from topology.model import Topology
+from topology.platforms.elsewhere import not_on_aws
 from topology.platforms.platform import Address, Platform
 from topology.problems import Problem
 from topology.settings import Settings
 
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 REDIS_PORT = 6379
 WEB_PORT = 8088
 EXPORTER_PORT = 9808
@@ -21,6 +24,37 @@ def no_sample_database(settings: Settings, topology: Topology) -> Iterator[Probl
             yield Problem(f"databases.{name}.sample", "true", "is for platform local only", "Remove it", also=("platform",))
 
 
+def stack_is_a_label(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Every object and every selector has the stack's name as the value of a label."""
+    if not _LABEL_VALUE.fullmatch(topology.stack):
+        yield Problem(
+            "stack",
+            topology.stack,
+            "is no value of a label: at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends",
+            "Rename the stack (pulumi stack rename), and its file",
+            also=("platform",),
+        )
+
+
+def namespace_is_the_stacks_own(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """The stack denies by default in its namespace, and deletes it when it goes: nobody else may live there."""
+    operators = topology.operator_namespaces
+    taken = {
+        "default": "that every cluster has",
+        operators.keda: "of network.operator_namespaces.keda",
+        operators.cloudnativepg: "of network.operator_namespaces.cloudnativepg",
+    }
+    whose = "of Kubernetes itself" if topology.namespace.startswith("kube-") else taken.get(topology.namespace)
+    if whose:
+        yield Problem(
+            "namespace",
+            topology.namespace,
+            f"is the namespace {whose}: all traffic there but the stack's own would be denied",
+            "Choose one for this stack alone",
+            also=("network.operator_namespaces", "platform"),
+        )
+
+
 def spilled_results_have_a_volume(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Pods share no folder but a volume."""
     spill = settings.caching.spill
@@ -31,6 +65,18 @@ def spilled_results_have_a_volume(settings: Settings, topology: Topology) -> Ite
             "must name a volume claim on Kubernetes: a pod's own folder is not seen by the others",
             "Name an existing claim with ReadWriteMany, or set caching.spill to null",
             also=("caching.spill", "platform"),
+        )
+
+
+def no_bucket(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Pods have no credentials for one; on AWS the platform gives them both."""
+    if settings.caching.bucket is not None:
+        yield Problem(
+            "caching.bucket",
+            settings.caching.bucket.name,
+            "is not for platform kubernetes: pods have no credentials for it",
+            "Set it to null; caching.spill keeps large results on a volume",
+            also=("platform",),
         )
 
 
@@ -59,5 +105,12 @@ KUBERNETES = Platform(
     postgres_address=_postgres_address,
     web_address=_web_address,
     exporter_address=_exporter_address,
-    rules=(no_sample_database, spilled_results_have_a_volume),
+    rules=(
+        no_sample_database,
+        spilled_results_have_a_volume,
+        no_bucket,
+        not_on_aws,
+        stack_is_a_label,
+        namespace_is_the_stacks_own,
+    ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from topology.model import Topology
+from topology.platforms.elsewhere import not_on_aws
 from topology.platforms.platform import Address, Platform
 from topology.problems import Problem
 from topology.settings import RedisSettings, Section, Settings
@@ -30,6 +31,8 @@ def ports_are_distinct(settings: Settings, topology: Topology) -> Iterator[Probl
     for key, port in (
         ("local.postgres_port", ports.postgres_port),
         ("local.exporter_port", ports.exporter_port),
+        ("local.prometheus_port", ports.prometheus_port),
+        ("local.alertmanager_port", ports.alertmanager_port),
         *(("local.redis_port", ports.redis_port + index) for index, _ in enumerate(settings.redis.servers())),
     ):
         if taken.setdefault(port, key) != key:
@@ -89,6 +92,6 @@ LOCAL = Platform(
     postgres_address=_postgres_address,
     web_address=_web_address,
     exporter_address=_exporter_address,
-    rules=(no_existing_servers, ports_are_distinct),
+    rules=(no_existing_servers, ports_are_distinct, not_on_aws),
     fit=one_process_of_each,
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from topology.model import Topology
 from topology.rule import Rule
 from topology.settings import Settings
 
@@ -19,6 +20,10 @@ class Address(NamedTuple):
 
 def _all_of(settings: Settings) -> Settings:
     return settings
+
+
+def _nothing_more(settings: Settings, topology: Topology) -> Topology:
+    return topology
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,9 @@ class Platform:
     rules: tuple[Rule, ...]
     #: The settings without what this platform cannot carry out and has no reason to refuse, such as replicas on one machine.
     fit: Callable[[Settings], Settings] = _all_of
+    #: Whether Redis servers that this project has made show certificates of authorities that every system knows.
+    redis_speaks_tls: bool = False
+    #: File in the image with the authorities of the metadata database's certificate, where this project has the server made.
+    postgres_ca_file: str | None = None
+    #: The topology with what this platform alone has of its own.
+    complete: Callable[[Settings, Topology], Topology] = _nothing_more

@@ -8,8 +8,18 @@ from pydantic import Field
 
 from topology.quantities import Memory
 from topology.settings.section import Section
-from topology.settings.values import Name, NotNegative, Positive, matching
+from topology.settings.values import NotNegative, ObjectName, Positive, matching
 
+BucketName = Annotated[
+    str,
+    matching(
+        r"(?!xn--)[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])",
+        "must be 3 to 63 lower-case letters, digits and '-', with a letter or digit at both ends|Choose such a name",
+    ),
+]
+Endpoint = Annotated[
+    str, matching(r"https?://[^/@\s]+", "must be a URL without path and user|Write it as in https://s3.example.com")
+]
 ResultCompression = Literal["none", "zlib", "zstd"]
 
 
@@ -22,9 +32,25 @@ class Spill(Section):
     folder: Annotated[str, matching(r"/.+", "must be an absolute path|Write it as in /var/lib/superset/results")] = Field(
         description="folder that web and workers share"
     )
-    claim: Name | None = Field(
+    claim: ObjectName | None = Field(
         default=None, description="Kubernetes: an existing ReadWriteMany volume claim of the namespace, mounted at folder"
     )
+
+
+class ResultsBucket(Section):
+    """The bucket that keeps SQL Lab's rows instead of Redis: AWS's S3, or a server that speaks its protocol.
+
+    Credentials are the process's own, from wherever it runs.
+    """
+
+    name: BucketName = Field(description="name of the bucket")
+    region: Annotated[str, matching(r"[a-z0-9-]+", "must be a region|Write it as in eu-central-1")] = Field(
+        description="region of the bucket; of another make of server, what it calls its own"
+    )
+    endpoint: Endpoint | None = Field(default=None, description="URL of the server; null: AWS's own of the region")
+    prefix: Annotated[
+        str, matching(r"([A-Za-z0-9._-]+/)*", "must be folders that each end with /|Write it as in results/")
+    ] = Field(default="", description="what every key in it begins with")
 
 
 class Caching(Section):
@@ -60,3 +86,4 @@ class Caching(Section):
         description="results that are larger once they are read, not compressed, are refused with a message",
     )
     spill: Spill | None = Field(description="null: every result is in Redis")
+    bucket: ResultsBucket | None = Field(description="keeps SQL Lab's rows instead of Redis; null: none. Local only")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from topology.settings.section import Section
-from topology.settings.values import Positive
+from topology.settings.values import Positive, is_uri
 
 
 class DatabaseOptions(Section):
@@ -19,7 +19,9 @@ class DatabaseOptions(Section):
 
     @field_validator("uri")
     @classmethod
-    def _no_password(cls, uri: str | None) -> str | None:
+    def _can_be_read(cls, uri: str | None) -> str | None:
+        if uri is not None and not is_uri(uri):
+            raise ValueError("is no SQLAlchemy URI|Write it as in trino://user@host:8080/hive; the password is a secret")
         if uri is not None and urlsplit(uri).password is not None:
             raise ValueError(
                 "must not contain a password|Leave uri out and store the whole URI as the secret "

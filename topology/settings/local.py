@@ -15,3 +15,5 @@ class LocalSettings(Section):
     redis_port: Port = Field(description="first Redis server; a second one has the next port")
     postgres_port: Port = Field(description="PostgreSQL")
     exporter_port: Port = Field(description="metrics of the queues, for a Prometheus on this machine")
+    prometheus_port: Port = Field(description="Prometheus, where it is started (make up OBSERVE=1)")
+    alertmanager_port: Port = Field(description="Alertmanager, where it is started")

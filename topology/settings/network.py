@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from topology.histograms import WAIT_BUCKETS
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cidr, Name
+from topology.settings.values import Cidr, NamespaceName
+
+#: Percent of an objective: at 100 there would be no budget to burn.
+Objective = Annotated[float, Field(ge=50, lt=100)]
+
+
+def is_bound(seconds: float) -> float:
+    """The value itself; ValueError for one between two bounds, which the histogram of waits cannot tell."""
+    if seconds not in WAIT_BUCKETS:
+        raise ValueError(f"must be one of {', '.join(f'{bound:g}' for bound in WAIT_BUCKETS)}|Choose the nearest")
+    return seconds
 
 
 class OperatorNamespaces(Section):
     """Where the cluster's operators run: they connect to servers of the stack."""
 
-    keda: Name = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
-    cloudnativepg: Name = Field(description="namespace of CloudNativePG, which looks after its servers")
+    keda: NamespaceName = Field(description="namespace of KEDA, which reads the broker where workers.scaling.kind is keda")
+    cloudnativepg: NamespaceName = Field(description="namespace of CloudNativePG, which looks after its servers")
 
 
 class NetworkSettings(Section):
@@ -23,11 +36,31 @@ class NetworkSettings(Section):
     operator_namespaces: OperatorNamespaces
 
 
-class MetricsSettings(Section):
-    """The exporter of queue metrics; see docs/metrics.md."""
+class Objectives(Section):
+    """What the stack promises over 30 days, for each queue and tenant; alerts page when it is about to be broken."""
 
-    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
+    wait: Annotated[float, AfterValidator(is_bound)] = Field(
+        strict=False, description="seconds within which a worker begins a query; a bound of the histogram of waits"
+    )
+    waits_met: Objective = Field(strict=False, description="percent of queries that begin within that time")
+    ends_well: Objective = Field(
+        strict=False,
+        description="percent of queries that end neither lost nor at a limit; an error of the query itself is no breach",
+    )
+
+
+class MetricsSettings(Section):
+    """The exporter of queue metrics, and the rules on them; see docs/metrics.md and docs/runbooks/alerts.md."""
+
+    from_namespaces: tuple[NamespaceName, ...] = Field(strict=False, description="namespaces whose pods may scrape it")
     service_monitor: bool = Field(
         description="tell the Prometheus operator of it by a ServiceMonitor; false: by annotations of its Service"
     )
+    rules: bool = Field(
+        description="give the Prometheus operator the stack's alerts and recording rules as a PrometheusRule"
+    )
+    runbooks: str = Field(
+        description="URL under which the people who are paged read docs/runbooks; each alert links to its page there"
+    )
+    objectives: Objectives
     resources: Resources

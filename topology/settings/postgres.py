@@ -9,9 +9,9 @@ from pydantic import Field
 from topology.quantities import Memory
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cron, Identifier, NotNegative, Positive, ServerPort
+from topology.settings.values import Cron, Host, NotNegative, Positive, PostgresName, ServerPort
 
-PostgresKind = Literal["statefulset", "cloudnativepg", "existing"]
+PostgresKind = Literal["statefulset", "cloudnativepg", "rds", "existing"]
 
 
 class ConnectionPool(Section):
@@ -39,10 +39,10 @@ class PostgresServer(Section):
     """What the server runs with, as a stack file says it and a topology has it. Sizes in bytes."""
 
     kind: PostgresKind = Field(
-        description="statefulset (one server), cloudnativepg (a Cluster of that operator) or existing (give host)"
+        description="statefulset (one server), cloudnativepg (that operator's Cluster), rds (platform aws), existing (give host)"
     )
-    database: Identifier = Field(description="name of the metadata database")
-    user: Identifier = Field(description="role that owns the metadata database")
+    database: PostgresName = Field(description="name of the metadata database")
+    user: PostgresName = Field(description="role that owns the metadata database")
     reserved_connections: NotNegative = Field(description="connections kept free for operators, backups and monitoring")
     instances: Positive = Field(description="servers of a cloudnativepg cluster: a primary and its replicas; otherwise 1")
     volume_bytes: Memory = Field(validation_alias="volume_size", description="persistent volume")
@@ -53,6 +53,6 @@ class PostgresServer(Section):
 class PostgresSettings(PostgresServer):
     """The metadata database's server."""
 
-    host: str | None = Field(description="host of an existing server; null for one that this project runs")
+    host: Host | None = Field(description="host of an existing server; null for one that this project runs")
     port: ServerPort = Field(description="port of the server")
     max_connections: Positive | None = Field(description="the server's limit; null: derived from what the tiers can open")

@@ -32,7 +32,10 @@ class Reading:
 
 
 def read(config: Mapping[str, object]) -> Reading:
-    """The settings in a stack's `superset-async:` keys, laid over the preset of the topology that they name."""
+    """The settings in a stack's `superset-async:` keys, laid over the preset of the topology that they name.
+
+    ValidationError where the preset itself is wrong, which no change of the stack file mends.
+    """
     problems: list[Problem] = []
     repaired: set[str] = set()
     topology = config.get("topology")
@@ -42,7 +45,7 @@ def read(config: Mapping[str, object]) -> Reading:
         problems.append(Problem("topology", value, rule, did_you_mean(str(topology), presets.NAMES)))
         repaired.add("topology")
         topology = "minimal"
-    preset = presets.settings_of(cast(TopologyName, topology))
+    preset = presets.settings_of(cast(TopologyName, topology), on_aws=config.get("platform") == "aws")
     given = cast(dict[str, Any], copy.deepcopy(dict(config))) | {"topology": topology}
     while True:
         try:
@@ -50,23 +53,31 @@ def read(config: Mapping[str, object]) -> Reading:
                 presets.merge(preset, given), by_alias=True, by_name=False, context=STACK_FILE
             )
         except ValidationError as error:
-            for detail in error.errors():
+            wrong = error.errors()
+            for detail in wrong:
                 problem = _problem(detail)
-                problems.append(problem)
+                # Missing because the value was taken out in an earlier round, where it was reported.
+                if detail["type"] != "missing" or problem.key not in repaired:
+                    problems.append(problem)
                 repaired.add(problem.key)
-                _remove(given, detail["loc"])
+            # Each one, whatever the others did.
+            removed = [_remove(given, detail["loc"]) for detail in wrong]
+            if not any(removed):
+                raise
         else:
             return Reading(settings, tuple(problems), frozenset(repaired))
 
 
-def _remove(given: dict[str, Any], loc: tuple[int | str, ...]) -> None:
-    """Take the value at `loc` out of `given`, or the nearest section around it that the stack file itself says."""
+def _remove(given: dict[str, Any], loc: tuple[int | str, ...]) -> bool:
+    """Take the value at `loc` out of `given`, or the section around it that the stack file itself says; False where none is."""
     parent, last, node = given, str(loc[0]), cast(Any, given)
     for part in loc:
         if not isinstance(node, dict) or part not in node:
             break
         parent, last, node = cast(dict[str, Any], node), str(part), cast(Any, node[part])
+    there = last in parent
     parent.pop(last, None)
+    return there
 
 
 def _problem(detail: ErrorDetails) -> Problem:

@@ -9,7 +9,7 @@ from pydantic import Field
 from topology.quantities import Memory
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cidr, Host, Name, NotNegative, ServerPort, matching
+from topology.settings.values import Cidr, Host, NotNegative, ObjectName, ServerPort, matching
 
 EvictionPolicy = Literal[
     "noeviction",
@@ -33,12 +33,12 @@ class ExistingRedisSettings(Section):
     host: Host = Field(description="host of the server")
     port: ServerPort = Field(default=6379, description="port of the server")
     username: RedisUserName = Field(default="default", description="its ACL user, for all that this server is used for")
-    password_secret: Name | None = Field(
+    password_secret: ObjectName | None = Field(
         default=None,
         description="Secret with the key password; null: the password is superset-async:redis_passwords.broker or .cache",
     )
     tls: bool = Field(default=False, description="connect over TLS and verify the server's certificate and name")
-    ca_secret: Name | None = Field(
+    ca_secret: ObjectName | None = Field(
         default=None, description="Secret with the authority in the key ca.crt; null: the system's authorities. Needs tls"
     )
     cidrs: tuple[Cidr, ...] | None = Field(
@@ -57,7 +57,9 @@ class RedisServer(Section):
     persistence: Persistence = Field(description="aof (fsync each second, and snapshots), rdb (snapshots) or none")
     replicas: NotNegative = Field(description="read replicas that can take over")
     sentinel: bool = Field(description="Sentinel promotes a replica when the primary is gone; needs 2 replicas or more")
-    volume_bytes: Memory = Field(validation_alias="volume_size", description="persistent volume; at least 2 × maxmemory")
+    volume_bytes: Memory = Field(
+        validation_alias="volume_size", description="persistent volume; at least 4.4 × maxmemory with aof, 2 × with rdb"
+    )
     resources: Resources
 
 
@@ -74,7 +76,7 @@ class RedisTier(Section):
 
     broker: RedisSettings = Field(description="the server of the broker, Celery's results and the async events")
     cache: RedisSettings | None = Field(description="a server of its own for the caches; null: they share the broker's")
-    tls_secret: Name | None = Field(
+    tls_secret: ObjectName | None = Field(
         description="Secret with tls.crt, tls.key and ca.crt: servers that this project runs speak only TLS; null: none"
     )
 

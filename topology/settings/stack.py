@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from topology.presets import TopologyName
+from topology.settings.aws import AwsSettings
 from topology.settings.caching import Caching
 from topology.settings.databases import DatabaseSettings
 from topology.settings.images import Images
@@ -23,7 +24,7 @@ from topology.settings.values import Cron, Identifier, Name, Positive
 from topology.settings.web import WebSettings
 from topology.settings.workers import Celery, WorkerOverrides, WorkerSettings
 
-PlatformName = Literal["local", "kubernetes"]
+PlatformName = Literal["local", "kubernetes", "aws"]
 
 
 class MaintenanceSettings(Section):
@@ -38,7 +39,9 @@ class Settings(Section):
     """Everything that a stack file says, complete."""
 
     topology: TopologyName = Field(description="which preset the rest of the file changes")
-    platform: PlatformName = Field(description="where it runs: on this machine (local) or on a cluster (kubernetes)")
+    platform: PlatformName = Field(
+        description="where it runs: on this machine (local), on a cluster (kubernetes), or on AWS with its own data stores (aws)"
+    )
     environment: Literal["dev", "staging", "prod"] = Field(description="which environment this stack is")
     namespace: Name = Field(description="Kubernetes namespace, made by the stack")
     labels: dict[str, str] = Field(description="labels on every object, such as team and cost-center")
@@ -67,3 +70,4 @@ class Settings(Section):
         description="rules that a resource may break: a list of rule, resource, reason, owner and expires (a day)",
     )
     local: LocalSettings
+    aws: AwsSettings | None = Field(description="platform aws: account, network, cluster and data stores; null elsewhere")

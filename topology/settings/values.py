@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import Annotated
 
+from celery.schedules import ParseException, crontab
 from pydantic import AfterValidator, Field
 
 
@@ -21,6 +22,16 @@ def matching(pattern: str, rule: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+#: As SQLAlchemy takes it apart: what follows the port cannot be wrong, and a password may hold anything but "@".
+_URI = re.compile(r"[\w+]+://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:(?P<port>[^/?]*))?")
+
+
+def is_uri(value: str) -> bool:
+    """Whether SQLAlchemy can take `value` apart: dialect, "://", and a port, where there is one, that is a number."""
+    match = _URI.match(value)
+    return match is not None and (match["port"] is None or (match["port"].isascii() and match["port"].isdigit()))
+
+
 #: A name that can be part of a Kubernetes object's name, a host name and a queue's name (an RFC 1123 label).
 Name = Annotated[
     str,
@@ -29,20 +40,80 @@ Name = Annotated[
         "must be at most 40 lower-case letters, digits and '-', beginning with a letter|Choose such a name",
     ),
 ]
-#: The name of a role or database in PostgreSQL, and of a user in Superset.
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+#: The name of an object of Kubernetes that somebody else made, such as a Secret (an RFC 1123 subdomain).
+ObjectName = Annotated[
+    str,
+    matching(
+        rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*",
+        "must be the name of an object of Kubernetes: lower-case letters, digits, '-' and '.', a letter or digit at both ends"
+        "|Give the name that kubectl get shows",
+    ),
+]
+#: The name of a namespace that exists (an RFC 1123 label).
+NamespaceName = Annotated[
+    str,
+    matching(
+        _LABEL,
+        "must be a namespace: at most 63 lower-case letters, digits and '-', a letter or digit at both ends"
+        "|Give the name that kubectl get namespaces shows",
+    ),
+]
+#: The name of a role or database that somebody else made in PostgreSQL, of characters that can stand in a URL as they are.
+PostgresName = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,62}",
+        "must be at most 63 letters, digits, '_', '-', '.' and '$'|Give the name that the server has",
+    ),
+]
+#: The name of a role or database in PostgreSQL that this project makes, and of a user in Superset.
+IDENTIFIER = r"[a-z][a-z0-9_]{0,62}"
 Identifier = Annotated[
     str,
     matching(
-        r"[a-z][a-z0-9_]{0,62}",
+        IDENTIFIER,
         "must be at most 63 lower-case letters, digits and '_', beginning with a letter|Choose such a name",
     ),
 ]
+
+
+def _is_schedule(value: str) -> str:
+    """Refuse what Celery cannot read, and a range that runs backwards: Celery takes it, a CronJob of Kubernetes does not."""
+    minute, hour, day_of_month, month, day_of_week = value.split(" ")
+    way_out = "Write it as in 17 3 * * *; Sunday is 0 or sun"
+    try:
+        crontab(minute, hour, day_of_week, day_of_month, month)
+    except (ParseException, ValueError) as error:
+        raise ValueError(f"is no schedule: {error}|{way_out}") from None
+    for field in (minute, hour, day_of_month, month, day_of_week):
+        for part in field.split(","):
+            first, _, last = part.partition("/")[0].partition("-")
+            if last and _of_week(first) > _of_week(last):
+                raise ValueError(f"has the range {part!r}, which runs backwards|{way_out}")
+    return value
+
+
+def _list_of(value: str) -> str:
+    """Pattern of one field. Celery's parser passes over what follows a step that it can read, so that it cannot decide this."""
+    part = rf"(\*|{value}(-{value})?)(/[0-9]{{1,2}})?"
+    return f"{part}(,{part})*"
+
+
+def _of_week(value: str) -> int:
+    return int(value) if value.isdigit() else _DAYS.index(value)
+
+
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_NUMBER, _DAY = "[0-9]{1,2}", rf"([0-9]|{'|'.join(_DAYS)})"
+#: When something runs, in UTC, as both Celery's beat and a CronJob of Kubernetes read it.
 Cron = Annotated[
     str,
     matching(
-        r"([0-9*/,-]+ ){4}[0-9a-z*/,-]+",
+        rf"({_list_of(_NUMBER)} ){{4}}{_list_of(_DAY)}",
         "must have five fields: minute hour day-of-month month day-of-week|Write it as in 17 3 * * *",
     ),
+    AfterValidator(_is_schedule),
 ]
 HostName = Annotated[
     str,
@@ -51,11 +122,11 @@ HostName = Annotated[
         "must be a full host name in lower case|Write it as in superset.example.com",
     ),
 ]
-#: A host that is no URL, and can stand in one as it is.
+#: A host that is no URL, and can stand in one as it is; an IPv6 address cannot.
 Host = Annotated[
     str,
     matching(
-        r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?",
+        rf"(?i)(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*",
         "must be a host name or an IPv4 address|Write it as in redis.example.com, without scheme, port and password",
     ),
 ]

@@ -9,7 +9,7 @@ from pydantic import Field
 from topology.settings.postgres import ConnectionPool
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import HostName, Name, Percent, Positive
+from topology.settings.values import HostName, NamespaceName, ObjectName, Percent, Positive
 
 RouteKind = Literal["ingress", "gateway"]
 
@@ -20,11 +20,13 @@ class Route(Section):
     kind: RouteKind = Field(description="ingress, or gateway (an HTTPRoute)")
     host: HostName = Field(description="host name in the URL")
     parent: str = Field(description="ingress class, or the Gateway as namespace/name")
-    tls_secret_name: Name | None = Field(
+    tls_secret_name: ObjectName | None = Field(
         validation_alias="tls_secret",
         description="Secret with the certificate of an ingress; null for a gateway, which has its own",
     )
-    from_namespaces: tuple[Name, ...] = Field(strict=False, description="namespaces whose pods may connect to the web tier")
+    from_namespaces: tuple[NamespaceName, ...] = Field(
+        strict=False, description="namespaces whose pods may connect to the web tier"
+    )
 
 
 class WebServer(Section):

@@ -47,7 +47,7 @@ def publishes(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(reserved_tasks, "reserved_here", list)
     monkeypatch.setattr(reserved_tasks, "publish", seen)
     monkeypatch.setattr(reserved_tasks, "withdraw", lambda _: None)
-    publisher = reserved_tasks.Publisher("w")
+    publisher = reserved_tasks.Publisher("w", lambda: reserved_tasks.Service(("default",), 2))
     publisher._ended.set()
     publisher._run()
 

@@ -23,18 +23,22 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import ConnectionError as NoBroker
+from redis import Redis
 
 from local import binaries
+from runtime.broker.reserved_tasks import Service
 from runtime.config import render
 from runtime.environment import redis_databases as redis_config
 from runtime.environment.counters import field
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
-from runtime.observability import exporter
-from runtime.observability.exporter import Broker, Look, QueueMetrics
+from runtime.observability import exporter, known_series
+from runtime.observability.exporter import Broker, Look, QueueMetrics, ServerLoad, ServerMetrics
+from runtime.observability.shared_metrics import Shared, SharedMetrics, served
 from runtime.observability.task_metrics import increments
-from tests.runtime.stacks import REDIS_PASSWORDS, environment, one_server, topology
+from tests.runtime.stacks import REDIS_PASSWORDS, STACKS, environment, one_server, topology
 from topology import commands, metric_names, redis_acl
+from topology.histograms import task_buckets
 from topology.model import RedisInstance, Topology
 
 REDIS_PASSWORD = REDIS_PASSWORDS["broker"]
@@ -51,7 +55,7 @@ QUEUE_METRICS = {metric_names.DEPTH, metric_names.IN_FLIGHT, metric_names.MESSAG
 
 def free_port(taken: set[int] = set()) -> int:  # noqa: B006 - remembered on purpose
     # Every second one: a topology's second Redis has the port after the first's.
-    for port in range(19500, 19600, 2):
+    for port in range(19500, 19700, 2):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if port not in taken and probe.connect_ex(("127.0.0.1", port)) != 0:
@@ -189,7 +193,8 @@ def test_a_look_tells_queues_priorities_and_states_apart(plan: Topology) -> None
     app = celery(plan)
     looking = broker(plan)
     idle = looking.look()
-    assert idle == Look(dict.fromkeys(WAITING, 0), dict.fromkeys(WAITING, 0), dict.fromkeys(WAITING, 0.0))
+    none = dict.fromkeys(WAITING, 0.0)
+    assert idle == Look(dict.fromkeys(WAITING, 0), dict.fromkeys(WAITING, 0), none, none)
     send(app)
     with held(app):
         assert wrong(looking.look()) == []
@@ -275,10 +280,51 @@ def test_each_message_in_flight_is_read_once_and_within_bounds(plan: Topology, m
 
     monkeypatch.setattr(exporter, "MOST_IN_FLIGHT", 249)
     connection.rpush("default", "waits")
-    assert looking.look() == Look({**dict.fromkeys(plan.celery.queues, 0), "default": 1}, None, None)
+    bounded = looking.look()
+    assert bounded.waiting == {**dict.fromkeys(plan.celery.queues, 0), "default": 1}
+    assert (bounded.in_flight, bounded.oldest_seconds) == (None, None)
+    # What is no message, or of another sender, does not say since when it waits.
+    assert bounded.oldest_waiting == dict.fromkeys(plan.celery.queues, 0.0)
     registry = CollectorRegistry()
     registry.register(QueueMetrics(looking.look, print))
-    assert set(families(generate_latest(registry).decode())) & QUEUE_METRICS == {metric_names.DEPTH}
+    found = set(families(generate_latest(registry).decode()))
+    assert found & {*QUEUE_METRICS, metric_names.OLDEST_WAITING} == {metric_names.DEPTH, metric_names.OLDEST_WAITING}
+
+
+def test_the_age_of_what_waits_counts_from_its_sending_and_over_every_priority(plan: Topology) -> None:
+    app = celery(plan)
+    now = time.time()
+    for priority, age in ((None, 40), (9, 90), (3, 60)):
+        headers = {metric_names.SENT_HEADER: f"{now - age:.3f}"}
+        app.send_task("some.task", queue="default", priority=priority, headers=headers, ignore_result=True)
+    # By a clock that is ahead.
+    app.send_task("some.task", queue="tenant-a", headers={metric_names.SENT_HEADER: f"{now + 900:.3f}"}, ignore_result=True)
+    found = dict(broker(plan).look().oldest_waiting)
+    assert 90 <= found.pop("default") < 90 + time.time() - now + 1
+    assert found == {"priority": 0.0, "tenant-a": 0.0, "tenant-b": 0.0}
+
+
+def test_the_server_tells_its_memory_to_the_brokers_user(server: Server, plan: Topology) -> None:
+    with Redis(port=server.port, username="operator", password="operator-password") as operator:
+        operator.config_set("maxmemory", "64mb")
+    load = exporter.server_load(plan, environment(plan))()
+    assert load.memory_max_bytes == 64 * 2**20
+    assert 500_000 < load.memory_bytes < load.memory_max_bytes
+    assert load.evicted == 0
+    registry = CollectorRegistry()
+    registry.register(ServerMetrics(lambda: load))
+    assert set(families(generate_latest(registry).decode())) == {
+        metric_names.BROKER_MEMORY,
+        metric_names.BROKER_MEMORY_MAX,
+        metric_names.BROKER_EVICTED.removesuffix("_total"),
+    }
+
+    def refuse() -> ServerLoad:
+        raise exporter.RedisError("NOPERM")
+
+    registry = CollectorRegistry()
+    registry.register(ServerMetrics(refuse))
+    assert generate_latest(registry) == b""
 
 
 def test_the_broker_is_found_through_sentinel(server: Server, plan: Topology) -> None:
@@ -399,8 +445,12 @@ def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out
     registry = CollectorRegistry()
     now = [plan]
     registry.register(exporter.shared(plan, environment(plan), lambda: now[0]))
-    assert set(families(generate_latest(registry).decode())) == {metric_names.BOUND}
-    counted = {field(metric_names.REFUSED, {"queue": queue, "reason": "queue_full"}): 3 for queue in ("default", 'a"b\n')}
+    before = families(generate_latest(registry).decode())
+    assert metric_names.REAPED_AT not in before
+    # Every series is there from the beginning, so that its first event is an increase.
+    assert {sample.value for sample in before[metric_names.TASKS_COMPLETED.removesuffix("_total")].samples} == {0}
+    counted = {field(metric_names.REFUSED, {"queue": "default", "reason": reason}): 3 for reason in ("queue_full", 'a"b\n')}
+    gone = {field(metric_names.REFUSED, {"queue": "former", "reason": "queue_full"}): 5}
     forged = [
         "",
         "[]",
@@ -412,18 +462,22 @@ def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out
         '["y_total"]',
         '["y_bucket", {"le": "many"}]',
     ]
-    connection.hset(f"{database.prefix}counters", mapping={**counted, **dict.fromkeys(forged, 1)})
+    connection.hset(f"{database.prefix}counters", mapping={**counted, **gone, **dict.fromkeys(forged, 1)})
     connection.hset(f"{database.prefix}counters", field("z_total", {}), "no number")
-    connection.set(f"{database.prefix}reaper:last", 1_700_000_000.5)
+    connection.mset({f"{database.prefix}reaper:last": 1_700_000_000.5, f"{database.prefix}reaper:oldest": 12.5})
     found = families(generate_latest(registry).decode())
     assert by_queue(found, metric_names.BOUND) == dict.fromkeys(WAITING, plan.resilience.max_queued)
     assert found[metric_names.REAPED_AT].samples[0].value == 1_700_000_000.5
     refused = found.pop(metric_names.REFUSED.removesuffix("_total"))
-    assert {(sample.labels["queue"], sample.labels["reason"], sample.value) for sample in refused.samples} == {
-        ("default", "queue_full", 3),
-        ('a"b\n', "queue_full", 3),
+    values = {(sample.labels["queue"], sample.labels["reason"]): sample.value for sample in refused.samples}
+    assert {place: value for place, value in values.items() if value} == {
+        ("default", "queue_full"): 3,
+        ("default", 'a"b\n'): 3,
     }
-    assert set(found) == {metric_names.BOUND, metric_names.REAPED_AT}
+    assert values.keys() >= {(queue, "queue_full") for queue in WAITING}
+    assert found[metric_names.SERIES_OMITTED].samples[0].value == 1
+    assert found[metric_names.OLDEST_RUNNING].samples[0].value == 12.5
+    assert set(found) - set(before) == {metric_names.REAPED_AT, metric_names.OLDEST_RUNNING}
     # A tenant has come since the exporter's start.
     celery = plan.celery.model_copy(update={"queues": (*plan.celery.queues, "tenant-c")})
     now[0] = plan.model_copy(update={"celery": celery})
@@ -436,8 +490,11 @@ def test_a_histogram_that_processes_count_is_one(plan: Topology) -> None:
     counters = f"{database.prefix}counters"
     connection = client(database)
     connection.delete(counters)
+    bounds = task_buckets(plan.longest_time_limit)
     for seconds in (0.05, 0.7, 61.25):
-        for name, by, labels in increments("sql_lab.get_sql_results", "acme", "acme", "success", seconds):
+        for name, by, labels in increments(
+            "sql_lab.get_sql_results", "tenant-a", "tenant-a", "success", seconds, bounds=bounds
+        ):
             connection.hincrbyfloat(counters, field(name, labels), by)
     registry = CollectorRegistry()
     registry.register(exporter.shared(plan, environment(plan)))
@@ -445,10 +502,53 @@ def test_a_histogram_that_processes_count_is_one(plan: Topology) -> None:
     assert found["celery_task_completed"].type == "counter"
     histogram = found[metric_names.TASK_SECONDS]
     assert histogram.type == "histogram"
-    buckets = [(one.labels["le"], one.value) for one in histogram.samples if one.name.endswith("_bucket")]
-    assert buckets == [("0.1", 1), ("0.5", 1), ("1", 2), ("5", 2), ("10", 2), ("30", 2), ("60", 2), ("+Inf", 3)]
-    assert [(one.name[-5:], one.value) for one in histogram.samples[-2:]] == [("count", 3), ("s_sum", 62.0)]
+    here = {"task_name": "sql_lab.get_sql_results", "queue": "tenant-a", "tenant": "tenant-a"}
+    samples = [one for one in histogram.samples if here.items() <= one.labels.items()]
+    buckets = {one.labels["le"]: one.value for one in samples if one.name.endswith("_bucket")}
+    # Up to the first one beyond the hard limit of 600 s.
+    beyond = {"120": 3, "300": 3, "600": 3, "1200": 3, "+Inf": 3}
+    assert buckets == {"0.1": 1, "0.5": 1, "1": 2, "5": 2, "10": 2, "30": 2, "60": 2, **beyond}
+    assert list(buckets) == sorted(buckets, key=float)
+    assert [(one.name[-5:], one.value) for one in samples[-2:]] == [("count", 3), ("s_sum", 62.0)]
     connection.delete(counters)
+
+
+def test_workers_are_counted_by_the_queues_that_they_say_they_listen_to() -> None:
+    plan = topology("multi-tenant", platform="local")
+    said = [Service(("default", "priority"), 4), Service(("default",), 4), Service(("former",), 9), Service((), 0)]
+    registry = CollectorRegistry()
+    registry.register(SharedMetrics(lambda: Shared({}, said), lambda: plan))
+    found = families(generate_latest(registry).decode())
+    assert by_queue(found, metric_names.WORKERS) == {"default": 2, "priority": 1, "tenant-a": 0, "tenant-b": 0}
+    assert by_queue(found, metric_names.WORKER_SLOTS) == {"default": 8, "priority": 4, "tenant-a": 0, "tenant-b": 0}
+    assert by_queue(found, metric_names.WORKERS_EXPECTED) == dict.fromkeys(WAITING, 1)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_expected_workers_and_limits_are_the_stacks(stack: str) -> None:
+    plan = topology(stack)
+    registry = CollectorRegistry()
+    registry.register(SharedMetrics(lambda: Shared({}), lambda: plan))
+    found = families(generate_latest(registry).decode())
+    for pool in plan.pools:
+        least = 1 if plan.platform == "local" else pool.min_workers
+        for queue in pool.queues:
+            assert by_queue(found, metric_names.WORKERS_EXPECTED)[queue] >= least
+            assert by_queue(found, metric_names.WORKERS_MAX)[queue] >= least
+    assert set(by_queue(found, metric_names.TIME_LIMIT)) == set(plan.celery.queues)
+
+
+def test_what_is_served_is_bounded() -> None:
+    plan = topology("multi-tenant")
+    many = [({"queue": "default", "reason": str(number)}, 1.0) for number in range(30)]
+    zeros = len(list(known_series.at_zero(plan)))
+    series, omitted = served(plan, {metric_names.REFUSED: many}, most=zeros + 10)
+    assert omitted == 20
+    assert sum(map(len, series.values())) == zeros + 10
+    # What is known from the start is counted however many others there are.
+    series, omitted = served(plan, {"a_total": many, metric_names.RETRIES: [({"kind": "sql"}, 7.0)]}, most=zeros)
+    assert omitted == 30
+    assert ({"kind": "sql"}, 7.0) in series[metric_names.RETRIES]
 
 
 def test_scrapes_of_one_moment_share_a_look() -> None:
@@ -482,7 +582,9 @@ def test_it_needs_no_superset_and_says_what_it_lacks(plan: Topology, tmp_path: P
 
 def test_every_metric_is_documented() -> None:
     document = (PROJECT / "docs/metrics.md").read_text()
-    names = [value for key, value in vars(metric_names).items() if key.isupper() and key != "QUEUE_LABEL"]
+    names = [
+        value for key, value in vars(metric_names).items() if key.isupper() and key not in ("QUEUE_LABEL", "SENT_HEADER")
+    ]
     assert len(names) > 10
     for name in names:
         assert f"`{name}{'_total' if name == metric_names.ERRORS else ''}`" in document

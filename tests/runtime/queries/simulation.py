@@ -92,7 +92,7 @@ class Actor:
     def point(self) -> None:
         """In it: stop here until it is told to go on."""
         if self.alive:
-            self._greenlet.parent.switch()
+            cast(Any, self._greenlet.parent).switch()
         if not self.alive:
             raise KilledError
 

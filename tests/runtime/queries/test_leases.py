@@ -84,6 +84,8 @@ def test_a_lost_lease_is_taken_again_unless_somebody_has_it(subject: str, coordi
 
 def test_only_its_parent_buries_a_lease(subject: str) -> None:
     first = lease(subject, owner(12))
+    # What Redis has lost may be another's.
+    assert not execution_leases.bury("sql", subject, "w@h", 12)
     leases.take(first)
     assert not execution_leases.bury("sql", subject, "w@h", 1)
     assert not execution_leases.bury("sql", subject, "other@h", 12)
@@ -94,6 +96,16 @@ def test_only_its_parent_buries_a_lease(subject: str) -> None:
     assert not leases.renew(first)
     assert leases.falls_silent(lease(subject, owner(13)), 0)
     assert leases.take(lease(subject, owner(13))) == Taken(previous_gone=True)
+
+
+def test_a_lease_is_handed_over_by_its_holder_and_not_from_another(subject: str) -> None:
+    claim, other = lease(subject, owner(0)), lease(subject, owner(2))
+    leases.take(claim)
+    assert leases.hand_over(other, str(owner(3))) == other
+    child = owner(12)
+    assert leases.hand_over(claim, str(child)) == lease(subject, child)
+    assert execution_leases.owner("sql", subject) == child
+    assert not leases.renew(claim)
 
 
 def test_the_keeper_outlives_the_time_and_the_loss_of_a_lease(

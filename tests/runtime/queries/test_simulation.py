@@ -280,6 +280,25 @@ def ends_before_it_cancels(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(final_states, "end_lost", end_lost)
 
 
+def a_second_delivery_that_dies(platform: World, _: pytest.MonkeyPatch) -> None:
+    """Redis has lost the lease of the first one, which lives; the parent of the second says that its child is dead."""
+    platform.submit(writes=False)
+    platform.deliver()
+    platform.run()
+    platform.crash_redis(1.0, 0)
+    platform.send_again("sql-1")
+    second = platform.deliver("w2@h")
+    assert second
+    platform.kill_child(second)
+    platform.deliver("w2@h")
+    platform.run()
+
+
+def buries_what_is_not_there(patch: pytest.MonkeyPatch) -> None:
+    """A parent says that an execution is dead whose lease nobody has."""
+    patch.setattr(leases, "_BURY", leases._BURY.replace("if not value or", "if value and"))
+
+
 MUTATIONS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World, pytest.MonkeyPatch], None]]] = [
     (silence_shorter_than_renewals, a_lost_lease_of_one_that_lives),
     (own_renewal_goes_on, a_lost_lease_of_one_that_lives),
@@ -288,6 +307,7 @@ MUTATIONS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World, pyt
     (every_sweep_is_after_an_absence, a_worker_that_dies),
     (restores_before_it_ends, a_quick_worker),
     (ends_before_it_cancels, a_write_whose_worker_dies),
+    (buries_what_is_not_there, a_second_delivery_that_dies),
 ]
 
 

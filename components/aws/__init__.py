@@ -1,0 +1,1 @@
+"""The topology's parts that AWS runs: network, cluster, ElastiCache, RDS, S3, the registry, alarms."""

@@ -1,0 +1,292 @@
+"""The `aws` platform: what AWS runs of a topology, and then the workloads on its EKS cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pulumi
+import pulumi_aws as aws
+from pulumi_kubernetes import Provider
+from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.meta import v1 as meta
+from pulumi_kubernetes.yaml import v2 as manifests
+
+from components.aws import alarms
+from components.aws.alarms import Alarms, AlarmsArgs
+from components.aws.cluster import (
+    DNS_ADDRESS,
+    POD_IDENTITY_AGENT,
+    POD_IDENTITY_PORT,
+    Cluster,
+    ClusterArgs,
+    ClusterRef,
+)
+from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, logs_may_use
+from components.aws.identity import PodIdentity, PodIdentityArgs
+from components.aws.load_balancer import HTTPS, WebLoadBalancer, WebLoadBalancerArgs
+from components.aws.network import Network, NetworkArgs, NetworkRef
+from components.aws.postgres import Rds, RdsArgs
+from components.aws.redis import ElastiCache, ElastiCacheArgs
+from components.aws.registry import Registry, RegistryArgs
+from components.aws.results_bucket import ResultsBucket, ResultsBucketArgs
+from components.common import Scope, labels
+from components.configuration import POSTGRES
+from components.namespace import Namespace, NamespaceArgs
+from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
+from components.redis_access import PasswordRef, RedisAccess
+from components.secrets import Secrets, SecretsArgs
+from infra import kubernetes, workloads
+from infra.workloads import Stores, Workloads
+from topology.aws.model import Aws
+from topology.model import RedisInstance, Topology
+from topology.problems import Problem
+
+#: Whom the data stores let in, for the descriptions of rules.
+CLUSTER = "cluster"
+#: Where web pods say that they live, and the seconds that their load balancer waits beyond the web tier's own limit.
+HEALTH_PATH, IDLE_MARGIN_SECONDS = "/health", 10
+
+
+def check(topology: Topology) -> Iterator[Problem]:
+    """What keeps a topology from running there, beyond the rules of its platform."""
+    yield from kubernetes.check(topology)
+
+
+def deploy(
+    topology: Topology,
+    *,
+    database_uris: Mapping[str, pulumi.Input[str]],
+    postgres_password: pulumi.Input[str] | None,
+    redis_passwords: Mapping[str, pulumi.Input[str]],
+) -> dict[str, pulumi.Input[object]]:
+    """Make every resource of `topology`, as `infra.platforms.Deployment` has it."""
+    planned = topology.on_aws()
+    account = AwsScope(topology.stack, planned.account, planned.region)
+    there = pulumi.ResourceOptions(providers=[_provider(planned)])
+    logs_key = CustomerKey("logs", CustomerKeyArgs(account, "Logs", [logs_may_use(account)]), there)
+    network = _network(planned, account, logs_key, there)
+    cluster = _cluster(planned, account, network, logs_key, there)
+
+    on_cluster = pulumi.ResourceOptions(providers=[_kubernetes_provider(cluster)])
+    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), on_cluster)
+    scope = Scope(namespace.namespace, topology.stack, topology.labels)
+    ours = [instance for instance in topology.redis if not instance.existing]
+    secrets = Secrets(
+        "superset",
+        SecretsArgs(
+            scope,
+            redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
+            postgres_password_env=topology.postgres.password_env,
+            postgres_password=postgres_password,
+            database_uris=database_uris,
+            redis_passwords=redis_passwords,
+        ),
+        on_cluster,
+    )
+    clients = {CLUSTER: cluster.security_group_id}
+    redis = {
+        instance.name: ElastiCache(
+            instance.name,
+            ElastiCacheArgs(
+                account,
+                planned.group(instance.name),
+                instance,
+                network,
+                clients,
+                {user.role: secrets.redis_passwords[user.role] for user in instance.users},
+                logs_key.arn,
+            ),
+            there,
+        )
+        for instance in ours
+    }
+    postgres = (
+        Rds(
+            "postgres",
+            RdsArgs(account, planned.postgres, topology.postgres, network, clients, secrets.postgres_password, logs_key.arn),
+            there,
+        )
+        if planned.postgres
+        else None
+    )
+    bucket = (
+        ResultsBucket("results", ResultsBucketArgs(account, planned.bucket, planned.result_days), there)
+        if planned.bucket
+        else None
+    )
+    registry = Registry("image", RegistryArgs(account, planned.repository), there) if planned.repository else None
+    identity = _identity(topology, account, cluster, bucket, there)
+    alarm_topic = Alarms("alarms", AlarmsArgs(account, _alarms(topology, planned), planned.alarm_emails), there)
+
+    stores = Stores(
+        accesses={instance.name: _access(instance, redis, secrets) for instance in topology.redis},
+        servers=[*redis.values(), *([postgres] if postgres else []), *([identity] if identity else [])],
+        hosts={
+            **{name: server.host for name, server in redis.items()},
+            **({POSTGRES: postgres.host} if postgres else {}),
+        },
+    )
+    prepared = pulumi.ResourceOptions.merge(
+        on_cluster, pulumi.ResourceOptions(depends_on=_prepare_cluster(planned, scope, on_cluster))
+    )
+    made = workloads.deploy(topology, scope, secrets, stores, prepared)
+    way_in = (
+        WebLoadBalancer(
+            "web-route",
+            WebLoadBalancerArgs(
+                scope,
+                planned.load_balancer,
+                planned.controller,
+                made.web.service,
+                topology.web.port,
+                HEALTH_PATH,
+                topology.web.request_timeout_seconds + IDLE_MARGIN_SECONDS,
+            ),
+            on_cluster,
+        )
+        if planned.load_balancer
+        else None
+    )
+    NetworkPolicies("allow", _policies(topology, planned, scope, made), on_cluster)
+    return {
+        **workloads.outputs(topology, namespace, secrets, made.web, way_in.url if way_in else None),
+        "cluster": cluster.name,
+        "alarm_topic": alarm_topic.topic_arn,
+        **({"repository": registry.url} if registry else {}),
+        **({"results_bucket": bucket.bucket} if bucket else {}),
+    }
+
+
+def _provider(planned: Aws) -> aws.Provider:
+    """AWS itself: one region, and no account but the stack's, whatever credentials are at hand."""
+    return aws.Provider(
+        "aws",
+        region=planned.region,  # type: ignore[arg-type] the SDK's enumeration lags behind the regions
+        allowed_account_ids=[planned.account],
+        default_tags=aws.ProviderDefaultTagsArgs(tags=planned.tags),
+    )
+
+
+def _network(planned: Aws, account: AwsScope, logs_key: CustomerKey, there: pulumi.ResourceOptions) -> NetworkRef:
+    existing = planned.network.existing
+    if existing:
+        return NetworkRef(existing.vpc_id, planned.network.cidr, existing.subnet_ids)
+    return Network(account.stack, NetworkArgs(account, planned.network, logs_key.arn), there).ref
+
+
+def _cluster(
+    planned: Aws, account: AwsScope, network: NetworkRef, logs_key: CustomerKey, there: pulumi.ResourceOptions
+) -> ClusterRef:
+    existing = planned.cluster.existing
+    if existing:
+        return ClusterRef(existing.name, existing.security_group_id, None)
+    return Cluster(account.stack, ClusterArgs(account, planned.cluster, network, logs_key.arn), there).ref
+
+
+def _kubernetes_provider(cluster: ClusterRef) -> Provider:
+    """The API server of the stack's own cluster; of one that exists, what the `kubernetes:` keys or the environment say."""
+    if cluster.kubeconfig is None:
+        return kubernetes.provider()
+    return Provider("cluster", kubeconfig=cluster.kubeconfig, enable_config_map_mutable=True, enable_secret_mutable=True)
+
+
+def _prepare_cluster(planned: Aws, scope: Scope, on_cluster: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    """What a cluster of the stack's own needs before workloads come: enforced network policies, and KEDA."""
+    if planned.cluster.existing:
+        return []
+    found: list[pulumi.Resource] = []
+    if planned.cluster.compute == "auto":
+        # Without this Auto Mode stores NetworkPolicies and does not enforce them.
+        found.append(
+            core.ConfigMap(
+                "enforce-network-policies",
+                metadata=meta.ObjectMetaArgs(
+                    name="amazon-vpc-cni",
+                    namespace="kube-system",
+                    labels=labels(scope, "amazon-vpc-cni", "network-policies"),
+                ),
+                data={"enable-network-policy-controller": "true"},
+                opts=on_cluster,
+            )
+        )
+    if planned.cluster.keda_manifest:
+        found.append(manifests.ConfigFile("keda", file=planned.cluster.keda_manifest, opts=on_cluster))
+    return found
+
+
+def _identity(
+    topology: Topology,
+    account: AwsScope,
+    cluster: ClusterRef,
+    bucket: ResultsBucket | None,
+    there: pulumi.ResourceOptions,
+) -> PodIdentity | None:
+    """The role of those who read and write results: web and workers. Beat and the init job call no AWS service, and get none."""
+    if bucket is None:
+        return None
+    return PodIdentity(
+        "results-access",
+        PodIdentityArgs(
+            account,
+            cluster.name,
+            topology.namespace,
+            [topology.web.host, *(f"worker-{pool.name}" for pool in topology.pools)],
+            "Web and workers read and write query results",
+            bucket.statements,
+        ),
+        there,
+    )
+
+
+def _alarms(topology: Topology, planned: Aws) -> list[alarms.Alarm]:
+    of_redis = [
+        alarm
+        for group in planned.redis
+        for alarm in alarms.of_redis(group, broker=topology.instance(group.instance).carries_broker)
+    ]
+    of_postgres = alarms.of_postgres(planned.postgres, topology.postgres.max_connections) if planned.postgres else []
+    return [*of_redis, *of_postgres]
+
+
+def _access(instance: RedisInstance, redis: Mapping[str, ElastiCache], secrets: Secrets) -> RedisAccess:
+    """Where clients of `instance` find it and their passwords: all of ours are in the Secret of all processes."""
+    if instance.existing:
+        return kubernetes.existing_access(instance, secrets)
+    return RedisAccess(
+        instance,
+        {user.role: PasswordRef(secrets.app.name, user.password_env, secrets.app.fingerprint) for user in instance.users},
+        redis[instance.name].host,
+    )
+
+
+def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -> NetworkPoliciesArgs:
+    """Who may talk to whom; the data stores are in the VPC, whose firewalls open a port each to the cluster."""
+    superset, scraped = workloads.superset_pods(topology), Group("exporter", made.exporter.match)
+    vpc = [planned.network.cidr]
+    existing_flows, existing_outside = kubernetes.existing_networks(topology, superset, scraped)
+    outside = [OutsideNetworks(superset, topology.database_cidrs), *existing_outside]
+    for instance in topology.redis:
+        if not instance.existing:
+            outside += [
+                OutsideNetworks(source, vpc, instance.port)
+                for source in (superset, *([scraped] if instance.carries_broker else []))
+            ]
+    outside.append(
+        OutsideNetworks(superset, vpc, topology.postgres.port)
+        if planned.postgres
+        else OutsideNetworks(superset, ["0.0.0.0/0"], topology.postgres.port)
+    )
+    if planned.bucket:
+        # S3's addresses are public ones, and change; by its gateway endpoint none of this leaves AWS.
+        outside += [
+            OutsideNetworks(superset, ["0.0.0.0/0"], HTTPS),
+            OutsideNetworks(superset, [POD_IDENTITY_AGENT], POD_IDENTITY_PORT),
+        ]
+    return NetworkPoliciesArgs(
+        scope,
+        [*workloads.flows(topology, made), *existing_flows],
+        outside,
+        # A load balancer's addresses are in the VPC.
+        inside=[InsideNetworks(vpc, Group("web", made.web.match), topology.web.port)] if planned.load_balancer else [],
+        dns_cidrs=[DNS_ADDRESS] if planned.cluster.existing is None else [],
+    )

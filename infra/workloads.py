@@ -1,0 +1,182 @@
+"""What runs Superset's code on a cluster, whoever runs its data stores: the same components on every platform with Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pulumi
+
+from components.autoscaler import Autoscaler, AutoscalerArgs
+from components.beat import BeatScheduler, BeatSchedulerArgs
+from components.common import SUPERSET, Scope, of_tenant
+from components.configuration import Configuration, ConfigurationArgs, relevant_to
+from components.exporter import QueueExporter, QueueExporterArgs
+from components.initialization import Initialization, InitializationArgs
+from components.namespace import Namespace
+from components.network import Flow, Group
+from components.redis_access import RedisAccess
+from components.rules import AlertingRules, AlertingRulesArgs
+from components.secrets import ADMIN_PASSWORD, Secrets
+from components.superset import SupersetArgs
+from components.tenant import TenantShare, TenantShareArgs
+from components.web import WebTier, WebTierArgs
+from components.workers import Workers, WorkersArgs
+from monitoring import rules
+from topology import commands
+from topology.model import Topology
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The data stores that the workloads use."""
+
+    #: How each Redis instance is reached, by its name.
+    accesses: Mapping[str, RedisAccess]
+    #: What must be there before the metadata database is prepared.
+    servers: Sequence[pulumi.Resource]
+    #: Hosts that are known only once the servers are made; see `components.configuration.located`.
+    hosts: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+
+
+@dataclass(frozen=True)
+class Workloads:
+    """What was made, for those who let traffic in."""
+
+    web: WebTier
+    exporter: QueueExporter
+
+
+def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, opts: pulumi.ResourceOptions) -> Workloads:
+    """Make every process of `topology` on the cluster of `opts`; web, workers and beat after the metadata database is ready."""
+    configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology, stores.hosts), opts)
+    superset = SupersetArgs(
+        scope,
+        topology.images,
+        configuration.ref,
+        secrets.app,
+        topology.postgres.password_env,
+        list(stores.accesses.values()),
+        topology.caching.spill,
+    )
+    initialization = Initialization(
+        "superset-init",
+        InitializationArgs(superset, secrets.init),
+        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(stores.servers))),
+    )
+    ready = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[initialization]))
+    web = WebTier(topology.web.host, WebTierArgs(superset, topology.web, commands.web(topology)), ready)
+    broker_database = topology.database("broker")
+    broker = stores.accesses[broker_database.instance]
+    exporter = QueueExporter(
+        topology.exporter.host,
+        QueueExporterArgs(
+            scope,
+            topology.images,
+            topology.exporter,
+            commands.exporter(),
+            configuration=configuration.ref.name,
+            broker=broker,
+            broker_database=broker_database,
+            feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
+        ),
+        opts,
+    )
+    if topology.exporter.rules:
+        AlertingRules(f"{topology.exporter.host}-rules", AlertingRulesArgs(scope, rules.spec(topology)), opts)
+    for pool in topology.pools:
+        name = f"worker-{pool.name}"
+        own = of_tenant(scope, pool.tenant) if pool.tenant else scope
+        share = (
+            TenantShare(f"{name}-share", TenantShareArgs(own, pool.tenant, pool.priority, pool.quota), opts)
+            if pool.tenant
+            else None
+        )
+        workers = Workers(
+            name,
+            WorkersArgs(
+                replace(superset, scope=own),
+                pool,
+                relevant_to(topology, pool),
+                share.priority_class if share else None,
+                commands.worker(pool),
+            ),
+            ready,
+        )
+        if pool.scaling:
+            args = AutoscalerArgs(
+                own,
+                pool,
+                pool.scaling,
+                deployment=workers.deployment,
+                broker=broker,
+                broker_database=broker_database,
+                exporter=exporter.url if scaled_by_exporter(topology) else None,
+            )
+            Autoscaler(f"{name}-scaler", args, opts)
+    BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    return Workloads(web, exporter)
+
+
+def scaled_by_exporter(topology: Topology) -> bool:
+    """Whether KEDA needs the exporter to know whose the messages in flight are: those of a single pool it counts itself."""
+    return len(topology.pools) > 1 and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools)
+
+
+def superset_pods(topology: Topology) -> Group:
+    """Every pod that runs Superset's code."""
+    return Group(SUPERSET, {"app.kubernetes.io/name": SUPERSET, "app.kubernetes.io/instance": topology.stack})
+
+
+def flows(topology: Topology, workloads: Workloads) -> list[Flow]:
+    """Who connects to the workloads themselves: the way in, Prometheus, and KEDA where it asks the exporter."""
+    route, scraped = topology.web.route, Group("exporter", workloads.exporter.match)
+    return [
+        *(
+            Flow(namespace, Group("web", workloads.web.match), topology.web.port)
+            for namespace in (route.from_namespaces if route else ())
+        ),
+        *(Flow(namespace, scraped, topology.exporter.port) for namespace in topology.exporter.from_namespaces),
+        *(
+            [Flow(topology.operator_namespaces.keda, scraped, topology.exporter.port)]
+            if scaled_by_exporter(topology)
+            else []
+        ),
+    ]
+
+
+def outputs(
+    topology: Topology, namespace: Namespace, secrets: Secrets, web: WebTier, url: pulumi.Input[str] | None
+) -> dict[str, pulumi.Input[object]]:
+    """What a person needs to know of the workloads, by the name of a stack output; `url` is the way in, where there is one."""
+    port = topology.web.port
+    where = pulumi.Output.all(namespace=namespace.namespace, service=web.service, secret=secrets.init.name)
+    return {
+        "namespace": namespace.namespace,
+        "url": url if url is not None else where.apply(lambda known: _inside(known, port)),
+        "port_forward": where.apply(
+            lambda known: f"kubectl --namespace {known['namespace']} port-forward service/{known['service']} {port}:{port}"
+        ),
+        "admin_username": topology.admin_username,
+        "admin_secret": secrets.init.name,
+        "admin_password_command": where.apply(
+            lambda known: (
+                f"kubectl --namespace {known['namespace']} get secret {known['secret']} "
+                f"--output=jsonpath='{{.data.{ADMIN_PASSWORD}}}' | base64 --decode"
+            )
+        ),
+        "pools": [
+            {
+                "name": pool.name,
+                "queues": list(pool.queues),
+                "concurrency": pool.concurrency,
+                "workers": f"{pool.min_workers}..{pool.max_workers}" if pool.scaling else str(pool.min_workers),
+            }
+            for pool in topology.pools
+        ],
+    }
+
+
+def _inside(known: Mapping[str, str], port: int) -> str:
+    """The web tier's URL for what runs in the cluster."""
+    return f"http://{known['service']}.{known['namespace']}.svc:{port}"

@@ -1,0 +1,216 @@
+"""What every stack on AWS is: nothing public, everything encrypted, only the ports that are needed, and hard to lose."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from components.aws.common import KEY_DELETION_DAYS
+from infra.recording import Resource
+from tests.components.aws.calls import documents
+from tests.components.aws.stacks import STACKS, of_kind, on_aws, recorded, topology_of
+
+each_stack = pytest.mark.parametrize("stack", STACKS)
+
+
+def dependencies(stack: str, resource: Resource) -> set[str]:
+    """The URNs of all that a resource waits for, however far off: a child waits for its parent and what that waits for."""
+    by_urn = {each.urn: each for each in recorded(stack).resources}
+    found: set[str] = set()
+    left = [*resource.dependencies, resource.parent]
+    while left:
+        urn = left.pop()
+        if urn not in found and urn in by_urn:
+            found.add(urn)
+            left += [*by_urn[urn].dependencies, by_urn[urn].parent]
+    return found
+
+
+@each_stack
+def test_nothing_is_public(stack: str) -> None:
+    assert all(not each.inputs["publiclyAccessible"] for each in of_kind(stack, "Instance"))
+    assert all(not each.inputs["mapPublicIpOnLaunch"] for each in of_kind(stack, "Subnet"))
+    for rule in of_kind(stack, "SecurityGroupIngressRule"):
+        assert rule.inputs.get("cidrIpv4") in (None, topology_of(stack).on_aws().network.cidr)
+    for block in of_kind(stack, "BucketPublicAccessBlock"):
+        assert all(value for key, value in block.inputs.items() if key.startswith(("block", "ignore", "restrict")))
+    for cluster in of_kind(stack, "Cluster"):
+        vpc = cluster.inputs["vpcConfig"]
+        assert vpc["endpointPrivateAccess"]
+        assert vpc["endpointPublicAccess"] == bool(vpc.get("publicAccessCidrs"))
+        assert "0.0.0.0/0" not in vpc.get("publicAccessCidrs", [])
+    for group in of_kind(stack, "DefaultSecurityGroup"):
+        assert (group.inputs["ingress"], group.inputs["egress"]) == ([], [])
+
+
+@each_stack
+def test_servers_are_in_private_subnets(stack: str) -> None:
+    private = {
+        f"Subnet.{each.name}"
+        for each in of_kind(stack, "Subnet")
+        if "kubernetes.io/role/internal-elb" in each.inputs["tags"]
+    }
+    existing = topology_of(stack).on_aws().network.existing
+    expected = set(existing.subnet_ids) if existing else private
+    assert len(expected) >= 2
+    for group in of_kind(stack, "SubnetGroup"):
+        assert set(group.inputs["subnetIds"]) == expected
+    for cluster in of_kind(stack, "Cluster"):
+        assert set(cluster.inputs["vpcConfig"]["subnetIds"]) == expected
+
+
+@each_stack
+def test_everything_is_encrypted_by_a_key_of_the_stacks_own(stack: str) -> None:
+    keys = {f"arn:aws:kms:replace-me:000000000000:{each.name}" for each in of_kind(stack, "Key")}
+    used = [
+        *(each.inputs["kmsKeyId"] for each in of_kind(stack, "ReplicationGroup")),
+        *(each.inputs["kmsKeyId"] for each in of_kind(stack, "Instance")),
+        *(each.inputs["performanceInsightsKmsKeyId"] for each in of_kind(stack, "Instance")),
+        *(each.inputs["kmsKeyId"] for each in of_kind(stack, "LogGroup")),
+        *(each.inputs["kmsMasterKeyId"] for each in of_kind(stack, "Topic")),
+        *(each.inputs["encryptionConfig"]["provider"]["keyArn"] for each in of_kind(stack, "Cluster")),
+        *(each.inputs["encryptionConfigurations"][0]["kmsKey"] for each in of_kind(stack, "Repository")),
+        *(
+            each.inputs["rules"][0]["applyServerSideEncryptionByDefault"]["kmsMasterKeyId"]
+            for each in of_kind(stack, "BucketServerSideEncryptionConfiguration")
+        ),
+    ]
+    assert set(used) == keys, "a key that is not used, or something that is not encrypted by one"
+    for key in of_kind(stack, "Key"):
+        assert key.inputs["enableKeyRotation"]
+        assert key.inputs["deletionWindowInDays"] == KEY_DELETION_DAYS
+        assert key.protect
+    for group in of_kind(stack, "ReplicationGroup"):
+        assert group.inputs["transitEncryptionEnabled"]
+        assert group.inputs["transitEncryptionMode"] == "required"
+        assert group.inputs["atRestEncryptionEnabled"]
+    for template in of_kind(stack, "LaunchTemplate"):
+        assert all(each["ebs"]["encrypted"] == "true" for each in template.inputs["blockDeviceMappings"])
+        assert template.inputs["metadataOptions"]["httpTokens"] == "required"
+
+
+@each_stack
+def test_each_store_opens_one_port_to_the_cluster_alone(stack: str) -> None:
+    rules = {
+        (rule.inputs["securityGroupId"], rule.inputs["fromPort"], rule.inputs["toPort"])
+        for rule in of_kind(stack, "SecurityGroupIngressRule")
+        if "referencedSecurityGroupId" in rule.inputs
+    }
+    topology = topology_of(stack)
+    stores = {instance.name: instance.port for instance in topology.redis} | {"postgres": topology.postgres.port}
+    assert rules == {(f"SecurityGroup.{name}", port, port) for name, port in stores.items()}
+    for rule in of_kind(stack, "SecurityGroupIngressRule"):
+        assert rule.inputs["ipProtocol"] == "tcp"
+        assert rule.inputs["description"]
+    assert not of_kind(stack, "SecurityGroupEgressRule")
+    for resource in (*of_kind(stack, "ReplicationGroup"), *of_kind(stack, "Instance")):
+        groups = resource.inputs.get("securityGroupIds") or resource.inputs["vpcSecurityGroupIds"]
+        assert groups == [f"SecurityGroup.{resource.name}"]
+
+
+@each_stack
+def test_what_cannot_be_made_again_is_protected(stack: str) -> None:
+    protected = {(each.type.rpartition(":")[2], each.name) for each in on_aws(stack) if each.protect}
+    broker = next(instance.name for instance in topology_of(stack).redis if instance.carries_broker)
+    assert {("ReplicationGroup", broker), ("Instance", "postgres")} <= protected
+    for instance in of_kind(stack, "Instance"):
+        assert instance.inputs["deletionProtection"]
+        assert not instance.inputs["skipFinalSnapshot"]
+        assert instance.inputs["backupRetentionPeriod"] >= 7
+        assert instance.inputs["multiAz"]
+    for group in of_kind(stack, "ReplicationGroup"):
+        assert group.inputs["multiAzEnabled"]
+        assert group.inputs["automaticFailoverEnabled"]
+        assert group.inputs["clusterMode"] == "disabled"
+
+
+def parameters(stack: str, name: str) -> dict[str, Any]:
+    found = next(each for each in of_kind(stack, "ParameterGroup") if each.name == name)
+    return {each["name"]: each["value"] for each in found.inputs["parameters"]}
+
+
+def test_a_broker_evicts_nothing_and_refuses_what_it_alone_would_hold() -> None:
+    broker = parameters("aws-enterprise", "redis-broker")
+    assert broker["maxmemory-policy"] == "noeviction"
+    assert broker["min-replicas-to-write"] == "1"
+    cache = parameters("aws-enterprise", "redis-cache")
+    assert cache["maxmemory-policy"] == "volatile-lru"
+    assert "min-replicas-to-write" not in cache
+    # With one replica its loss would stop every submission until it is replaced.
+    assert "min-replicas-to-write" not in parameters("aws-small", "redis")
+
+
+@each_stack
+def test_the_database_takes_tls_alone_and_the_connections_of_the_topology(stack: str) -> None:
+    found = parameters(stack, "postgres")
+    assert found["rds.force_ssl"] == "1"
+    assert found["max_connections"] == str(topology_of(stack).postgres.max_connections)
+
+
+@each_stack
+def test_identities_may_do_what_they_need_with_what_they_need(stack: str) -> None:
+    for policy in of_kind(stack, "RolePolicy"):
+        for document in documents(policy):
+            for statement in document["Statement"]:
+                assert not any(action.endswith("*") for action in statement["Action"])
+                assert "*" not in statement["Resource"]
+    for role in of_kind(stack, "Role"):
+        (document,) = documents(role)
+        (statement,) = document["Statement"]
+        assert list(statement["Principal"]) == ["Service"]
+    topology = topology_of(stack)
+    associated = {each.inputs["serviceAccount"] for each in of_kind(stack, "PodIdentityAssociation")}
+    users = {"web", *(f"worker-{pool.name}" for pool in topology.pools)} if topology.on_aws().bucket else set[str]()
+    assert associated == users
+
+
+@each_stack
+def test_processes_get_the_hosts_that_aws_chose(stack: str) -> None:
+    manifests = recorded(stack).of_kind("ConfigMap")
+    read = json.loads(manifests["superset-topology"]["data"]["topology.json"])
+    for instance in read["redis"]:
+        assert instance["host"] == f"replace-me-{instance['name']}.cache.amazonaws.com"
+        assert instance["tls"] == {"secret_name": None, "ca_file": None}
+    assert read["postgres"]["host"] == "replace-me-postgres.rds.amazonaws.com"
+    assert read["postgres"]["ca_file"].endswith(".pem")
+    bucket = read["caching"]["bucket"]
+    assert (bucket and bucket["name"]) == topology_of(stack).on_aws().bucket
+
+
+@each_stack
+def test_nothing_of_superset_starts_before_what_it_needs(stack: str) -> None:
+    resources = recorded(stack).resources
+    job = next(each for each in resources if each.type == "kubernetes:batch/v1:Job")
+    needed = dependencies(stack, job)
+    for kind in ("ReplicationGroup", "Instance"):
+        for store in of_kind(stack, kind):
+            assert store.urn in needed, store.name
+    for deployment in (each for each in resources if each.type == "kubernetes:apps/v1:Deployment" and each.name == "web"):
+        assert job.urn in dependencies(stack, deployment)
+
+
+@each_stack
+def test_no_secret_is_in_clear_and_passwords_are_marked(stack: str) -> None:
+    for resource in on_aws(stack):
+        text = json.dumps(resource.inputs)
+        for path in resource.secret_paths:
+            value: Any = resource.inputs
+            for step in path:
+                value = value[step]
+            assert value
+        if "replace-me-superset-" in text:
+            assert resource.secret_paths, resource.name
+    assert all(("password",) in each.secret_paths for each in of_kind(stack, "Instance"))
+
+
+@each_stack
+def test_every_resource_is_in_the_stacks_account_and_region(stack: str) -> None:
+    providers = [each for each in recorded(stack).resources if each.type == "pulumi:providers:aws"]
+    (provider,) = providers
+    planned = topology_of(stack).on_aws()
+    assert provider.inputs["region"] == planned.region
+    assert json.loads(provider.inputs["allowedAccountIds"]) == [planned.account]
+    assert {"Project", "Stack", "Environment"} <= set(json.loads(provider.inputs["defaultTags"])["tags"])
+    assert {each.provider for each in on_aws(stack)} == {provider.urn}
