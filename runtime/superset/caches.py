@@ -249,7 +249,7 @@ class ResultStore:
         return refuse_to_clear(self.store)
 
 
-def refuse_to_clear(kept: store.Store) -> bool:
+def refuse_to_clear(kept: store.Values) -> bool:
     """What clearing a whole cache does: False, as flask-caching and cachelib say that nothing was removed, and a warning.
 
     No process of Superset's may list the keys of its Redis, which has those of all tenants; the server's operator may.

@@ -9,7 +9,7 @@ Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.environment import versions
 from runtime.superset.implementation import NOW
@@ -32,7 +32,8 @@ def install() -> None:
         return
     changed = Query.__table__.c.changed_on
     for for_update in (False, True):
-        ColumnDefault(text("timezone('utc', clock_timestamp())"), for_update=for_update)._set_parent_with_dispatch(changed)
+        default: Any = ColumnDefault(text("timezone('utc', clock_timestamp())"), for_update=for_update)
+        default._set_parent_with_dispatch(changed)
     event.listen(db.session, "before_flush", by_database)
 
 
@@ -44,5 +45,6 @@ def by_database(session: Session, *_: object) -> None:
     for query in (*session.new, *session.dirty):
         if isinstance(query, Query):
             for name in TIMES:
-                if any(inspect(query).attrs[name].history.added or ()):
+                state: Any = inspect(query)
+                if any(state.attrs[name].history.added or ()):
                     setattr(query, name, text(NOW))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.environment import versions
 from runtime.queries import stops
@@ -73,8 +73,8 @@ def stop_query(client_id: str) -> None:
 
 def _may_write(query: Query) -> bool:
     database = query.database
-    read_only = is_read_only(database.sqlalchemy_uri, database.extra)
-    return may_write(query.executed_sql or query.sql or "", database.db_engine_spec.engine, read_only_session=read_only)
+    read_only = is_read_only(str(database.sqlalchemy_uri), cast("str | None", database.extra))
+    return may_write(str(query.executed_sql or query.sql or ""), database.db_engine_spec.engine, read_only_session=read_only)
 
 
 def _cancel(query: Query) -> None:
@@ -88,19 +88,25 @@ def _cancel(query: Query) -> None:
         logger.warning("query %s is stopped; its statement could not be cancelled", query.id, exc_info=True)
 
 
+def _state(row: object) -> Any:
+    """What SQLAlchemy knows of a row's changes."""
+    from sqlalchemy import inspect
+
+    return inspect(row)
+
+
 def keep_stopped(session: Session, *_: object) -> None:
     """SQLAlchemy's event before_flush: what a process would write over a stopped query is dropped, and it may not begin.
 
     It asks the database, and holds the row until the session's transaction ends, where a query's state is to change.
     """
-    from sqlalchemy import inspect
     from superset.models.sql_lab import Query
 
     for changed in list(session.dirty):
-        if not isinstance(changed, Query) or not inspect(changed).attrs.status.history.has_changes():
+        if not isinstance(changed, Query) or not _state(changed).attrs.status.history.has_changes():
             continue
         asked = "SELECT status FROM query WHERE id = %s FOR UPDATE"
-        if session.connection().exec_driver_sql(asked, (changed.id,)).scalar() != "stopped":
+        if session.connection().exec_driver_sql(asked, cast(Any, (changed.id,))).scalar() != "stopped":
             continue
         if changed.status in OPEN_STATES:
             raise StoppedError(f"query {changed.id} was stopped")

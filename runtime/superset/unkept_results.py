@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.environment import versions
 from runtime.queries import query_tasks, transient_errors
@@ -63,7 +63,9 @@ def _said(query_id: int, sql: str, error: SupersetErrorException) -> Exception:
     engine = database.db_engine_spec.engine
     if query.select_as_cta or commits(sql, engine):
         message = query_tasks.COMMITTED_NOT_KEPT
-    elif may_write(sql, engine, read_only_session=is_read_only(database.sqlalchemy_uri, database.extra)):
+    elif may_write(
+        sql, engine, read_only_session=is_read_only(str(database.sqlalchemy_uri), cast("str | None", database.extra))
+    ):
         message = query_tasks.EXECUTED_NOT_KEPT
     else:
         if error.error.error_type == SupersetErrorType.RESULTS_BACKEND_ERROR:
