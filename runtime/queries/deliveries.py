@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from celery.exceptions import Ignore as IgnoredError
 from celery.exceptions import Reject as RejectedError
@@ -242,8 +242,13 @@ class Delivery:
             worker=self._owner.worker,
             submitted_at=seen.query.submitted_at,
         )
-        if not self._known_or_rescheduled(lambda: _begin(execution, attempt)):
+        begun = self._known_or_rescheduled(lambda: _begin(execution, attempt))
+        if begun == "elsewhere":
             self._reschedule(RUNNING_SECONDS, "running")
+        if begun == "ended":
+            logger.info("%s %s was stopped before it began", asked.kind, asked.subject)
+            counters.count(metric_names.DELIVERIES_IGNORED, kind=asked.kind, reason="ended")
+            raise _ignored()
         self._attempt = attempt
         self._hold_as_child()
         counters.count(metric_names.ATTEMPTS, kind=asked.kind, attempt=str(attempt))
@@ -254,6 +259,11 @@ class Delivery:
                 value = run()
         except transient_errors.TryAgain as again:
             self._retry(attempt, again.__cause__ or again)
+        except transient_errors.UnwrittenEndError as unwritten:
+            logger.warning("%s %s: its end could not be written: %s", asked.kind, asked.subject, unwritten.__cause__)
+            message = query_tasks.UNWRITTEN_WRITE if seen.query.writes else query_tasks.UNWRITTEN_READ
+            self._known_or_rescheduled(lambda: self._end("lost", message))
+            raise _ignored() from unwritten
         except Exception as error:
             self._failed(error)
             raise
@@ -367,11 +377,14 @@ class Delivery:
                 time.sleep(1)
 
 
-def _begin(execution: Execution, attempt: int) -> bool:
+def _begin(execution: Execution, attempt: int) -> Literal["begun", "ended", "elsewhere"]:
+    """Have the query running and its attempt written, or neither: who stops it finds both."""
     with metadata_database.transaction() as connection:
         if execution.kind == "sql":
+            if not superset().fence.begin(connection, int(execution.subject)):
+                return "ended"
             outbox.drop(connection, int(execution.subject))
-        return executions.begin(connection, execution, attempt)
+        return "begun" if executions.begin(connection, execution, attempt) else "elsewhere"
 
 
 def _unended(last: Attempt | None) -> bool:

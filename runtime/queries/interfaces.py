@@ -95,7 +95,23 @@ class Identification(Protocol):
 
 
 class Fence(Protocol):
-    """Fence an execution: the steps between the open states of a query, each only from the state that it names."""
+    """Fence an execution: the steps that a query takes while it is open, each only from the states that it names.
+
+    Each is one conditional statement, and holds the query's row until its caller commits: of two steps at once, the second sees
+    the state that the first has left.
+    """
+
+    def begin(self, connection: Connection, query_id: int) -> bool:
+        """Make an open query running; False where it has ended, or was stopped."""
+        ...
+
+    def stop(self, connection: Connection, query_id: int) -> str | None:
+        """Make an open query stopped; the state that it was in, which is final where nothing was done, and None without a row."""
+        ...
+
+    def say(self, connection: Connection, query_id: int, message: str) -> None:
+        """Have a stopped query say `message` as well."""
+        ...
 
     def put_back(self, connection: Connection, query_id: int) -> bool:
         """Make a running query pending, since it will be executed again; False where it does not run any more."""

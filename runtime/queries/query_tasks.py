@@ -16,6 +16,36 @@ LOST_WRITE = (
     "The worker that ran this statement ended before it could report. The statement may change data, so it was not run a "
     "second time: it may or may not have been committed. Look at the data that it writes before you run it again."
 )
+#: For a statement that may have changed data, and had begun when it was stopped.
+STOPPED_WRITE = (
+    "This query was stopped after it had begun. Its statement may change data, and what it had written by then may stand. Look "
+    "at the data that it writes before you run it again."
+)
+#: For a statement that changed data, whose rows could not be stored for its user.
+COMMITTED_NOT_KEPT = (
+    "This statement was executed and committed; only its result was not kept. Do not run it again: look at the data that it "
+    "writes."
+)
+#: For one of which only its database knows whether it changed data: a function that it calls may have.
+EXECUTED_NOT_KEPT = (
+    "This statement was executed; only its result was not kept. It may change data: look at the data that it writes before you "
+    "run it again."
+)
+#: For a query that only reads, each time that its rows could not be stored.
+READ_NOT_KEPT = (
+    "The result of this query could not be stored, so that it cannot be fetched: the cache does not take it now. Run the query "
+    "again in a minute."
+)
+#: For a statement that may have changed data, and whose end could not be written.
+UNWRITTEN_WRITE = (
+    "The metadata database was away while this statement ran, so that its end is not known. The statement may change data, so it "
+    "was not run a second time: it may or may not have been committed. Look at the data that it writes before you run it again."
+)
+#: For a read, each time that its end could not be written.
+UNWRITTEN_READ = (
+    "The metadata database was away while this query ran, so that its result could not be kept. Run the query again in a "
+    "minute."
+)
 #: For a query whose message nobody will deliver again.
 LOST_READ = (
     "The worker that ran this query ended before it could report, and its message cannot be delivered again. "

@@ -11,7 +11,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_retrying: ContextVar[bool] = ContextVar("retrying", default=False)
+#: Whether this task may be run again; None outside of a worker's task.
+_retrying: ContextVar[bool | None] = ContextVar("retrying", default=None)
 
 #: What libpq and PostgreSQL say, in English whatever the server's language is (libpq's own) or in the server's own words of
 #: errors before a session exists. Wrong passwords, databases and certificates are not among them.
@@ -49,6 +50,10 @@ class TryAgain(BaseException):
     """A read met a transient error: whoever wrapped the task runs it again later. The cause is the driver's error."""
 
 
+class UnwrittenEndError(BaseException):
+    """The metadata database was lost while a statement ran that is not to be run again: whoever wrapped the task says so."""
+
+
 @contextmanager
 def retrying(allowed: bool) -> Generator[None]:
     """Whether a transient error in the block leaves it as `TryAgain`."""
@@ -80,10 +85,23 @@ def is_transient(error: BaseException) -> bool:
 
 def met(error: BaseException) -> None:
     """Leave by `TryAgain` where the error is transient and the task may be run again; else return."""
-    if _retrying.get() and is_transient(error):
+    if is_transient(error):
+        again(error)
+
+
+def again(error: BaseException) -> None:
+    """Leave by `TryAgain` where the task may be run again, of an error that is known to pass by itself; else return."""
+    if _retrying.get():
         raise TryAgain from error
+
+
+def end_unwritten(error: BaseException) -> None:
+    """Leave by `TryAgain`, or by `UnwrittenEndError` where the task is not to be run again; return outside of a worker's task."""
+    again(error)
+    if _retrying.get() is not None:
+        raise UnwrittenEndError from error
 
 
 def at_work() -> bool:
     """Whether a transient error would leave as `TryAgain` now."""
-    return _retrying.get()
+    return bool(_retrying.get())

@@ -18,12 +18,26 @@ if TYPE_CHECKING:
 def extend(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     # Not above: these lean on Superset, and the configuration names this function where there is none.
-    from runtime.superset import cache_identity, charts, script_guard, submission, usage_api
+    from runtime.superset import (
+        cache_identity,
+        charts,
+        clock,
+        lost_metadata,
+        script_guard,
+        stops,
+        submission,
+        unkept_results,
+        usage_api,
+    )
 
     login_rate.limit(app)
     cache_identity.install()
     charts.install()
     script_guard.install()
+    stops.install()
+    clock.install()
+    unkept_results.install()
+    lost_metadata.install()
     if os.environ.get(ROLE_ENV) == "web":
         submission.install(app)
         usage_api.install(app)

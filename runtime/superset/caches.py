@@ -19,9 +19,11 @@ from typing import Any
 
 from flask import Flask
 from flask_caching.backends.base import BaseCache
+from redis.exceptions import RedisError
 
 from runtime.environment import counters, redis_databases, secrets, versions
 from runtime.environment.process_topology import load_topology, role
+from runtime.queries import query_tasks
 from runtime.results import single_flight, store
 from runtime.results.buckets import BucketError
 from runtime.results.envelope import Envelope
@@ -128,6 +130,10 @@ class Cache(BaseCache):
         """Whether there is a value."""
         return self.store.has(self.store.key(key))
 
+    def clear(self) -> bool:
+        """False: nothing was removed (`refuse_to_clear`)."""
+        return refuse_to_clear(self.store)
+
     def _state(self, found: Envelope | None) -> str:
         return self._lifetimes.state(found, time.time(), random.random())  # noqa: S311
 
@@ -219,17 +225,15 @@ class ResultStore:
         return found.value if found else None
 
     def set(self, key: str, value: Any, timeout: int | None = None) -> bool:
-        """Store a query's rows. A result that is too large, or cannot be stored, fails its query with a message that says so."""
+        """Store a query's rows. Where they cannot be, its query fails with a message that says so (`unkept_results`)."""
         seconds = lifetime(timeout, self.default_timeout, store.tenants_lifetime(self._topology))
         try:
             self.store.write(self.store.key(key), value, seconds, seconds, 0.0)
         except store.TooLargeError as error:
-            raise _too_large(error) from error
-        except BucketError as error:
+            raise _superset_error(str(error), "RESULT_TOO_LARGE_ERROR") from error
+        except (RedisError, OSError, BucketError) as error:
             logger.warning("a result could not be stored", exc_info=True)
-            raise _away(
-                "The query ran, but its results could not be stored: their store does not take them now. Try again later."
-            ) from error
+            raise _superset_error(query_tasks.READ_NOT_KEPT, "RESULTS_BACKEND_ERROR") from error
         return True
 
     def delete(self, key: str) -> bool:
@@ -239,6 +243,24 @@ class ResultStore:
     def has(self, key: str) -> bool:
         """Whether there are rows."""
         return self.store.has(self.store.key(key))
+
+    def clear(self) -> bool:
+        """False: nothing was removed (`refuse_to_clear`)."""
+        return refuse_to_clear(self.store)
+
+
+def refuse_to_clear(kept: store.Values) -> bool:
+    """What clearing a whole cache does: False, as flask-caching and cachelib say that nothing was removed, and a warning.
+
+    No process of Superset's may list the keys of its Redis, which has those of all tenants; the server's operator may.
+    """
+    logger.warning(
+        "the cache %s was not cleared: processes of Superset may not list its keys. Each value ends by itself; the operator of "
+        "its Redis removes all at once: redis-cli --scan --pattern '%s*' | xargs redis-cli UNLINK",
+        kept.prefix,
+        kept.prefix,
+    )
+    return False
 
 
 def results(database: redis_databases.Database) -> ResultStore:
@@ -264,12 +286,12 @@ def _reason(error: Exception) -> str:
     return "The result could not be stored, so that it cannot be fetched: the cache does not take it now. Try again later."
 
 
-def _too_large(error: store.TooLargeError) -> Exception:
-    """The exception with which Superset itself refuses a result (SQLLAB_PAYLOAD_MAX_MB)."""
+def _superset_error(message: str, error_type: str) -> Exception:
+    """The exception with which Superset itself says that it does not keep a result (SQLLAB_PAYLOAD_MAX_MB)."""
     from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
     from superset.exceptions import SupersetErrorException
 
-    found = SupersetError(message=str(error), error_type=SupersetErrorType.RESULT_TOO_LARGE_ERROR, level=ErrorLevel.ERROR)
+    found = SupersetError(message=message, error_type=SupersetErrorType[error_type], level=ErrorLevel.ERROR)
     return SupersetErrorException(found)
 
 

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 TASK_KEY = "superset_async_task"
 #: SQL that is true for a row of the query table that has not ended; migration 0001 has an index of these.
 OPEN = "status IN ('pending', 'running', 'scheduled', 'fetching')"
+#: The database's own clock, as Superset keeps times of a query: those of all processes can be compared.
+NOW = "extract(epoch from clock_timestamp()) * 1000"
 
 
 def install() -> None:
@@ -100,7 +102,33 @@ class Identification:
 
 
 class Fence:
-    """The steps between open states."""
+    """The steps of an open query."""
+
+    def begin(self, connection: Connection, query_id: int) -> bool:
+        """From any open state: `running` is that of an attempt whose process is gone."""
+        done = connection.exec_driver_sql(
+            f"UPDATE query SET status = 'running', start_running_time = {NOW}, changed_on = timezone('utc', now()) "
+            f"WHERE id = %s AND {OPEN}",
+            (query_id,),
+        )
+        return bool(done.rowcount)
+
+    def stop(self, connection: Connection, query_id: int) -> str | None:
+        """From any open state."""
+        before = connection.exec_driver_sql("SELECT status FROM query WHERE id = %s FOR UPDATE", (query_id,)).scalar()
+        connection.exec_driver_sql(
+            f"UPDATE query SET status = 'stopped', end_time = {NOW}, changed_on = timezone('utc', now()) "
+            f"WHERE id = %s AND {OPEN}",
+            (query_id,),
+        )
+        return None if before is None else str(before)
+
+    def say(self, connection: Connection, query_id: int, message: str) -> None:
+        """In the place of its error."""
+        connection.exec_driver_sql(
+            "UPDATE query SET error_message = %s, changed_on = timezone('utc', now()) WHERE id = %s AND status = 'stopped'",
+            (message, query_id),
+        )
 
     def put_back(self, connection: Connection, query_id: int) -> bool:
         """From `running` to `pending`."""
@@ -125,11 +153,11 @@ class Ending:
     ) -> bool:
         """Superset's pages show the state `failed` only (not `timed_out`) with its message, and poll by `changed_on`."""
         done = connection.exec_driver_sql(
-            "UPDATE query SET status = 'failed', error_message = %s, end_time = %s, tmp_table_name = NULL, "
+            f"UPDATE query SET status = 'failed', error_message = %s, end_time = {NOW}, tmp_table_name = NULL, "
             "changed_on = timezone('utc', now()), extra_json = "
             "(COALESCE(NULLIF(extra_json, ''), '{}')::jsonb || jsonb_build_object('errors', %s::jsonb))::text "
             "WHERE id = %s AND status = ANY(%s)",
-            (message, time.time() * 1000, json.dumps([error(message, error_type)]), query_id, list(states)),
+            (message, json.dumps([error(message, error_type)]), query_id, list(states)),
         )
         return bool(done.rowcount)
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from sqlglot.expressions import Expression
 
 
+def commits(sql: str, engine: str) -> bool:
+    """Whether Superset itself commits the transaction of `sql` once all of it was executed."""
+    from superset.sql.parse import SQLScript
+
+    return SQLScript(sql, engine=engine).has_mutation()
+
+
 def may_write(sql: str, engine: str, *, read_only_session: bool) -> bool:
     """Whether `sql`, for Superset's `engine`, may change data; true for what cannot be parsed.
 

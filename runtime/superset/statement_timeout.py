@@ -10,7 +10,6 @@ Superset 6.1.0 and psycopg2 2.9.9; no upstream issue known).
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,10 +30,6 @@ OPTION = "statement_timeout_seconds"
 READ_ONLY = "read_only"
 #: How often a PostgreSQL server (14 and newer) looks, while it executes a statement, whether its client is still there.
 CLIENT_CHECK = "5s"
-
-#: Superset stops a query by ending its session, and writes `stopped` only after that. A task whose session was ended waits
-#: this long before it reads the state, else it would often write `failed` over it.
-STOP_SECONDS = 1.0
 
 
 def engine_params(seconds: int, *, read_only: bool = False) -> dict[str, object]:
@@ -142,7 +137,6 @@ def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> ty
                 raise psycopg2.errors.QueryCanceled(ended_message(cast("Connection", self.connection).limit)) from error
             except psycopg2.OperationalError as error:
                 if self.connection.closed:
-                    time.sleep(STOP_SECONDS)
                     transient_errors.met(error)
                 raise
 

@@ -1,21 +1,24 @@
 """Where queries are sent to workers: bounded, registered, and never left `pending` by a broker that took nothing.
 
-As shipped (Superset 6.1) queues have no end, a query that the broker refused stays `pending` (the request's transaction is
-rolled back over the `failed` that Superset writes), a pending one cannot be stopped, and the caller gets a 500. Here a
-submission is refused with 429 beyond the stack's bounds and with 503 where the broker does not take it, both in the shape of
-Superset's errors; and each task's id says whose it is, so that the reaper can tell where its message is.
+As shipped (Superset 6.1) queues have no end; a query that the broker refused, or that was refused after its row was written (a
+typing error, a forbidden table), stays `pending`, since the request's transaction is rolled back over the `failed` that
+Superset writes; and the caller gets a 500. Here a submission is refused with 429 beyond the stack's bounds and with 503 where
+the broker does not take it, both in the shape of Superset's errors; whatever is refused has ended, with the error that its user
+saw; and each task's id says whose it is, so that the reaper can tell where its message is.
 
-Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, `QueryDAO.stop_query`,
-and the tasks of asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto
-its Global Task Framework (its pull request 43928).
+Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, and the tasks of
+asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto its Global Task
+Framework (its pull request 43928).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import secrets as random
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +26,7 @@ from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import versions
 from runtime.queries import admission, chart_jobs, outbox
 from runtime.queries.admission import ERROR_TYPE, Refusal
+from runtime.queries.interfaces import OPEN_STATES
 from runtime.queries.query_tasks import SQL_TASK
 from runtime.superset.implementation import OPEN, TASK_KEY
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from celery import Task
     from celery.result import AsyncResult
     from flask import Flask, Response
+    from superset.commands.sql_lab.execute import CommandResult
     from superset.models.sql_lab import Query
     from superset.sqllab.command_status import SqlJsonExecutionStatus
     from superset.sqllab.sql_json_executer import GetSqlResultsTask
@@ -169,7 +174,6 @@ def install(app: Flask) -> None:
     """Have this web process submit queries as this module says; UntestedVersionError for a Superset of another version."""
     versions.require(__name__, "apache-superset", "celery")
     _install_executor()
-    _install_stop()
     app.after_request(_answer)
 
 
@@ -211,7 +215,25 @@ def _install_executor() -> None:
                 raise _superset_error(error.__cause__) from error.__cause__
 
     class Command(ExecuteSqlCommand):
-        """As shipped, and a refused query may be sent again: browsers do so with the same client id, which is unique."""
+        """As shipped, and what is refused has ended.
+
+        A query that the broker refused may be sent again: browsers do so with the same client id, which is unique.
+        """
+
+        _saved_id: int | None = None
+
+        def run(self) -> CommandResult:
+            """Submit the query, or execute a synchronous one."""
+            try:
+                return ExecuteSqlCommand.run(self)
+            except Exception as error:
+                if self._saved_id is not None:
+                    _end_unsent(self._saved_id, error)
+                raise
+
+        def _save_new_query(self, query: Query) -> None:
+            ExecuteSqlCommand._save_new_query(self, query)
+            self._saved_id = query.id
 
         def _try_get_existing_query(self) -> Query | None:
             query = ExecuteSqlCommand._try_get_existing_query(self)
@@ -235,41 +257,53 @@ def _install_executor() -> None:
 
 
 def _end_refused(query_id: int, refusal: Refusal) -> None:
+    """End what the broker or a bound refused."""
     from superset.extensions import db
-    from superset.models.sql_lab import Query
-    from superset.utils.dates import now_as_float
 
     # Superset writes `failed` too, but its transaction is rolled back with the exception.
-    session = db.session
-    session.rollback()
-    query = session.query(Query).filter_by(id=query_id).one()
-    query.status, query.error_message = "failed", refusal.message
-    query.end_time = now_as_float()
-    query.set_extra_json_key("errors", refusal.errors())
-    query.set_extra_json_key(REFUSED_KEY, refusal.reason)
-    session.commit()
+    db.session.rollback()
+    _fail(query_id, refusal.message, refusal.errors(), {REFUSED_KEY: refusal.reason})
 
 
-def _install_stop() -> None:
-    from superset.daos.query import QueryDAO
+def _end_unsent(query_id: int, refused: Exception) -> None:
+    """End a query whose request fails and that no worker will get, with what its user reads; the request's own error counts."""
+    from superset.extensions import db
+    from superset.models.sql_lab import Query
 
-    shipped = QueryDAO.stop_query
+    try:
+        query = db.session.query(Query).filter_by(id=query_id).one()
+        if query.status in OPEN_STATES and TASK_KEY not in query.extra:
+            errors = _errors_of(refused)
+            _fail(query_id, "\n".join(each["message"] for each in errors), errors, {})
+    except Exception:
+        # The reaper ends it.
+        logger.warning("query %s was refused, and its end could not be written", query_id, exc_info=True)
+        db.session.rollback()
 
-    def stop_query(client_id: str) -> None:
-        if not _stop_pending(client_id):
-            shipped(client_id)
 
-    QueryDAO.stop_query = staticmethod(stop_query)
+def _errors_of(refused: Exception) -> list[dict[str, Any]]:
+    """The errors that the answer of a request has, which ends with `refused`."""
+    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+    from superset.exceptions import SupersetErrorException, SupersetErrorsException, SupersetException
+
+    if isinstance(refused, SupersetErrorsException):
+        return [dataclasses.asdict(error) for error in refused.errors]
+    if isinstance(refused, SupersetErrorException):
+        return [dataclasses.asdict(refused.error)]
+    kind = refused.error_type if isinstance(refused, SupersetException) else None
+    error_type = SupersetErrorType(kind) if kind else SupersetErrorType.GENERIC_BACKEND_ERROR
+    return [dataclasses.asdict(SupersetError(message=str(refused), error_type=error_type, level=ErrorLevel.ERROR))]
 
 
-def _stop_pending(client_id: str) -> bool:
-    """Write `stopped` over `pending`, so that the worker that takes its message leaves it; whether that was so."""
+def _fail(query_id: int, message: str, errors: list[dict[str, Any]], extra: Mapping[str, str]) -> None:
     from superset.extensions import db
     from superset.models.sql_lab import Query
     from superset.utils.dates import now_as_float
 
-    stopped = {"status": "stopped", "end_time": now_as_float()}
-    pending = db.session.query(Query).filter_by(client_id=client_id, status="pending")
-    rows = pending.update(stopped, synchronize_session=False)
-    db.session.commit()
-    return rows == 1
+    session = db.session
+    query = session.query(Query).filter_by(id=query_id).one()
+    query.status, query.error_message = "failed", message
+    query.end_time = now_as_float()
+    for key, value in {"errors": errors, **extra}.items():
+        query.set_extra_json_key(key, value)
+    session.commit()

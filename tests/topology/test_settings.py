@@ -21,7 +21,7 @@ from topology.settings import read
 from topology.settings.section import fields_by_key
 from topology.settings.values import Cron
 
-SHIPPED = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
+SHIPPED = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant", "aws-enterprise", "aws-multi-tenant")
 
 
 def problems_of(config: dict[str, Any]) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def test_five_mistakes_of_five_kinds_are_five_messages_in_one_run() -> None:
         ),
         ({"topology": "minimal", "web": {"threads": True}}, "web.threads", "valid integer"),
         ({"topology": "minimal", "web": 3}, "web", "dictionary"),
-        ({"topology": "minimal", "platform": "docker"}, "platform", "'local' or 'kubernetes'"),
+        ({"topology": "minimal", "platform": "docker"}, "platform", "'local', 'kubernetes' or 'aws'"),
         ({"topology": "minimal", "postgres": {"volume_size": "5 GB"}}, "postgres.volume_size", "512Mi or 2Gi"),
         ({"topology": "minimal", "web": {"resources": {"cpu_limit": "1 core"}}}, "web.resources.cpu_limit", "500m or 1.5"),
         ({"topology": "minimal", "images": {"postgres": "postgres"}}, "images.postgres", "a tag other than latest"),

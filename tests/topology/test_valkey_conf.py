@@ -26,7 +26,9 @@ PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-
 
 
 def instances() -> list[RedisInstance]:
-    return [instance for name in stack_file.names() for instance in plan(name, stack_file.read(name)).redis]
+    """Of every stack whose servers are ours: ElastiCache writes its own files."""
+    planned = [plan(name, stack_file.read(name)) for name in stack_file.names()]
+    return [instance for topology in planned if topology.platform != "aws" for instance in topology.redis]
 
 
 def chosen(name: str, **changes: Any) -> RedisInstance:

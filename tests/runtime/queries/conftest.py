@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +157,10 @@ class Worker:
 
 @pytest.fixture(scope="package")
 def prepared(initialized: Prepared) -> Prepared:
-    """A stack of this folder's own, which its web process and its workers keep."""
-    return renewed(initialized)
+    """A stack of this folder's own, which its web process and its workers keep: it keeps small results only."""
+    plan = initialized.topology
+    caching = plan.caching.model_copy(update={"max_result_bytes": 2**20})
+    return replace(renewed(initialized), topology=plan.model_copy(update={"caching": caching}))
 
 
 @pytest.fixture

@@ -81,6 +81,11 @@ class Console:
         """A query as the API shows it."""
         return self.client.get(f"/api/v1/query/{query_id}", headers=self.headers).json["result"]
 
+    def stop(self, query_id: int) -> int:
+        """Stop a query as a browser does; the status of the answer."""
+        body = {"client_id": self.query(query_id)["client_id"]}
+        return self.client.post("/api/v1/query/stop", json=body, headers=self.headers).status_code
+
     def chart(self, sql: str, database: str = "library", **options: Any) -> dict[str, Any]:
         """Send the task of a chart of a virtual dataset with `sql`, with Celery's `options`; the job's metadata."""
         with self.app.app_context():

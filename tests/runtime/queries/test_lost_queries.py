@@ -396,3 +396,43 @@ def test_a_pending_query_can_be_stopped(world: World) -> None:
     assert world.row(query)["end_time"]
     world.web.sweep(*TWO_SWEEPS)
     assert world.row(query)["status"] == "stopped"
+
+
+def test_what_is_refused_after_it_was_written_down_has_ended_with_the_error_that_its_user_saw(world: World) -> None:
+    """A typing error, and what no parser can end: neither counts as in flight."""
+    world.web.bounds(1000, 2)
+    refused = (
+        ("alice", "selec 1", "parsing"),
+        ("alice", "SELECT * FROM (SELECT 1", "parsing"),
+    )
+    since = int(time.time() * 1000) - 1000
+    for number, (user, sql, word) in enumerate(refused):
+        answer = world.web.submit(user, sql, client_id=f"refused-{number}")
+        assert 400 <= answer["status"] < 500, answer
+        saw = "\n".join(error["message"] for error in answer["json"]["errors"])
+        assert word in saw
+        row = world.prepared.services.sql(f"SELECT id FROM query WHERE client_id = 'refused-{number}'")
+        ended = world.row(int(row))
+        assert (ended["status"], ended["error_message"]) == ("failed", saw)
+        assert [error["message"] for error in json.loads(ended["extra_json"])["errors"]] == saw.splitlines()
+        assert ended["end_time"]
+        assert world.web.changed(user, since)[f"refused-{number}"] == "failed"
+    assert world.waiting("tenant-a") == 0
+    for _ in range(2):
+        submitted(world)
+    assert world.web.submit("alice", "SELECT 1")["status"] == 429
+
+
+@pytest.mark.parametrize("late_seconds", [600, -7200])
+def test_a_process_with_a_wrong_clock_writes_times_by_the_databases(world: World, late_seconds: float) -> None:
+    query = submitted(world)
+    now = "SELECT extract(epoch from clock_timestamp()) * 1000"
+    before = float(world.prepared.services.sql(now))
+    (statement,) = world.web.end_by_own_clock(query, late_seconds)
+    after = float(world.prepared.services.sql(now))
+    row = world.row(query)
+    assert before <= row["start_running_time"] <= after
+    assert before <= row["end_time"] <= after
+    # No parameter of the statement, which would be the process's own.
+    assert "changed_on=timezone('utc', clock_timestamp())" in statement
+    assert world.web.changed("alice", int(before))[row["client_id"]] == "success"

@@ -72,6 +72,8 @@ def main() -> None:
             answer[name]["deleted"] = [bool(cache.set("key", value, timeout=0)), bool(cache.delete("key")), cache.get("key")]
             cache.set("endless", value, timeout=0)
             answer[name]["endless"] = store.client.pttl(store.key("endless")) / 1000
+            cleared = bool(cache.set("cleared", value, timeout=600)) and cache.clear()
+            answer[name]["cleared"] = [cleared, cache.get("cleared") == value]
         answer["none"] = [caches.data_cache.set("none", None), caches.data_cache.cache.has("none")]
         answer["data too large"] = _too_large(lambda: caches.data_cache.set("large", {"df": os.urandom(3 * 2**20)}))
         answer["data that becomes too large"] = _too_large(lambda: caches.data_cache.set("large", {"df": bytes(3 * 2**20)}))

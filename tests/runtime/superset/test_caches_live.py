@@ -66,6 +66,12 @@ def test_every_key_has_a_lifetime_and_can_be_deleted(cache: str, caches: dict[st
     assert caches[cache]["deleted"] == [True, True, None]
 
 
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_cache_that_cannot_be_cleared_says_so(cache: str, caches: dict[str, Any]) -> None:
+    """Superset may not list the keys of its Redis."""
+    assert caches[cache]["cleared"] == [False, True]
+
+
 def test_no_result_is_not_stored(caches: dict[str, Any]) -> None:
     assert caches["none"] == [True, False]
 

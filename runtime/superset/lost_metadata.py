@@ -1,0 +1,84 @@
+"""A query whose worker loses the metadata database while the statement runs: a read is tried again, a write says what is known.
+
+As shipped (Superset 6.1) it fails with the words of the metadata database's driver, also where the statement was committed; or
+stays `running`, since that cannot be written either.
+
+Replaces `execute_sql_statements`, `execute_query` and `handle_query_error` in `superset.sql_lab` (read and tested with Superset
+6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from runtime.environment import metadata_database, versions
+from runtime.queries import transient_errors
+
+#: Whether the first statement of the query that this task executes has begun.
+_begun: ContextVar[bool] = ContextVar("begun", default=False)
+
+
+def install() -> None:
+    """Have this process's tasks leave Superset's code then; UntestedVersionError for a Superset of another version."""
+    from superset import sql_lab
+
+    versions.require(__name__, "apache-superset", "sqlalchemy")
+    statements, statement, failed = sql_lab.execute_sql_statements, sql_lab.execute_query, sql_lab.handle_query_error
+    if getattr(statement, "superset_async", False):
+        return
+
+    @functools.wraps(statements)
+    def execute_sql_statements(*args: Any, **kwargs: Any) -> Any:
+        _begun.set(False)
+        try:
+            return statements(*args, **kwargs)
+        except Exception as error:
+            leave_if_lost(error)
+            raise
+
+    @functools.wraps(statement)
+    def execute_query(*args: Any, **kwargs: Any) -> Any:
+        _begun.set(True)
+        return statement(*args, **kwargs)
+
+    @functools.wraps(failed)
+    def handle_query_error(ex: Exception, *args: Any, **kwargs: Any) -> Any:
+        leave_if_lost(ex)
+        return failed(ex, *args, **kwargs)
+
+    execute_query.superset_async = True  # type: ignore[attr-defined]
+    sql_lab.execute_sql_statements = execute_sql_statements
+    sql_lab.execute_query = execute_query
+    sql_lab.handle_query_error = handle_query_error
+
+
+def leave_if_lost(error: BaseException) -> None:
+    """Leave the task where `error` is, or followed from, the loss of the metadata database after a statement had begun.
+
+    From then on SQLAlchemy's errors are the metadata database's: statements of analytic databases go to their drivers, and only
+    their connections, which are there before, are SQLAlchemy's.
+    """
+    from superset.extensions import db
+
+    if _begun.get() and any(_is_loss(each) for each in _chain(error)):
+        with suppress(Exception):
+            db.session.rollback()
+        transient_errors.end_unwritten(error)
+
+
+def _is_loss(error: BaseException) -> bool:
+    from sqlalchemy import exc
+
+    # Rolled back: the session goes on only after it has noticed what it lost.
+    return metadata_database.is_away(error) or isinstance(error, exc.PendingRollbackError)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, and what was being handled when it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,135 @@
+"""A query that is stopped stays stopped, and nothing of it begins afterwards.
+
+As shipped (Superset 6.1) every process writes the state that it believes in: a worker writes `running` over `stopped` and
+executes the statement, `success` or `failed` over `stopped` when it ends; and a stop ends the session of the statement before it
+writes `stopped`, so that the worker reports a lost connection. Here `stopped` is written first, from an open state only, and
+committed; then the statement is cancelled. Whoever executes looks at the state after it has written how it can be cancelled
+and before it executes: it finds `stopped`, or is cancelled.
+
+Replaces `QueryDAO.stop_query` and `superset.sql_lab.execute_sql_statements`, and listens to SQLAlchemy's event before_flush
+(read and tested with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known. Superset 7 moves SQL Lab onto its Global
+Task Framework with its pull request 43928).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from runtime.environment import versions
+from runtime.queries import stops
+from runtime.queries.interfaces import OPEN_STATES
+from runtime.superset.implementation import TASK_KEY
+from runtime.superset.sql_parser import may_write
+from runtime.superset.statement_timeout import is_read_only
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+    from superset.models.sql_lab import Query
+
+logger = logging.getLogger(__name__)
+
+
+class StoppedError(Exception):
+    """A query that was stopped shall not begin."""
+
+
+def install() -> None:
+    """Have this process keep what is stopped; UntestedVersionError for a Superset of another version."""
+    from sqlalchemy import event
+    from superset.daos.query import QueryDAO
+    from superset.extensions import db
+
+    versions.require(__name__, "apache-superset", "sqlalchemy")
+    if not event.contains(db.session, "before_flush", keep_stopped):
+        event.listen(db.session, "before_flush", keep_stopped)
+    QueryDAO.stop_query = staticmethod(stop_query)
+    _leave_stopped()
+
+
+def stop_query(client_id: str) -> None:
+    """Superset's `QueryDAO.stop_query`: returns once the query is stopped.
+
+    Raises its QueryNotFoundException, and its SupersetCancelQueryException for a query that had ended before.
+    """
+    from superset.exceptions import QueryNotFoundException, SupersetCancelQueryException
+    from superset.extensions import db
+    from superset.models.sql_lab import Query
+
+    session = db.session
+    query = session.query(Query).filter_by(client_id=client_id).one_or_none()
+    if query is None:
+        raise QueryNotFoundException(f"Query with client_id {client_id} not found")
+    # A worker has written it down with its attempt; what runs in a web process is parsed here, before its row is held.
+    writes = TASK_KEY not in query.extra and _may_write(query)
+    before = stops.stop(session.connection(), query.id, writes_unrecorded=writes)
+    session.commit()
+    if before not in (*OPEN_STATES, "stopped"):
+        raise SupersetCancelQueryException(f"This query was not stopped: it had ended before, with the state {before!r}.")
+    if before not in ("pending", "stopped"):
+        _cancel(query)
+
+
+def _may_write(query: Query) -> bool:
+    database = query.database
+    read_only = is_read_only(str(database.sqlalchemy_uri), cast("str | None", database.extra))
+    return may_write(str(query.executed_sql or query.sql or ""), database.db_engine_spec.engine, read_only_session=read_only)
+
+
+def _cancel(query: Query) -> None:
+    """Cancel its statement. Where that fails it goes on until its own limit, and its query is stopped all the same."""
+    from superset import sql_lab
+
+    try:
+        if not sql_lab.cancel_query(query):
+            logger.info("query %s is stopped; its statement has not begun, or its database cannot cancel it", query.id)
+    except Exception:
+        logger.warning("query %s is stopped; its statement could not be cancelled", query.id, exc_info=True)
+
+
+def _state(row: object) -> Any:
+    """What SQLAlchemy knows of a row's changes."""
+    from sqlalchemy import inspect
+
+    return inspect(row)
+
+
+def keep_stopped(session: Session, *_: object) -> None:
+    """SQLAlchemy's event before_flush: what a process would write over a stopped query is dropped, and it may not begin.
+
+    It asks the database, and holds the row until the session's transaction ends, where a query's state is to change.
+    """
+    from superset.models.sql_lab import Query
+
+    for changed in list(session.dirty):
+        if not isinstance(changed, Query) or not _state(changed).attrs.status.history.has_changes():
+            continue
+        asked = "SELECT status FROM query WHERE id = %s FOR UPDATE"
+        if session.connection().exec_driver_sql(asked, cast(Any, (changed.id,))).scalar() != "stopped":
+            continue
+        if changed.status in OPEN_STATES:
+            raise StoppedError(f"query {changed.id} was stopped")
+        logger.info("query %s was stopped, and stays so: it would have become %r", changed.id, changed.status)
+        session.expire(changed)
+
+
+def _leave_stopped() -> None:
+    from superset import sql_lab
+    from superset.extensions import db
+
+    shipped = sql_lab.execute_sql_statements
+    if getattr(shipped, "superset_async_stops", False):
+        return
+
+    @functools.wraps(shipped)
+    def execute_sql_statements(query_id: int, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return shipped(query_id, *args, **kwargs)
+        except StoppedError:
+            db.session.rollback()
+            logger.info("query %s was stopped before its statement began", query_id)
+            return {"query_id": query_id, "status": "stopped"}
+
+    execute_sql_statements.superset_async_stops = True  # type: ignore[attr-defined]
+    sql_lab.execute_sql_statements = execute_sql_statements
