@@ -11,6 +11,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
 from infra import platforms
+from infra.aws_answers import PLACEHOLDER
 from topology import plan, settings
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.problems import Problem, StackError, did_you_mean
@@ -151,7 +152,8 @@ def _uri_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[
                 did_you_mean(name, tuple(wanted)) if wanted else f"Declare databases.{name} without a uri, or remove it",
                 also=(f"databases.{name}", "databases"),
             )
-        elif not isinstance(uri, str) or not is_uri(uri):
+        # A placeholder stands for what only the engine can read.
+        elif not isinstance(uri, str) or not (is_uri(uri) or uri.startswith(PLACEHOLDER)):
             yield Problem(
                 f"{DATABASE_URIS}.{name}",
                 HIDDEN,

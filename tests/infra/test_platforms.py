@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from infra import platforms as deployments
 from topology import commands, presets
+from topology.model import Topology
 from topology.plan import plan
 from topology.platforms import platform_of
 from topology.settings import PlatformName
 
 PLATFORMS: tuple[PlatformName, ...] = get_args(PlatformName)
+#: What a stack must say of a platform beside its name: on AWS the account, and no KEDA, which it would have to bring.
+NEEDED: dict[PlatformName, dict[str, Any]] = {
+    "aws": {
+        "workers": {"scaling": {"kind": "hpa", "cpu_target": 70, "queued_per_worker": 50, "scale_in_window": 300}},
+        "aws": {"account": "123456789012", "repository": None},
+    }
+}
+
+
+def stack_on(name: PlatformName, topology: str) -> Topology:
+    return plan("here", {"topology": topology, "platform": name, **NEEDED.get(name, {})})
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
 @pytest.mark.parametrize("topology", presets.NAMES)
 def test_a_topology_says_what_its_processes_must_know_of_the_platform(name: PlatformName, topology: str) -> None:
     platform = platform_of(name)
-    planned = plan("here", {"topology": topology, "platform": name})
+    planned = stack_on(name, topology)
     assert {planned.web.bind, planned.exporter.bind} == {platform.bind}
     assert planned.web.behind_proxy is platform.behind_proxy
     assert f"--bind={platform.bind}:{planned.web.port}" in commands.web(planned)
@@ -33,7 +45,7 @@ def test_a_topology_says_what_its_processes_must_know_of_the_platform(name: Plat
 
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_each_platform_is_deployed_or_refused_with_the_way_out(name: PlatformName) -> None:
-    planned = plan("here", {"topology": "minimal", "platform": name})
+    planned = stack_on(name, "minimal")
     problems = list(deployments.check(planned))
     if name == "local":
         (problem,) = problems
