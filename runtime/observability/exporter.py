@@ -36,9 +36,9 @@ from runtime.observability.shared_metrics import SharedMetrics, by_queue, read_s
 from topology import metric_names
 from topology.model import Topology
 
-#: Scrapes within so many seconds of each other share a look at the broker.
+#: Scrapes within so many seconds of each other share one reading of the broker.
 FRESH_SECONDS = 5.0
-#: Prometheus gives a scrape ten seconds. A look that needs longer for the messages in flight goes on at the next one.
+#: Prometheus gives a scrape ten seconds. A reading that needs longer for the messages in flight goes on at the next one.
 MOST_SECONDS = 4.0
 #: Beyond so many messages in flight they are not told apart: the memory of this process is bounded.
 MOST_IN_FLIGHT = 50_000
@@ -47,7 +47,7 @@ TAGS, MESSAGES = 1000, 100
 
 
 @dataclass(frozen=True)
-class Look:
+class Reading:
     """What the broker held: messages by queue, and seconds since the delivery of the oldest one in flight (0 for none).
 
     These two are None where there were too many to tell them apart in time. `oldest_waiting`: seconds since the one that waits
@@ -70,13 +70,13 @@ class Broker:
         self._queues = self._queues_now()
         self._queue_of: dict[bytes, str] = {}
 
-    def look(self) -> Look:
+    def read(self) -> Reading:
         """What is in the queues now; RedisError where the broker cannot be read."""
         self._queues = self._queues_now()
         waiting, oldest_waiting = self._waiting()
         delivered = self._delivered(time.monotonic() + MOST_SECONDS)
         if delivered is None:
-            return Look(waiting, None, None, oldest_waiting)
+            return Reading(waiting, None, None, oldest_waiting)
         now = time.time()
         counts = dict.fromkeys(self._queues, 0)
         oldest = dict.fromkeys(self._queues, 0.0)
@@ -86,7 +86,7 @@ class Broker:
                 counts[queue] += 1
                 # The clock is a worker's, and may be ahead of this one.
                 oldest[queue] = max(oldest[queue], now - at)
-        return Look(waiting, counts, oldest, oldest_waiting)
+        return Reading(waiting, counts, oldest, oldest_waiting)
 
     def _waiting(self) -> tuple[dict[str, int], dict[str, float]]:
         lists = [(queue, f"{self._prefix}{queue}{suffix}") for queue in self._queues for suffix in PRIORITY_SUFFIXES]
@@ -178,14 +178,14 @@ def read_server(connection: Redis[bytes]) -> ServerLoad:
 
 
 class QueueMetrics(Collector):
-    """The metrics, made when they are asked for, from a look at the broker that is at most `FRESH_SECONDS` old."""
+    """The metrics, made when they are asked for, from a reading of the broker that is at most `FRESH_SECONDS` old."""
 
-    def __init__(self, look: Callable[[], Look], say: Callable[[str], None]) -> None:
-        self._look = look
+    def __init__(self, read: Callable[[], Reading], say: Callable[[str], None]) -> None:
+        self._read = read
         self._say = say
         self._lock = threading.Lock()
         self._until = float("-inf")
-        self._last: Look | None = None
+        self._last: Reading | None = None
         self._seconds = 0.0
         self._errors = 0
 
@@ -196,10 +196,10 @@ class QueueMetrics(Collector):
                 self._refresh()
             last, seconds, errors = self._last, self._seconds, self._errors
         yield GaugeMetricFamily(
-            metric_names.UP, "1 if the last look at the broker succeeded, else 0", float(last is not None)
+            metric_names.UP, "1 if the last reading of the broker succeeded, else 0", float(last is not None)
         )
         yield CounterMetricFamily(metric_names.ERRORS, "Looks at the broker that failed", errors)
-        yield GaugeMetricFamily(metric_names.LOOK_SECONDS, "Seconds that the last look at the broker took", seconds)
+        yield GaugeMetricFamily(metric_names.LOOK_SECONDS, "Seconds that the last reading of the broker took", seconds)
         if last is None:
             return
         yield by_queue(metric_names.DEPTH, "Messages waiting in the queue, of all priorities", last.waiting)
@@ -223,7 +223,7 @@ class QueueMetrics(Collector):
         begun = time.monotonic()
         before = self._last
         try:
-            self._last = self._look()
+            self._last = self._read()
         except (RedisError, OSError) as error:
             self._last = None
             self._errors += 1
@@ -285,7 +285,7 @@ def _password(topology: Topology, env: Mapping[str, str]) -> str:
 def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequence[str]] | None = None) -> Broker:
     """The broker of `topology`, reached with the password in `env`; ConfigurationError where it is not there.
 
-    `queues` says which there are when they are looked at; None: those of `topology`.
+    `queues` says which there are when they are read; None: those of `topology`.
     """
     database = redis_config.located(topology, "broker", _password(topology, env))
     return Broker(client(database), database.prefix, queues or topology.celery.queues)
@@ -294,7 +294,7 @@ def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequ
 def shared(topology: Topology, env: Mapping[str, str], now: Callable[[], Topology] | None = None) -> SharedMetrics:
     """The counters of `topology`'s processes; ConfigurationError where the broker's password is not there.
 
-    `now` says what the topology is when they are looked at; None: as it is here.
+    `now` says what the topology is when they are read; None: as it is here.
     """
     database = redis_config.located(topology, "coordination", _password(topology, env))
     connection = client(database)
@@ -313,7 +313,7 @@ def main(env: Mapping[str, str], say: Callable[[str], None]) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     # Queues of new tenants are told of without a restart.
-    registry.register(QueueMetrics(broker(topology, env, lambda: process_topology.current().celery.queues).look, say))
+    registry.register(QueueMetrics(broker(topology, env, lambda: process_topology.current().celery.queues).read, say))
     registry.register(shared(topology, env, process_topology.current))
     registry.register(ServerMetrics(server_load(topology, env)))
     # The first process of a container gets only the signals that it handles.

@@ -19,7 +19,7 @@ from components import exporter
 from infra import recording
 from infra.recording import Recording
 from monitoring import rules
-from runtime.observability.exporter import Look, QueueMetrics
+from runtime.observability.exporter import QueueMetrics, Reading
 from tests.components.stacks import STACKS, config_of, recorded, topology_of
 from topology import commands, metric_names
 
@@ -151,7 +151,7 @@ def scraped(
 ) -> list[tuple[Series, float]]:
     """What Prometheus has after a scrape of each pod: the exporter's real output, when every queue holds so many messages."""
     queues = topology_of(stack).celery.queues
-    look = Look(dict.fromkeys(queues, waiting), dict.fromkeys(queues, in_flight), dict.fromkeys(queues, 1.0))
+    look = Reading(dict.fromkeys(queues, waiting), dict.fromkeys(queues, in_flight), dict.fromkeys(queues, 1.0))
     registry = CollectorRegistry()
     registry.register(QueueMetrics(lambda: look, print))
     return [

@@ -6,7 +6,6 @@ import ipaddress
 import re
 from typing import Annotated
 
-from celery.schedules import ParseException, crontab
 from pydantic import AfterValidator, Field
 
 
@@ -80,6 +79,9 @@ Identifier = Annotated[
 
 def _is_schedule(value: str) -> str:
     """Refuse what Celery cannot read, and a range that runs backwards: Celery takes it, a CronJob of Kubernetes does not."""
+    # Not above: the exporter reads topologies too, and needs no Celery.
+    from celery.schedules import ParseException, crontab
+
     minute, hour, day_of_month, month, day_of_week = value.split(" ")
     way_out = "Write it as in 17 3 * * *; Sunday is 0 or sun"
     try:

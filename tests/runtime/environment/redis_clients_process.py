@@ -117,7 +117,7 @@ def main() -> None:
             "async_events": lambda: events_arrive(extensions.async_query_manager),
             "rate_limits": lambda: counts(app.appbuilder.sm.limiter._storage),
             "coordination": lambda: coordination.client().hincrby(coordination.key("test"), "tried", 1),
-            "exporter": lambda: exports(broker.look),
+            "exporter": lambda: exports(broker.read),
         }
         told: dict[str, str] = {}
         for name, use in uses.items():

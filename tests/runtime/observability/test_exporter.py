@@ -33,7 +33,7 @@ from runtime.environment.counters import field
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
 from runtime.observability import exporter, known_series
-from runtime.observability.exporter import Broker, Look, QueueMetrics, ServerLoad, ServerMetrics
+from runtime.observability.exporter import Broker, QueueMetrics, Reading, ServerLoad, ServerMetrics
 from runtime.observability.shared_metrics import Shared, SharedMetrics, served
 from runtime.observability.task_metrics import increments
 from tests.runtime.stacks import REDIS_PASSWORDS, STACKS, environment, one_server, topology
@@ -178,7 +178,7 @@ def by_queue(found: Mapping[str, Metric], name: str) -> dict[str, float]:
     return {sample.labels["queue_name"]: sample.value for sample in samples}
 
 
-def wrong(look: Look) -> list[str]:
+def wrong(look: Reading) -> list[str]:
     """In what a look differs from what Celery put into the broker."""
     assert look.oldest_seconds is not None
     found = [f"waiting {dict(look.waiting)}"] if look.waiting != WAITING else []
@@ -192,15 +192,15 @@ def wrong(look: Look) -> list[str]:
 def test_a_look_tells_queues_priorities_and_states_apart(plan: Topology) -> None:
     app = celery(plan)
     looking = broker(plan)
-    idle = looking.look()
+    idle = looking.read()
     none = dict.fromkeys(WAITING, 0.0)
-    assert idle == Look(dict.fromkeys(WAITING, 0), dict.fromkeys(WAITING, 0), none, none)
+    assert idle == Reading(dict.fromkeys(WAITING, 0), dict.fromkeys(WAITING, 0), none, none)
     send(app)
     with held(app):
-        assert wrong(looking.look()) == []
+        assert wrong(looking.read()) == []
         # From memory now: the bodies are not read again.
-        assert wrong(looking.look()) == []
-    given_back = looking.look()
+        assert wrong(looking.read()) == []
+    given_back = looking.read()
     assert given_back.waiting == Counter(WAITING) + Counter(IN_FLIGHT) | {"tenant-b": 0}
     assert given_back.in_flight == dict.fromkeys(WAITING, 0)
 
@@ -222,7 +222,7 @@ def test_a_planted_mistake_is_seen(mistake: str, plan: Topology, monkeypatch: py
     app = celery(plan)
     send(app)
     with held(app):
-        assert wrong(broker(plan).look()) == []
+        assert wrong(broker(plan).read()) == []
         connection = client(redis_config.located(plan, "broker", REDIS_PASSWORD))
         match mistake:
             case "a queue misspelt":
@@ -234,7 +234,7 @@ def test_a_planted_mistake_is_seen(mistake: str, plan: Topology, monkeypatch: py
                 for name, value in MISTAKES[mistake].items():
                     monkeypatch.setattr(exporter, name, value)
         with suppress(exporter.RedisError):
-            assert wrong(looking.look())
+            assert wrong(looking.read())
 
 
 class Counting:
@@ -264,29 +264,29 @@ def test_each_message_in_flight_is_read_once_and_within_bounds(plan: Topology, m
     connection.hdel("unacked", "tag-2")
     counting = Counting(connection)
     looking = Broker(cast(Any, counting), "", plan.celery.queues)
-    first = looking.look()
+    first = looking.read()
     assert (first.in_flight or {})["default"] == 246
     assert 100 <= (first.oldest_seconds or {})["default"] <= time.time() - since
     assert counting.read == 250
-    looking.look()
+    looking.read()
     # The one whose message is not there is looked for again.
     assert counting.read == 251
 
     slow = Broker(cast(Any, Counting(connection, seconds=0.05)), "", plan.celery.queues)
     monkeypatch.setattr(exporter, "MOST_SECONDS", 0.01)
-    looks = [slow.look().in_flight for _ in range(3)]
+    looks = [slow.read().in_flight for _ in range(3)]
     assert looks[:2] == [None, None]
     assert looks[2] == first.in_flight
 
     monkeypatch.setattr(exporter, "MOST_IN_FLIGHT", 249)
     connection.rpush("default", "waits")
-    bounded = looking.look()
+    bounded = looking.read()
     assert bounded.waiting == {**dict.fromkeys(plan.celery.queues, 0), "default": 1}
     assert (bounded.in_flight, bounded.oldest_seconds) == (None, None)
     # What is no message, or of another sender, does not say since when it waits.
     assert bounded.oldest_waiting == dict.fromkeys(plan.celery.queues, 0.0)
     registry = CollectorRegistry()
-    registry.register(QueueMetrics(looking.look, print))
+    registry.register(QueueMetrics(looking.read, print))
     found = set(families(generate_latest(registry).decode()))
     assert found & {*QUEUE_METRICS, metric_names.OLDEST_WAITING} == {metric_names.DEPTH, metric_names.OLDEST_WAITING}
 
@@ -299,7 +299,7 @@ def test_the_age_of_what_waits_counts_from_its_sending_and_over_every_priority(p
         app.send_task("some.task", queue="default", priority=priority, headers=headers, ignore_result=True)
     # By a clock that is ahead.
     app.send_task("some.task", queue="tenant-a", headers={metric_names.SENT_HEADER: f"{now + 900:.3f}"}, ignore_result=True)
-    found = dict(broker(plan).look().oldest_waiting)
+    found = dict(broker(plan).read().oldest_waiting)
     assert 90 <= found.pop("default") < 90 + time.time() - now + 1
     assert found == {"priority": 0.0, "tenant-a": 0.0, "tenant-b": 0.0}
 
@@ -346,7 +346,7 @@ def test_the_broker_is_found_through_sentinel(server: Server, plan: Topology) ->
 
         def finds() -> bool:
             try:
-                return Broker(client(here), "", plan.celery.queues).look().waiting["default"] == 13
+                return Broker(client(here), "", plan.celery.queues).read().waiting["default"] == 13
             except NoBroker:
                 return False
 
@@ -554,9 +554,9 @@ def test_what_is_served_is_bounded() -> None:
 def test_scrapes_of_one_moment_share_a_look() -> None:
     looks: list[int] = []
 
-    def look() -> Look:
+    def look() -> Reading:
         looks.append(1)
-        return Look({"default": len(looks)}, {"default": 0}, {"default": 0.0})
+        return Reading({"default": len(looks)}, {"default": 0}, {"default": 0.0})
 
     registry = CollectorRegistry()
     registry.register(QueueMetrics(look, print))
