@@ -175,6 +175,16 @@ class Identification:
         return [OpenQuery(row[0], row[1] == "running", f"sql-{row[0]}", self.world.now - row[2]) for row in rows]
 
 
+class Fence:
+    """The steps of an open query, on the same."""
+
+    def begin(self, connection: Connection, query_id: int) -> bool:
+        done = connection.exec_driver_sql(
+            "UPDATE query SET status = 'running' WHERE id = ? AND status IN ('pending', 'running')", (query_id,)
+        )
+        return bool(done.rowcount)
+
+
 @dataclass
 class Ending:
     """How a query ends, on the same."""
@@ -253,7 +263,7 @@ class World:
         patch.setattr(leases, "keeper", _Keepers(self))
         patch.setattr(deliveries.os, "getpid", self._pid)
         patch.setattr(deliveries, "tenant_of_queue", lambda queue: "")
-        identification, ending, fence = cast(Any, Identification(self)), cast(Any, Ending(self)), cast(Any, None)
+        identification, ending, fence = cast(Any, Identification(self)), cast(Any, Ending(self)), cast(Any, Fence())
         superset = interfaces.Superset(identification, fence, ending)
         for module in (deliveries, reaper, final_states):
             patch.setattr(module, "superset", lambda: superset)

@@ -78,7 +78,7 @@ class Database:
         password = quote((self._services.folder / "postgres-password").read_text(), safe="")
         url = f"postgresql+psycopg2://superset:{password}@127.0.0.1:{self._services.postgres_port}/{self._name}"
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[3])}
-        return run_script("queries/migrations_process.py", environment, url)
+        return run_script("queries.migrations_process", environment, url)
 
 
 @pytest.mark.superset

@@ -20,7 +20,7 @@ from runtime.broker.messages import Messages
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, leases, restarts
 from runtime.queries import deliveries, executions, final_states, reaper
-from tests.runtime.queries.simulation import PACE, TICK, World, world
+from tests.runtime.queries.simulation import PACE, TICK, Fence, World, world
 
 WORKERS = ("w1@h", "w2@h")
 SETTINGS = settings(
@@ -163,7 +163,8 @@ def removes_what_was_rescheduled(patch: pytest.MonkeyPatch) -> None:
 
 
 def trusts_what_it_knew_before_the_silence(patch: pytest.MonkeyPatch) -> None:
-    """A delivery decides by the attempt that it saw before it waited."""
+    """A delivery decides by the attempt that it saw before it waited, and a query that has ended may begin."""
+    patch.setattr(Fence, "begin", lambda *_: True)
     read = deliveries.Delivery._read
 
     def read_once(delivery: Any) -> deliveries.Seen:
