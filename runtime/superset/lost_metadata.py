@@ -79,6 +79,9 @@ def _is_loss(error: BaseException) -> bool:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error, what caused it, and what was being handled when it was raised."""
-    while error is not None:
+    seen: set[int] = set()
+    # What was being handled may name as its cause what was raised: such a chain has no end.
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
