@@ -21,7 +21,7 @@ def names(prepared: Prepared) -> dict[str, dict[str, list[str]]]:
     """Found by a process whose users are roles of the analytic database too, as who impersonates them needs."""
     for user in ("nina", "sam", "oda"):
         prepared.services.sql(f"CREATE ROLE {user} LOGIN PASSWORD 'analyst'", database="postgres")
-    return run_script("superset/identity_process.py", prepared.environment("web"))
+    return run_script("superset.identity_process", prepared.environment("web"))
 
 
 def of(found: dict[str, list[str]], *people: str) -> list[tuple[str, ...]]:
