@@ -42,7 +42,9 @@ def test_every_decision_record_has_a_number_of_its_own_a_date_and_a_line_in_the_
 
 
 def test_every_target_of_make_is_in_its_help() -> None:
-    shown = subprocess.run(["make", "help"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout.split("\n")
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=PROJECT, check=True, capture_output=True, text=True
+    ).stdout.split("\n")
     phony = re.search(r"^\.PHONY: (.*)$", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert phony
     assert {line.split()[0] for line in shown if line} == set(phony[1].split())

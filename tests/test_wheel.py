@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("topology", "runtime", "client", "components", "local", "infra", "policies", "ops")
 #: Files of the packages that only the checkout's own tools read.

@@ -22,6 +22,8 @@ from tests.components.stacks import OTHERS, SECRET_KEYS, config_of, recorded
 from topology import stack_file
 from topology.problems import StackError
 
+pytestmark = pytest.mark.thorough
+
 STACKS = tuple(stack for stack in stack_file.names() if stack != "local")
 
 

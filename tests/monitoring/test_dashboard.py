@@ -31,6 +31,8 @@ from topology import metric_names
 from topology.histograms import RESULT_BUCKETS, task_buckets
 from topology.model import Topology
 
+pytestmark = pytest.mark.thorough
+
 PROMETHEUS = shutil.which("prometheus")
 needs_prometheus = pytest.mark.skipif(not PROMETHEUS, reason="no prometheus on PATH (Debian: prometheus)")
 #: The article's, unchanged.

@@ -20,6 +20,8 @@ from topology import metric_names
 from topology.histograms import WAIT_BUCKETS
 from topology.model import Topology
 
+pytestmark = pytest.mark.thorough
+
 PROJECT = Path(__file__).resolve().parents[2]
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="no promtool on PATH (Debian: prometheus)")

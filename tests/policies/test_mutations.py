@@ -15,6 +15,8 @@ from topology import invariants, presets, stack_file
 from topology.plan import build
 from topology.settings import read
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize(
     "stack",

@@ -24,6 +24,8 @@ from tests.runtime.stacks import topology
 from topology import metric_names
 from topology.settings.caching import Caching, ResultsBucket
 
+pytestmark = pytest.mark.thorough
+
 MOST = 1 << 20
 SECRET = signing_secret("a-secret-key", "query_results")
 

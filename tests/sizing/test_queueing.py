@@ -13,6 +13,8 @@ from bench.load.verdict import percentile
 from bench.simulation import CASES, check, waits
 from sizing.queueing import Service, Stream, mean_wait, merged, slots_needed, tail, wait_quantile, waiting_probability
 
+pytestmark = pytest.mark.thorough
+
 STREAMS = st.lists(
     st.builds(
         Stream,

@@ -112,7 +112,7 @@ def test_hosts_are_verified_and_results_are_in_the_bucket() -> None:
         ({"caching": {"bucket": {"name": "mine", "region": "eu-central-1"}}}, {"caching.bucket"}),
         ({"databases": {"x": {"sample": True}}}, {"databases.x.sample"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_is_refused(changed: dict[str, Any], keys: set[str] | None) -> None:
     found = problems(presets.merge(copy.deepcopy(RIGHT), changed))

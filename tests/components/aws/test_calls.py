@@ -11,6 +11,8 @@ from tests.components.aws import calls
 from tests.components.aws.calls import MisfitError
 from tests.components.aws.stacks import STACKS, of_kind, on_aws
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_resource_is_a_call_that_aws_takes(stack: str) -> None:

@@ -12,6 +12,8 @@ from infra.recording import Resource
 from tests.components.aws.calls import documents
 from tests.components.aws.stacks import STACKS, of_kind, on_aws, recorded, topology_of
 
+pytestmark = pytest.mark.thorough
+
 each_stack = pytest.mark.parametrize("stack", STACKS)
 
 

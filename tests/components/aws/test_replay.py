@@ -18,6 +18,8 @@ from infra.recording import Resource
 from tests.components.aws import calls
 from tests.components.aws.stacks import on_aws, topology_of
 
+pytestmark = pytest.mark.thorough
+
 #: Where the answer has what other resources refer to: by the type of what was made.
 IDS: dict[str, tuple[str, ...]] = {
     "Vpc": ("Vpc", "VpcId"),

@@ -21,6 +21,8 @@ from topology import presets
 from topology.aws import catalogue
 from topology.platforms.aws import RDS_CA_FILE
 
+pytestmark = pytest.mark.thorough
+
 PROJECT = Path(__file__).resolve().parents[3]
 SCHEMAS = Path(cfnlint.__file__).parent / "data" / "schemas" / "extensions"
 SCOPE = AwsScope("s", "123456789012", "eu-central-1")

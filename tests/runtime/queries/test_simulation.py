@@ -22,6 +22,8 @@ from runtime.environment import coordination, leases, restarts
 from runtime.queries import deliveries, executions, final_states, reaper
 from tests.runtime.queries.simulation import PACE, TICK, Fence, World, world
 
+pytestmark = pytest.mark.thorough
+
 WORKERS = ("w1@h", "w2@h")
 SETTINGS = settings(
     max_examples=60,
