@@ -31,10 +31,9 @@ from components.aws.registry import Registry, RegistryArgs
 from components.aws.results_bucket import ResultsBucket, ResultsBucketArgs
 from components.common import Scope, labels
 from components.configuration import POSTGRES
-from components.namespace import Namespace, NamespaceArgs
 from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.redis_access import PasswordRef, RedisAccess
-from components.secrets import Secrets, SecretsArgs
+from components.secrets import Secrets
 from infra import kubernetes, workloads
 from infra.workloads import Stores, Workloads
 from topology.aws.model import Aws
@@ -68,21 +67,14 @@ def deploy(
     cluster = _cluster(planned, account, network, logs_key, there)
 
     on_cluster = pulumi.ResourceOptions(providers=[_kubernetes_provider(cluster)])
-    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), on_cluster)
-    scope = Scope(namespace.namespace, topology.stack, topology.labels)
-    ours = [instance for instance in topology.redis if not instance.existing]
-    secrets = Secrets(
-        "superset",
-        SecretsArgs(
-            scope,
-            redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
-            postgres_password_env=topology.postgres.password_env,
-            postgres_password=postgres_password,
-            database_uris=database_uris,
-            redis_passwords=redis_passwords,
-        ),
-        on_cluster,
+    namespace, scope, secrets = workloads.foundation(
+        topology,
+        database_uris=database_uris,
+        postgres_password=postgres_password,
+        redis_passwords=redis_passwords,
+        opts=on_cluster,
     )
+    ours = [instance for instance in topology.redis if not instance.existing]
     clients = {CLUSTER: cluster.security_group_id}
     redis = {
         instance.name: ElastiCache(

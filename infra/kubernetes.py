@@ -10,7 +10,6 @@ from pulumi_kubernetes import Provider
 
 from components.backup import MetadataBackup, MetadataBackupArgs
 from components.common import PREFIX, Scope
-from components.namespace import Namespace, NamespaceArgs
 from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
 from components.postgres_cluster import PORT as CLUSTER_PORT
@@ -19,7 +18,7 @@ from components.redis import Redis, RedisArgs, certificate_names, sentinel_name
 from components.redis_access import PASSWORD, PasswordRef, RedisAccess
 from components.redis_users import password_key
 from components.route import WebRoute, WebRouteArgs
-from components.secrets import Secrets, SecretsArgs
+from components.secrets import Secrets
 from components.sentinel import Sentinel, SentinelArgs
 from infra import workloads
 from infra.workloads import Stores, Workloads
@@ -75,22 +74,14 @@ def deploy(
     of somebody else's. The metadata database is prepared before web, workers and beat start.
     """
     here = pulumi.ResourceOptions(providers=[provider()])
-    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), here)
-    scope = Scope(namespace.namespace, topology.stack, topology.labels)
-
-    ours = [instance for instance in topology.redis if not instance.existing]
-    secrets = Secrets(
-        "superset",
-        SecretsArgs(
-            scope,
-            redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
-            postgres_password_env=topology.postgres.password_env,
-            postgres_password=postgres_password,
-            database_uris=database_uris,
-            redis_passwords=redis_passwords,
-        ),
-        here,
+    namespace, scope, secrets = workloads.foundation(
+        topology,
+        database_uris=database_uris,
+        postgres_password=postgres_password,
+        redis_passwords=redis_passwords,
+        opts=here,
     )
+    ours = [instance for instance in topology.redis if not instance.existing]
     redis = {
         instance.name: Redis(
             instance.name,

@@ -13,11 +13,11 @@ from components.common import SUPERSET, Scope, of_tenant
 from components.configuration import Configuration, ConfigurationArgs, relevant_to
 from components.exporter import QueueExporter, QueueExporterArgs
 from components.initialization import Initialization, InitializationArgs
-from components.namespace import Namespace
+from components.namespace import Namespace, NamespaceArgs
 from components.network import Flow, Group
 from components.redis_access import RedisAccess
 from components.rules import AlertingRules, AlertingRulesArgs
-from components.secrets import ADMIN_PASSWORD, Secrets
+from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
 from components.superset import SupersetArgs
 from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
@@ -45,6 +45,33 @@ class Workloads:
 
     web: WebTier
     exporter: QueueExporter
+
+
+def foundation(
+    topology: Topology,
+    *,
+    database_uris: Mapping[str, pulumi.Input[str]],
+    postgres_password: pulumi.Input[str] | None,
+    redis_passwords: Mapping[str, pulumi.Input[str]],
+    opts: pulumi.ResourceOptions,
+) -> tuple[Namespace, Scope, Secrets]:
+    """What everything else on the cluster needs: the namespace, what its resources are made in, and the passwords and keys."""
+    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), opts)
+    scope = Scope(namespace.namespace, topology.stack, topology.labels)
+    ours = [instance for instance in topology.redis if not instance.existing]
+    secrets = Secrets(
+        "superset",
+        SecretsArgs(
+            scope,
+            redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
+            postgres_password_env=topology.postgres.password_env,
+            postgres_password=postgres_password,
+            database_uris=database_uris,
+            redis_passwords=redis_passwords,
+        ),
+        opts,
+    )
+    return namespace, scope, secrets
 
 
 def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, opts: pulumi.ResourceOptions) -> Workloads:

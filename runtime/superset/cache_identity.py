@@ -11,11 +11,11 @@ tested with 6.1.0; no upstream issue known).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from runtime.environment import versions
+from runtime.superset import hooks
 
 #: Begins the part of a key that says as whom a database is queried.
 IMPERSONATED = "superset_async_as:"
@@ -28,7 +28,7 @@ def install() -> None:
 
     versions.require(__name__)
     for owner in (SqlaTable, Query):
-        _wrap(owner)
+        hooks.replace(owner, "get_extra_cache_keys", __name__, _with_identity)
 
 
 def ordered(keys: Iterable[Any]) -> list[Any]:
@@ -36,17 +36,11 @@ def ordered(keys: Iterable[Any]) -> list[Any]:
     return sorted(set(keys), key=lambda key: (type(key).__name__, repr(key)))
 
 
-def _wrap(owner: Any) -> None:
-    shipped = owner.get_extra_cache_keys
-    if getattr(shipped, "superset_async", False):
-        return
-
-    @functools.wraps(shipped)
+def _with_identity(shipped: Callable[..., Any]) -> Callable[..., Any]:
     def get_extra_cache_keys(self: Any, *args: Any, **kwargs: Any) -> list[Any]:
         return ordered([*shipped(self, *args, **kwargs), *_impersonated(self.database)])
 
-    get_extra_cache_keys.superset_async = True  # type: ignore[attr-defined]
-    owner.get_extra_cache_keys = get_extra_cache_keys
+    return get_extra_cache_keys
 
 
 def _impersonated(database: Any) -> list[str]:

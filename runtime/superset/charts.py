@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import g, has_request_context, request
@@ -21,6 +22,7 @@ from flask_babel import gettext  # pyright: ignore[reportUnknownVariableType] - 
 from runtime.environment import versions
 from runtime.results import single_flight
 from runtime.results.followers import digest
+from runtime.superset import hooks
 from topology.commands import ROLE_ENV
 
 if TYPE_CHECKING:
@@ -43,20 +45,15 @@ def install() -> None:
     from superset.viz import BaseViz
 
     versions.require(__name__)
-    _wrap(QueryContextProcessor, _chart)
-    _wrap(BaseViz, _legacy_chart)
+    hooks.replace(QueryContextProcessor, "get_df_payload", __name__, partial(_in_scope, _chart))
+    hooks.replace(BaseViz, "get_df_payload", __name__, partial(_in_scope, _legacy_chart))
 
 
-def _wrap(owner: type[QueryContextProcessor | BaseViz], wrapper: Callable[..., Any]) -> None:
-    shipped = owner.get_df_payload
-    if getattr(shipped, "superset_async", False):
-        return
-
+def _in_scope(computed: Callable[..., Any], shipped: Callable[..., Any]) -> Callable[..., Any]:
     def get_df_payload(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return wrapper(shipped, self, *args, **kwargs)
+        return computed(shipped, self, *args, **kwargs)
 
-    get_df_payload.superset_async = True  # type: ignore[attr-defined]
-    owner.get_df_payload = get_df_payload
+    return get_df_payload
 
 
 def _chart(

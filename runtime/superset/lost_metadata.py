@@ -9,14 +9,14 @@ Replaces `execute_sql_statements`, `execute_query` and `handle_query_error` in `
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 from runtime.environment import metadata_database, versions
 from runtime.queries import transient_errors
+from runtime.superset import hooks
 
 #: Whether the first statement of the query that this task executes has begun.
 _begun: ContextVar[bool] = ContextVar("begun", default=False)
@@ -27,33 +27,37 @@ def install() -> None:
     from superset import sql_lab
 
     versions.require(__name__, "apache-superset", "sqlalchemy")
-    statements, statement, failed = sql_lab.execute_sql_statements, sql_lab.execute_query, sql_lab.handle_query_error
-    if getattr(statement, "superset_async", False):
-        return
+    hooks.replace(sql_lab, "execute_sql_statements", __name__, _statements)
+    hooks.replace(sql_lab, "execute_query", __name__, _statement)
+    hooks.replace(sql_lab, "handle_query_error", __name__, _failed)
 
-    @functools.wraps(statements)
+
+def _statements(shipped: Callable[..., Any]) -> Callable[..., Any]:
     def execute_sql_statements(*args: Any, **kwargs: Any) -> Any:
         _begun.set(False)
         try:
-            return statements(*args, **kwargs)
+            return shipped(*args, **kwargs)
         except Exception as error:
             leave_if_lost(error)
             raise
 
-    @functools.wraps(statement)
+    return execute_sql_statements
+
+
+def _statement(shipped: Callable[..., Any]) -> Callable[..., Any]:
     def execute_query(*args: Any, **kwargs: Any) -> Any:
         _begun.set(True)
-        return statement(*args, **kwargs)
+        return shipped(*args, **kwargs)
 
-    @functools.wraps(failed)
+    return execute_query
+
+
+def _failed(shipped: Callable[..., Any]) -> Callable[..., Any]:
     def handle_query_error(ex: Exception, *args: Any, **kwargs: Any) -> Any:
         leave_if_lost(ex)
-        return failed(ex, *args, **kwargs)
+        return shipped(ex, *args, **kwargs)
 
-    execute_query.superset_async = True  # type: ignore[attr-defined]
-    sql_lab.execute_sql_statements = execute_sql_statements
-    sql_lab.execute_query = execute_query
-    sql_lab.handle_query_error = handle_query_error
+    return handle_query_error
 
 
 def leave_if_lost(error: BaseException) -> None:

@@ -7,31 +7,30 @@ Replaces `superset.sql_lab.execute_sql_statements`, which both asynchronous and 
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 from runtime.environment import versions
 from runtime.queries import session_guard
+from runtime.superset import hooks
 from runtime.superset.statement_timeout import READ_ONLY
 
 
 def install() -> None:
     """Guard this process's scripts and databases; UntestedVersionError for a Superset of another version."""
+    from superset import sql_lab
+    from superset.models.core import Database
+
     versions.require(__name__)
-    _guard_scripts()
-    _guard_databases()
+    hooks.replace(sql_lab, "execute_sql_statements", __name__, _guard_scripts)
+    hooks.replace(Database, "get_extra", __name__, _guard_databases)
 
 
-def _guard_scripts() -> None:
+def _guard_scripts(shipped: Callable[..., Any]) -> Callable[..., Any]:
     from superset import sql_lab
     from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
     from superset.exceptions import SupersetErrorException
 
-    shipped = sql_lab.execute_sql_statements
-    if getattr(shipped, "superset_async", False):
-        return
-
-    @functools.wraps(shipped)
     def execute_sql_statements(query_id: int, rendered_query: str, *args: Any, **kwargs: Any) -> Any:
         database = sql_lab.get_query(query_id=query_id).database
         engine = database.db_engine_spec.engine
@@ -41,19 +40,11 @@ def _guard_scripts() -> None:
             raise SupersetErrorException(SupersetError(message=refused, error_type=kind, level=ErrorLevel.ERROR))
         return shipped(query_id, rendered_query, *args, **kwargs)
 
-    execute_sql_statements.superset_async = True  # type: ignore[attr-defined]
-    sql_lab.execute_sql_statements = execute_sql_statements
+    return execute_sql_statements
 
 
-def _guard_databases() -> None:
-    from superset.models.core import Database
-
-    shipped = Database.get_extra
-    if getattr(shipped, "superset_async", False):
-        return
-
-    @functools.wraps(shipped)
-    def get_extra(self: Database, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _guard_databases(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    def get_extra(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         extra = shipped(self, *args, **kwargs)
         if not (self.allow_dml or self.allow_ctas or self.allow_cvas or self.allow_file_upload):
             params = extra.setdefault("engine_params", {})
@@ -61,5 +52,4 @@ def _guard_databases() -> None:
             params["execution_options"] = {**options, READ_ONLY: True}
         return extra
 
-    get_extra.superset_async = True  # type: ignore[attr-defined]
-    Database.get_extra = get_extra
+    return get_extra

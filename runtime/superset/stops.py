@@ -13,13 +13,14 @@ Task Framework with its pull request 43928).
 
 from __future__ import annotations
 
-import functools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from runtime.environment import versions
 from runtime.queries import stops
 from runtime.queries.interfaces import OPEN_STATES
+from runtime.superset import hooks
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
@@ -38,6 +39,7 @@ class StoppedError(Exception):
 def install() -> None:
     """Have this process keep what is stopped; UntestedVersionError for a Superset of another version."""
     from sqlalchemy import event
+    from superset import sql_lab
     from superset.daos.query import QueryDAO
     from superset.extensions import db
 
@@ -45,7 +47,7 @@ def install() -> None:
     if not event.contains(db.session, "before_flush", keep_stopped):
         event.listen(db.session, "before_flush", keep_stopped)
     QueryDAO.stop_query = staticmethod(stop_query)
-    _leave_stopped()
+    hooks.replace(sql_lab, "execute_sql_statements", __name__, _leave_stopped)
 
 
 def stop_query(client_id: str) -> None:
@@ -114,15 +116,9 @@ def keep_stopped(session: Session, *_: object) -> None:
         session.expire(changed)
 
 
-def _leave_stopped() -> None:
-    from superset import sql_lab
+def _leave_stopped(shipped: Callable[..., Any]) -> Callable[..., Any]:
     from superset.extensions import db
 
-    shipped = sql_lab.execute_sql_statements
-    if getattr(shipped, "superset_async_stops", False):
-        return
-
-    @functools.wraps(shipped)
     def execute_sql_statements(query_id: int, *args: Any, **kwargs: Any) -> Any:
         try:
             return shipped(query_id, *args, **kwargs)
@@ -131,5 +127,4 @@ def _leave_stopped() -> None:
             logger.info("query %s was stopped before its statement began", query_id)
             return {"query_id": query_id, "status": "stopped"}
 
-    execute_sql_statements.superset_async_stops = True  # type: ignore[attr-defined]
-    sql_lab.execute_sql_statements = execute_sql_statements
+    return execute_sql_statements

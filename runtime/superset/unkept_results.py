@@ -8,12 +8,13 @@ Replaces `superset.sql_lab.execute_sql_statements` (read and tested with Superse
 
 from __future__ import annotations
 
-import functools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from runtime.environment import versions
 from runtime.queries import query_tasks, transient_errors
+from runtime.superset import hooks
 from runtime.superset.sql_parser import commits, may_write
 from runtime.superset.statement_timeout import is_read_only
 
@@ -26,16 +27,17 @@ logger = logging.getLogger(__name__)
 def install() -> None:
     """Have this process say it; UntestedVersionError for a Superset of another version."""
     from superset import sql_lab
+
+    versions.require(__name__)
+    hooks.replace(sql_lab, "execute_sql_statements", __name__, _kept_or_said)
+
+
+def _kept_or_said(shipped: Callable[..., Any]) -> Callable[..., Any]:
     from superset.errors import SupersetErrorType
     from superset.exceptions import SupersetErrorException
 
-    versions.require(__name__)
-    shipped = sql_lab.execute_sql_statements
-    if getattr(shipped, "superset_async_unkept", False):
-        return
     not_kept = (SupersetErrorType.RESULT_TOO_LARGE_ERROR, SupersetErrorType.RESULTS_BACKEND_ERROR)
 
-    @functools.wraps(shipped)
     def execute_sql_statements(query_id: int, rendered_query: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return shipped(query_id, rendered_query, *args, **kwargs)
@@ -45,8 +47,7 @@ def install() -> None:
             logger.warning("query %s was executed, and its result was not kept: %s", query_id, error.__cause__ or error)
             raise _said(query_id, rendered_query, error) from error
 
-    execute_sql_statements.superset_async_unkept = True  # type: ignore[attr-defined]
-    sql_lab.execute_sql_statements = execute_sql_statements
+    return execute_sql_statements
 
 
 def _said(query_id: int, sql: str, error: SupersetErrorException) -> Exception:
