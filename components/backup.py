@@ -145,7 +145,7 @@ class MetadataBackup(pulumi.ComponentResource):
                 automount_service_account_token=False,
                 enable_service_links=False,
                 restart_policy="Never",
-                security_context=pod_security(user_of(images.postgres)),
+                security_context=pod_security(user_of(postgres, images)),
                 containers=[container],
                 volumes=volumes,
             ),

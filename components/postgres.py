@@ -54,11 +54,11 @@ def server_arguments(postgres: Postgres) -> list[str]:
     return ["postgres", *arguments(settings)]
 
 
-def user_of(image: str) -> int:
-    """The `postgres` user of an official image, or of CloudNativePG's: initdb refuses one that the image does not know."""
-    if "cloudnative-pg" in image:
-        return 26
-    return 70 if "alpine" in image else 999
+def user_of(postgres: Postgres, images: Images) -> int:
+    """The id of the `postgres` user in the image: what the stack says, else that of the official Debian images, or of
+    CloudNativePG's. initdb refuses a user that the image does not know.
+    """
+    return images.postgres_user or (26 if postgres.kind == "cloudnativepg" else 999)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PostgresServer(pulumi.ComponentResource):
             opts=child,
         )
         self.secret = name_of(secret.metadata, f"{name}-auth")
-        files = scripts.texts("pg_hba.conf", "prepare.sh", "roles.sql")
+        files = scripts.texts("alive.sh", "pg_hba.conf", "prepare.sh", "roles.sql")
         config = core.ConfigMap(
             f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=files, opts=child
         )
@@ -118,7 +118,7 @@ class PostgresServer(pulumi.ComponentResource):
             core.VolumeMountArgs(name="shm", mount_path="/dev/shm"),  # noqa: S108 a volume of the pod's own
             core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
         ]
-        ready = ["pg_isready", "--host=127.0.0.1", f"--port={postgres.port}", "--timeout=3"]
+        ready = ["pg_isready", "--host=localhost", f"--port={postgres.port}", "--timeout=3"]
         common = environment({"PGDATA": f"{DATA}/pgdata", "PGHOST": SOCKETS})
         prepare = core.ContainerArgs(
             name="prepare",
@@ -149,10 +149,11 @@ class PostgresServer(pulumi.ComponentResource):
             ports=[core.ContainerPortArgs(name="postgres", container_port=postgres.port)],
             resources=container_resources(postgres.resources),
             security_context=container_security(),
-            # Recovery after a crash answers "rejecting connections" for as long as it takes.
+            # Recovery after a crash answers "rejecting connections" for as long as it takes, also later: a server whose child was
+            # killed recovers without a new start.
             startup_probe=exec_probe(ready, period=2, failures=900),
             readiness_probe=exec_probe(ready, period=5, failures=3),
-            liveness_probe=exec_probe(ready, period=10, failures=6),
+            liveness_probe=exec_probe(["sh", f"{SCRIPTS}/alive.sh", str(postgres.port)], period=10, failures=6),
             volume_mounts=mounts,
         )
         apps.StatefulSet(
@@ -174,7 +175,7 @@ class PostgresServer(pulumi.ComponentResource):
                         service_account_name=account,
                         automount_service_account_token=False,
                         enable_service_links=False,
-                        security_context=pod_security(user_of(args.images.postgres)),
+                        security_context=pod_security(user_of(postgres, args.images)),
                         # The images stop the server by SIGINT: clients are cut off, and a last checkpoint is written.
                         termination_grace_period_seconds=120,
                         init_containers=[prepare],

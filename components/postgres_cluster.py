@@ -68,8 +68,8 @@ class PostgresCluster(pulumi.ComponentResource):
                 "instances": postgres.instances,
                 "imageName": image,
                 "imagePullPolicy": args.images.pull_policy,
-                "postgresUID": user_of(image),
-                "postgresGID": user_of(image),
+                "postgresUID": user_of(postgres, args.images),
+                "postgresGID": user_of(postgres, args.images),
                 "enableSuperuserAccess": False,
                 "bootstrap": {
                     "initdb": {

@@ -33,6 +33,7 @@ from components.redis_files import (
     CONFIG,
     DATA,
     SERVER_ACL,
+    START,
     acl_rules,
     acl_volume,
     cli_options,
@@ -184,10 +185,10 @@ class Redis(pulumi.ComponentResource):
 
     def _server(self) -> core.ContainerArgs:
         instance = self._args.instance
-        # `-e` makes an error reply (still loading, wrong password) a failure.
-        ping = ["redis-cli", *cli_options(instance), "--user", redis_acl.OPERATOR, "-e", "-p", str(instance.port), "ping"]
+        # Any reply is a sign of life, an error too: a server that cannot save (MISCONF), loads (LOADING) or asks for another
+        # password (NOAUTH) gets no better by being killed.
+        ping = ["redis-cli", *cli_options(instance), "--user", redis_acl.OPERATOR, "-p", str(instance.port), "ping"]
         alive = ["sh", f"{CONFIG}/renew.sh", str(instance.port), "/tmp/certificate", "server"] if instance.tls else ping  # noqa: S108
-        ready = ["sh", f"{CONFIG}/in-sync.sh"] if instance.replicas else ping
         hand_over = core.LifecycleArgs(
             pre_stop=core.LifecycleHandlerArgs(exec_=core.ExecActionArgs(command=["sh", f"{CONFIG}/hand-over.sh"]))
         )
@@ -195,7 +196,14 @@ class Redis(pulumi.ComponentResource):
             name="redis",
             image=self._args.images.redis,
             image_pull_policy=self._args.images.pull_policy,
-            command=["redis-server", f"{DATA}/node.conf" if instance.replicas else f"{CONFIG}/redis.conf"],
+            command=[
+                "sh",
+                f"{CONFIG}/{START}",
+                DATA,
+                f"{CONFIG}/redis.conf",
+                "redis-server",
+                f"{DATA}/node.conf" if instance.replicas else f"{CONFIG}/redis.conf",
+            ],
             env=[
                 *script_environment(self._args.instance),
                 secret_variable("REDISCLI_AUTH", self.secret, OPERATOR_PASSWORD),
@@ -203,9 +211,10 @@ class Redis(pulumi.ComponentResource):
             ports=[core.ContainerPortArgs(name="redis", container_port=instance.port)],
             resources=container_resources(instance.resources),
             security_context=container_security(),
-            # Loading a full append-only file takes minutes; killing the server in the middle would never end.
-            startup_probe=exec_probe(ping, period=2, failures=300),
-            readiness_probe=exec_probe(ready, period=5, failures=2),
+            # Half an hour for a change of persistence, which happens before the server answers; killing it in the middle would
+            # never end.
+            startup_probe=exec_probe(ping, period=2, failures=900),
+            readiness_probe=exec_probe(["sh", f"{CONFIG}/ready.sh"], period=5, failures=2),
             liveness_probe=exec_probe(alive, period=10, failures=6),
             lifecycle=hand_over if instance.sentinel else None,
             volume_mounts=self._mounts(),

@@ -7,6 +7,7 @@ from pulumi_kubernetes.core import v1 as core
 
 from components import scripts
 from components.common import environment
+from runtime.start import start_script
 from topology import redis_acl, valkey_conf
 from topology.model import SENTINEL_PORT, RedisInstance, RedisRole
 from topology.valkey_conf import AUTHORITY, CERTIFICATE, KEY, ServerPaths
@@ -18,6 +19,8 @@ TLS = "/etc/redis-tls"
 #: Keys of the Secret with the ACL files, which are also the names of the files.
 SERVER_ACL = "users.acl"
 SENTINEL_ACL = "sentinel.acl"
+#: The script that starts a server.
+START = "redis.sh"
 #: Sentinels of an instance: one may be lost, and two agree that a server is gone.
 SENTINELS = 3
 
@@ -28,9 +31,13 @@ SENTINEL_PATHS = ServerPaths(data=DATA, acl_file=f"{AUTH}/{SENTINEL_ACL}", certi
 
 def server_files(instance: RedisInstance) -> dict[str, str]:
     """Files of the ConfigMap that the server's pods mount at CONFIG."""
-    files = {"redis.conf": valkey_conf.server_conf(instance, SERVER_PATHS)}
+    files = {
+        "redis.conf": valkey_conf.server_conf(instance, SERVER_PATHS),
+        START: start_script().read_text(encoding="utf-8"),
+        **scripts.texts("ready.sh"),
+    }
     if instance.replicas:
-        files |= scripts.texts("find-primary.sh", "join.sh", "in-sync.sh")
+        files |= scripts.texts("find-primary.sh", "join.sh")
     if instance.sentinel:
         files |= scripts.texts("hand-over.sh")
     if instance.tls:

@@ -160,9 +160,9 @@ def _watch(args: SentinelArgs) -> core.ContainerArgs:
 
 
 def _sentinel(args: SentinelArgs) -> core.ContainerArgs:
-    # A lost quorum is not a reason to be unready: clients must still learn who is primary.
+    # A lost quorum is not a reason to be unready: clients must still learn who is primary. Any reply is a sign of life.
     instance = args.instance
-    ping = ["redis-cli", *cli_options(instance), "--user", redis_acl.OPERATOR, "-e", "-p", str(SENTINEL_PORT), "ping"]
+    ping = ["redis-cli", *cli_options(instance), "--user", redis_acl.OPERATOR, "-p", str(SENTINEL_PORT), "ping"]
     renew = ["sh", f"{CONFIG}/renew.sh", str(SENTINEL_PORT), f"{DATA}/certificate", "sentinel"]
     return core.ContainerArgs(
         name="sentinel",

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from local import binaries
 from local.state import PROJECT, REDIS_OPERATOR_PASSWORD, StateFolder
+from runtime.start import start_script
 from topology import commands, valkey_conf
 from topology import redis_acl as acl
 from topology.model import RedisInstance, RedisRole, Topology
@@ -48,7 +49,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
     stores = [
         Process(
             name=instance.name,
-            command=(str(binaries.valkey_server()), str(redis_config_file(folder, instance))),
+            command=_redis_command(folder, instance),
             environment=mark,
             stop_signal="TERM",
             stop_wait_seconds=60,
@@ -156,6 +157,11 @@ def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, s
     if missing:
         raise MissingUriError(f"set the SQLAlchemy URI of each database in the environment: {', '.join(missing)}")
     return uris
+
+
+def _redis_command(folder: StateFolder, instance: RedisInstance) -> tuple[str, ...]:
+    config = str(redis_config_file(folder, instance))
+    return "sh", str(start_script()), str(folder.redis(instance.name)), config, str(binaries.valkey_server()), config
 
 
 def redis_config_file(folder: StateFolder, instance: RedisInstance) -> Path:

@@ -32,6 +32,7 @@ _BASE: dict[str, Any] = {
         "superset": "superset-async:6.1.0-1",
         "redis": "valkey/valkey:8.1.4",
         "postgres": "postgres:18.1",
+        "postgres_user": None,
         "pull_policy": "IfNotPresent",
     },
     "redis": {

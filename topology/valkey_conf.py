@@ -56,14 +56,14 @@ def server_conf(instance: RedisInstance, paths: ServerPaths) -> str:
 
 
 def volume_needed(maxmemory_bytes: int, *, append_only: bool, snapshots: bool) -> int:
-    """The most bytes of its volume that a server writes, with values that do not compress and a full memory.
+    """Bytes of a volume on which a server has room for all that it writes, with values that do not compress and a full memory.
 
-    With an append-only file they are what was measured: its base, what came since, the rewrite of both, and with snapshots the
-    old one and the new one as well. With snapshots alone the old one stays until the new one is complete. 0 without either.
+    It writes what was measured. With an append-only file: its base, what came since, the rewrite of both, and with snapshots the
+    old one and the new one as well. With snapshots alone the old one stays until the new one is complete. Of the volume the
+    file system has the rest: ext4 without reserved blocks keeps 5 % of 1 or 2 GiB. 0 without either.
     """
-    if append_only:
-        return -(-maxmemory_bytes * (440 if snapshots else 350) // 100)
-    return maxmemory_bytes * 2 if snapshots else 0
+    hundredths = (440 if snapshots else 350) if append_only else (200 if snapshots else 0)
+    return -(-maxmemory_bytes * hundredths // 95)
 
 
 def sentinel_conf(instance: RedisInstance, paths: ServerPaths, port: int = SENTINEL_PORT) -> str:
@@ -121,8 +121,9 @@ def _persistence(instance: RedisInstance) -> list[str]:
     if instance.persistence == "none":
         return ["appendonly no", 'save ""', "shutdown-on-sigterm nosave"]
     # A snapshot after 15 minutes with one change, or 5 with a hundred; SIGTERM writes one more, so that a restart
-    # loses nothing even without the append-only file.
-    snapshots = ["save 900 1 300 100", "shutdown-on-sigterm save"]
+    # loses nothing even without the append-only file. Where that is not possible, such as on a full disk, the server ends
+    # all the same (`force`), with its last snapshot or its append-only file: it would else wait for SIGKILL, which saves no more.
+    snapshots = ["save 900 1 300 100", "shutdown-on-sigterm save force"]
     if instance.persistence == "rdb":
         return ["appendonly no", *snapshots]
     return ["appendonly yes", "appendfsync everysec", "aof-use-rdb-preamble yes", *snapshots]

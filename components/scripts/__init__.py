@@ -10,13 +10,14 @@ from typing import Literal
 
 #: Every file of this package that pods mount.
 Script = Literal[
+    "alive.sh",
     "dump.sh",
     "find-primary.sh",
     "hand-over.sh",
-    "in-sync.sh",
     "join.sh",
     "pg_hba.conf",
     "prepare.sh",
+    "ready.sh",
     "renew.sh",
     "restore.sh",
     "roles.sql",

@@ -28,6 +28,8 @@ if [ "$SENTINELS" -gt 0 ]; then
   fi
 fi
 [ -n "$primary" ] || primary=$first
+# What a killed server left half written goes: on a full volume there is else no room for the file.
+rm -f "$DATA"/temp-*.rdb "$DATA"/temp-*.aof
 umask 077
 {
   echo "include $CONFIG/redis.conf"

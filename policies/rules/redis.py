@@ -182,7 +182,7 @@ def maxmemory(server: RedisServer, graph: Graph, options: Options) -> Iterator[s
 @RULES.rule(
     "redis-volume-size",
     _in_pods,
-    fix="Make the volume 4.4 times maxmemory with append-only file and snapshots, 3.5 times without snapshots, else twice",
+    fix="Make the volume 4.7 times maxmemory with append-only file and snapshots, 3.7 times without snapshots, else 2.2 times",
     runbook="persistence",
 )
 def volume_size(server: RedisServer, graph: Graph, options: Options) -> Iterator[str]:

@@ -139,7 +139,7 @@ class Pod:
 
     def ready(self) -> bool:
         environment = {**self.environment, "PORT": str(INSTANCE.port)}
-        script = scripts.text("in-sync.sh").replace("redis-cli", f"redis-cli -h {self.address}")
+        script = scripts.text("ready.sh").replace("redis-cli", f"redis-cli -h {self.address}")
         return subprocess.run(["sh", "-c", script], env=environment, check=False, capture_output=True).returncode == 0
 
     @property

@@ -22,6 +22,7 @@ from redis.exceptions import NoPermissionError
 
 from components.redis_files import SERVER_ACL
 from local import binaries
+from runtime.start import start_script
 from tests.waiting import until
 from topology import redis_acl, stack_file, valkey_conf
 from topology.model import RedisInstance, RedisRole
@@ -42,12 +43,13 @@ def instance(**changes: Any) -> RedisInstance:
 
 @contextmanager
 def server(wanted: RedisInstance, folder: Path) -> Generator[subprocess.Popen[bytes]]:
-    """A server with exactly what the pod mounts, at this machine's paths."""
+    """A server with exactly what the pod mounts, at this machine's paths, started as the pod starts it."""
     paths = ServerPaths(data=str(folder), acl_file=str(folder / SERVER_ACL), bind="127.0.0.1")
     (folder / "redis.conf").write_text(valkey_conf.server_conf(wanted, paths))
     (folder / SERVER_ACL).write_text(redis_acl.server_acl(wanted, PASSWORDS, OPERATOR))
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([str(binaries.valkey_server()), str(folder / "redis.conf")], stdout=log, stderr=log)
+        config, program = str(folder / "redis.conf"), str(binaries.valkey_server())
+        process = subprocess.Popen(["sh", str(start_script()), str(folder), config, program, config], stdout=log, stderr=log)
     try:
         until(lambda: answers(wanted), 20, f"the server answers; see {folder / 'log'}")
         yield process

@@ -55,6 +55,21 @@ def namespace_is_the_stacks_own(settings: Settings, topology: Topology) -> Itera
         )
 
 
+def user_of_the_image_is_known(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """PostgreSQL runs only as a user that its image knows, and images on Alpine have another than those on Debian."""
+    images = settings.images
+    tag = images.postgres.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    ours = settings.postgres.kind in ("statefulset", "cloudnativepg")
+    if ours and images.postgres_user is None and any(word.startswith("alpine") for word in tag.split("-")):
+        yield Problem(
+            "images.postgres",
+            images.postgres,
+            "is on Alpine by its tag, where the user postgres is not 999",
+            "Say images.postgres_user: 70 (id -u postgres in the image)",
+            also=("images.postgres_user", "platform"),
+        )
+
+
 def spilled_results_have_a_volume(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Pods share no folder but a volume."""
     spill = settings.caching.spill
@@ -111,6 +126,7 @@ KUBERNETES = Platform(
         no_bucket,
         not_on_aws,
         stack_is_a_label,
+        user_of_the_image_is_known,
         namespace_is_the_stacks_own,
     ),
 )

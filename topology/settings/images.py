@@ -24,4 +24,8 @@ class Images(Section):
     superset: Image = Field(description="image built from runtime/Dockerfile; web, workers, beat and jobs run it")
     redis: Image = Field(description="server image: Valkey, or Redis 7.2 or later")
     postgres: Image = Field(description="PostgreSQL server image")
+    postgres_user: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        description="id of the user postgres in that image (70 in those on Alpine); null: 999 as in the official ones on Debian, "
+        "26 with cloudnativepg"
+    )
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")

@@ -54,11 +54,13 @@ class RedisServer(Section):
         description="bytes of data at which `maxmemory_policy` acts; at most 75 % of the memory limit",
     )
     maxmemory_policy: EvictionPolicy = Field(description="what happens at maxmemory; never allkeys-* under a broker")
-    persistence: Persistence = Field(description="aof (fsync each second, and snapshots), rdb (snapshots) or none")
+    persistence: Persistence = Field(
+        description="aof (fsync each second, and snapshots), rdb (snapshots) or none; a change converts"
+    )
     replicas: NotNegative = Field(description="read replicas that can take over")
     sentinel: bool = Field(description="Sentinel promotes a replica when the primary is gone; needs 2 replicas or more")
     volume_bytes: Memory = Field(
-        validation_alias="volume_size", description="persistent volume; at least 4.4 × maxmemory with aof, 2 × with rdb"
+        validation_alias="volume_size", description="persistent volume; at least 4.7 × maxmemory with aof, 2.2 × with rdb"
     )
     resources: Resources
 
