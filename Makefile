@@ -118,8 +118,9 @@ format: $(VENV)/.bench ## write the format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-docs: $(VENV)/.program ## write docs/configuration.md from the settings and docs/policies.md from the rules
+docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes.md from the settings, policies.md from the rules
 	@$(VENV)/bin/python -m topology.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
+	@$(VENV)/bin/python -m infra.effects > docs/settings-and-processes.md.new && mv docs/settings-and-processes.md.new docs/settings-and-processes.md
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit

@@ -18,7 +18,6 @@ from components.common import (
     Scope,
     container_resources,
     container_security,
-    content_hash,
     environment,
     labels,
     metadata,
@@ -28,7 +27,7 @@ from components.common import (
     selector,
     service_account,
 )
-from components.configuration import FILE
+from components.configuration import FILE, ConfigurationRef
 from components.redis_access import RedisAccess
 from components.superset import APP, CONFIG, SCRATCH, USER
 from topology import metric_names
@@ -76,8 +75,7 @@ class QueueExporterArgs:
     exporter: Exporter
     #: Its command line.
     command: Sequence[str]
-    #: The ConfigMap with the topology.
-    configuration: pulumi.Input[str]
+    configuration: ConfigurationRef
     broker: RedisAccess
     broker_database: RedisDatabase
     #: Whether an HPA asks for the metrics, by way of an adapter.
@@ -172,21 +170,14 @@ def _service_monitor(
 def _pod(
     name: str, args: QueueExporterArgs, object_labels: dict[str, str], account: pulumi.Input[str]
 ) -> core.PodTemplateSpecArgs:
-    broker, role = args.broker.instance, args.broker_database.role
-    user = args.broker.user(role)
-    # What the process reads of the topology: without a change in it, it need not restart.
-    read = pulumi.Output.from_input(args.broker.host).apply(
-        lambda host: content_hash(
-            {**broker.model_dump(include={"name", "port", "sentinel", "tls"}), "host": host},
-            user.model_dump(include={"username", "password_env"}),
-            args.broker_database.model_dump(include={"number", "prefix"}),
-            args.exporter.port,
-        )[:32]
-    )
+    role = args.broker_database.role
     return core.PodTemplateSpecArgs(
         metadata=meta.ObjectMetaArgs(
             labels=object_labels,
-            annotations={f"{PREFIX}/config": read, f"{PREFIX}/secret": args.broker.passwords[role].fingerprint},
+            annotations={
+                f"{PREFIX}/config": args.configuration.hashes["exporter"],
+                f"{PREFIX}/secret": args.broker.passwords[role].fingerprint,
+            },
         ),
         spec=core.PodSpecArgs(
             service_account_name=account,
@@ -226,7 +217,7 @@ def _pod(
                 )
             ],
             volumes=[
-                core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration)),
+                core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),
                 scratch("tmp", "16Mi"),
                 *args.broker.volumes,
             ],

@@ -23,9 +23,9 @@ from components.common import (
     secret_variable,
     spread,
 )
-from components.configuration import FILE, ConfigurationRef, Role
+from components.configuration import FILE, ConfigurationRef
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
-from topology import commands
+from topology import commands, readers
 from topology.commands import ROLE_ENV, TOPOLOGY_ENV
 from topology.settings.caching import Spill
 from topology.settings.images import Images
@@ -65,7 +65,7 @@ class Process:
 
     #: Name of its container.
     name: str
-    role: Role
+    role: readers.Process
     command: Sequence[str]
     resources: Resources
     #: Seconds between SIGTERM and SIGKILL.

@@ -37,7 +37,7 @@ class WorkersArgs:
 
     superset: SupersetArgs
     pool: Pool
-    #: What the workers read of the topology for themselves alone (`components.configuration.relevant_to`).
+    #: What the workers read of the topology for themselves alone (`topology.readers.of_pool`).
     reads: Sequence[object]
     #: Name of the PriorityClass of a tenant's own workers.
     priority_class: pulumi.Input[str] | None

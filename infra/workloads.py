@@ -10,7 +10,7 @@ import pulumi
 from components.autoscaler import Autoscaler, AutoscalerArgs
 from components.beat import BeatScheduler, BeatSchedulerArgs
 from components.common import SUPERSET, Scope, of_tenant
-from components.configuration import Configuration, ConfigurationArgs, relevant_to
+from components.configuration import Configuration, ConfigurationArgs
 from components.exporter import QueueExporter, QueueExporterArgs
 from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
@@ -23,7 +23,7 @@ from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
 from monitoring import rules
-from topology import commands
+from topology import commands, readers
 from topology.model import Topology
 
 
@@ -102,7 +102,7 @@ def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, o
             topology.images,
             topology.exporter,
             commands.exporter(),
-            configuration=configuration.ref.name,
+            configuration=configuration.ref,
             broker=broker,
             broker_database=broker_database,
             feeds_adapter=any(pool.scaling and pool.scaling.kind == "hpa" for pool in topology.pools),
@@ -124,7 +124,7 @@ def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, o
             WorkersArgs(
                 replace(superset, scope=own),
                 pool,
-                relevant_to(topology, pool),
+                readers.of_pool(topology, pool.name),
                 share.priority_class if share else None,
                 commands.worker(pool),
             ),

@@ -264,6 +264,8 @@ class Topology(Frozen):
     caching: Caching
     resilience: Resilience
     tenants: tuple[Tenant, ...]
+    #: Whether some tenant has guests, so that Superset must take their tokens.
+    embedding: bool
     urgent: Urgent | None
     rates: Rates
     statement_timeout_seconds: int

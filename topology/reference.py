@@ -106,14 +106,15 @@ def document() -> str:
     """The whole page."""
     lines = ["| key | is | " + " | ".join(presets.NAMES) + " |", "|---" * (2 + len(presets.NAMES)) + "|"]
     values = [presets.settings_of(typing.cast(Any, name)) for name in presets.NAMES]
-    for path, field in _leaves(Settings):
+    for path, field in setting_leaves(Settings):
         cells = [_show(_value(preset, path)) for preset in values]
         shown = [cell if index == 0 or cell != cells[index - 1] else "·" for index, cell in enumerate(cells)]
         lines.append(f"| `{'.'.join(path)}` | {_describe(field)} | {' | '.join(shown)} |")
     return _HEADER + "\n".join(lines) + "\n"
 
 
-def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+def setting_leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every setting of a section, and of those in it: its path (`<name>` where a map has names) and its field."""
     for key, (_, field) in fields_by_key(model).items():
         section, is_map = section_in(field.annotation)
         here = (*path, key)
@@ -122,7 +123,7 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
             continue
         if field.description and not is_map and type(None) in typing.get_args(field.annotation):
             yield here, field
-        yield from _leaves(section, (*here, "<name>") if is_map else here)
+        yield from setting_leaves(section, (*here, "<name>") if is_map else here)
 
 
 def _value(preset: dict[str, Any], path: tuple[str, ...]) -> object:

@@ -18,8 +18,8 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
     return {
         "FEATURE_FLAGS": {
             "GLOBAL_ASYNC_QUERIES": True,
-            # Without it Superset takes no guest tokens, by whose claims these tenants are known.
-            "EMBEDDED_SUPERSET": any(tenant.guests for tenant in topology.tenants),
+            # Without it Superset takes no guest tokens.
+            "EMBEDDED_SUPERSET": topology.embedding,
         },
         "GLOBAL_ASYNC_QUERIES_JWT_SECRET": secrets.jwt_secret,
         "GLOBAL_ASYNC_QUERIES_JWT_COOKIE_SECURE": topology.web.secure_cookies,

@@ -2,7 +2,7 @@
 
 On Kubernetes the file is a mounted ConfigMap, which the kubelet replaces within about a minute of a change. What a process
 took from the topology at its start (limits, caches, addresses) changes only with a restart, which the digest in its pod's
-template causes; what is asked for by `current` (tenants, urgent queries, queues, rates) takes effect without one.
+template causes; what is asked for by `current` takes effect without one. `topology.readers` says which is which.
 """
 
 from __future__ import annotations

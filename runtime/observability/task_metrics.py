@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 from celery import signals
@@ -81,9 +80,9 @@ def _labels(name: str, queue: str, tenant: str) -> dict[str, str]:
     return {"task_name": name, "queue": queue, "tenant": tenant or tenant_of_queue(queue)}
 
 
-@lru_cache(maxsize=1)
 def _task_buckets() -> tuple[float, ...]:
-    return task_buckets(process_topology.started().longest_time_limit)
+    """Of the topology as it is now, as the exporter has them: a tenant that comes may have the longest limit."""
+    return task_buckets(process_topology.current().longest_time_limit)
 
 
 def _stamp(headers: dict[str, Any], **_: Any) -> None:

@@ -91,7 +91,7 @@ def _check(submission: Submission) -> None:
     """Refuse where the queue or the user has enough; a bound that cannot be read never refuses."""
     queue = submission.queue
     try:
-        refusal = beyond(process_topology.started().resilience, queue, queues.depth(queue), submission.in_flight())
+        refusal = beyond(process_topology.current().resilience, queue, queues.depth(queue), submission.in_flight())
     except Exception:
         logger.warning("the bounds of queue %r could not be checked", queue, exc_info=True)
         return

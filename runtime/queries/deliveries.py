@@ -396,7 +396,7 @@ def _number(last: Attempt | None) -> int | None:
 
 
 def _bounds() -> Resilience:
-    return process_topology.started().resilience
+    return process_topology.current().resilience
 
 
 def _identify_query(connection: Connection, asked: query_tasks.Work) -> Identified:

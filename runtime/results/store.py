@@ -27,7 +27,7 @@ from runtime.results.envelope import (
     wrap,
 )
 from runtime.results.spill_files import Folder
-from runtime.tenants.identity import current_tenant_id
+from runtime.tenants.identity import current_tenant, current_tenant_id
 from topology import metric_names
 from topology.histograms import RESULT_BUCKETS
 from topology.model import Purpose, Topology
@@ -276,10 +276,10 @@ def _secret(topology: Topology, purpose: Purpose) -> bytes:
     return signing_secret(secrets.read(topology, os.environ).secret_key, purpose)
 
 
-def tenants_lifetime(topology: Topology) -> int | None:
-    """Seconds that the current user's tenant has its results kept; None where it says nothing."""
-    current = current_tenant_id() if topology.tenants else ""
-    return topology.tenant(current).result_ttl_seconds if current else None
+def tenants_lifetime() -> int | None:
+    """Seconds that the current user's tenant has its results kept now; None where it says nothing."""
+    tenant = current_tenant()
+    return tenant.result_ttl_seconds if tenant else None
 
 
 def _megabytes(size: int) -> str:

@@ -96,7 +96,7 @@ class Cache(BaseCache):
             return True
         name = self.store.key(key)
         scope = single_flight.current() if self._shared else None
-        tenants = store.tenants_lifetime(self._topology) if self._tenants else None
+        tenants = store.tenants_lifetime() if self._tenants else None
         seconds = self._lifetimes.spread(lifetime(timeout, self.default_timeout, tenants), random.random())  # noqa: S311
         took = time.time() - scope.began if scope else 0.0
         try:
@@ -206,11 +206,10 @@ class Cache(BaseCache):
 class ResultStore:
     """The rows of SQL Lab's queries; keys are random, so nothing is shared, waited for or computed anew."""
 
-    def __init__(self, topology: Topology, kept: store.Values, default_timeout: int) -> None:
+    def __init__(self, kept: store.Values, default_timeout: int) -> None:
         self.default_timeout = default_timeout
         self.key_prefix = kept.prefix
         self.store = kept
-        self._topology = topology
 
     def get(self, key: str) -> Any:
         """The bytes of `key`, None where they are gone; an error that Superset answers with 503 where nobody can tell now."""
@@ -226,7 +225,7 @@ class ResultStore:
 
     def set(self, key: str, value: Any, timeout: int | None = None) -> bool:
         """Store a query's rows. Where they cannot be, its query fails with a message that says so (`unkept_results`)."""
-        seconds = lifetime(timeout, self.default_timeout, store.tenants_lifetime(self._topology))
+        seconds = lifetime(timeout, self.default_timeout, store.tenants_lifetime())
         try:
             self.store.write(self.store.key(key), value, seconds, seconds, 0.0)
         except store.TooLargeError as error:
@@ -266,7 +265,7 @@ def refuse_to_clear(kept: store.Values) -> bool:
 def results(database: redis_databases.Database) -> ResultStore:
     """RESULTS_BACKEND of this process: the stack's bucket, or else `database`."""
     topology = load_topology(os.environ)
-    return ResultStore(topology, store.of_results(topology, database), topology.caching.query_results_ttl_seconds)
+    return ResultStore(store.of_results(topology, database), topology.caching.query_results_ttl_seconds)
 
 
 def patience(topology: Topology, env: Mapping[str, str]) -> float:

@@ -30,13 +30,19 @@ def current_tenant_id() -> str:
     The user is the one of the request, or the one whom a task works for. It raises what a look-up in the metadata database
     raises, once a minute for a user: an answer that is wrong would show one tenant's results to another.
     """
-    recognition = _recognition()
+    tenant = current_tenant()
+    return tenant.id if tenant else NOBODY
+
+
+def current_tenant() -> Tenant | None:
+    """The same with its terms, both of one topology: tenants come and go while a request is at work. None for none."""
+    _, recognition, _, by_id = _known()
     if recognition is None:
-        return NOBODY
+        return None
     from flask import g, has_app_context
 
     user = g.get("user") if has_app_context() else None
-    return recognition.of_person(person_of(user)) if user is not None else NOBODY
+    return by_id.get(recognition.of_person(person_of(user))) if user is not None else None
 
 
 def person_of(user: Any) -> Person:
@@ -69,10 +75,6 @@ def working_tenant() -> Tenant | None:
 def tenant_of_queue(queue: str) -> str:
     """The tenant whose own queue this is; empty for a queue that no tenant has alone."""
     return _of_queues().get(queue, NOBODY)
-
-
-def _recognition() -> Recognition | None:
-    return _known()[1]
 
 
 def _of_queues() -> dict[str, str]:

@@ -9,16 +9,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from components.configuration import ROLES, Role, relevant, relevant_to
 from runtime.config import render
 from runtime.tenants.router import LiveRouter
 from tests.parameters import name_of
-from topology import presets, stack_file
+from topology import presets, readers, stack_file
 from topology.commands import ROLE_ENV
 from topology.model import Topology
 from topology.plan import plan
 from topology.problems import StackError
+from topology.readers import Process
 
+#: Those that have Superset's configuration.
+ROLES: tuple[Process, ...] = ("web", "worker", "beat", "init")
 SECRETS = {
     "SUPERSET_SECRET_KEY": "k" * 64,
     "ASYNC_QUERIES_JWT_SECRET": "j" * 64,
@@ -28,7 +30,7 @@ SECRETS = {
 }
 
 
-def configuration(topology: Topology, role: Role) -> object:
+def configuration(topology: Topology, role: Process) -> object:
     """All that a process of `role` is configured with: the settings, and the state of the objects in them.
 
     Not what it reads anew while it runs: which queues there are, and whose queries go to them.
@@ -38,6 +40,9 @@ def configuration(topology: Topology, role: Role) -> object:
     assert isinstance(celery["task_routes"], tuple)
     assert [type(route) for route in celery.pop("task_routes")] == [LiveRouter]  # type: ignore[arg-type]
     del celery["task_queues"]
+    if role != "beat":
+        # It is the one that sends jobs.
+        del celery["beat_schedule"]
     return _plain(settings)
 
 
@@ -89,6 +94,11 @@ changes = st.fixed_dictionaries(
 )
 
 
+def restarted(before: Topology, after: Topology) -> set[Process]:
+    """The kinds of processes that read something else at their start."""
+    return {kind for kind in readers.PROCESSES if readers.at_start(before, kind) != readers.at_start(after, kind)}
+
+
 def planned(topology: str, change: Mapping[str, Any]) -> Topology | None:
     try:
         return plan("test", {"topology": topology, **change})
@@ -98,28 +108,13 @@ def planned(topology: str, change: Mapping[str, Any]) -> Topology | None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(st.sampled_from(presets.NAMES), changes, st.sampled_from(ROLES))
-def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[str, Any], role: Role) -> None:
+def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[str, Any], role: Process) -> None:
     """With the relevant part equal, the configuration is equal: whatever else changed, no restart was missed."""
     before, after = planned(name, {}), planned(name, change)
     assume(before is not None and after is not None)
     assert before and after
-    if relevant(before, role) == relevant(after, role):
+    if readers.at_start(before, role) == readers.at_start(after, role):
         assert configuration(before, role) == configuration(after, role)
-    # The other way round: every stack can have its configuration made from the relevant part alone, laid over another.
-    mixed = before.model_copy(
-        update={
-            key: getattr(after, key)
-            for key in ("celery", "caching", "redis_databases", "statement_timeout_seconds", "row_limit")
-        }
-        | {
-            "redis": after.redis,
-            "postgres": after.postgres,
-            "beat": after.beat,
-            "web": after.web,
-            "environment": after.environment,
-        }
-    )
-    assert configuration(mixed, role) == configuration(after, role)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +123,11 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
         ({"row_limit": 500}, set(ROLES)),
         ({"celery": {"result_expires": 60}}, set(ROLES)),
         ({"web": {"connections": {"size": 3}}}, {"web"}),
-        ({"databases": {"lake": {"uri": "trino://lake.example.com/hive"}}}, {"init"}),
+        ({"databases": {"lake": {"uri": "trino://lake.example.com/hive"}}}, {"init", "beat"}),
+        # The reaper's pace; web and workers read it live.
+        ({"resilience": {"max_queued": 7}}, {"beat"}),
+        ({"maintenance": {"query_retention_days": 7}}, {"beat"}),
+        ({"local": {"redis_port": 17000}, "platform": "local"}, {*ROLES, "exporter"}),
         ({"admin_username": "root"}, {"init"}),
         ({"workers": {"max_workers": 3, "max_tasks_per_child": 7}}, set[str]()),
         ({"web": {"threads": 3, "max_replicas": 5}}, set[str]()),
@@ -138,9 +137,16 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
     ids=name_of,
 )
 def test_who_restarts_for_a_changed_setting(change: dict[str, Any], roles: set[str]) -> None:
-    before = plan("test", stack_file.read("minimal"))
-    after = plan("test", {**stack_file.read("minimal"), **change})
-    assert {role for role in ROLES if relevant(before, role) != relevant(after, role)} == roles
+    unchanged = stack_file.read("minimal") | {key: change[key] for key in change if key == "platform"}
+    before, after = plan("test", unchanged), plan("test", {**unchanged, **change})
+    assert restarted(before, after) == roles
+
+
+def test_the_first_tenant_with_guests_restarts_what_has_to_take_their_tokens() -> None:
+    """Superset takes guests' tokens where a feature says so, which it reads at its start."""
+    guests = TENANTS | {"a": {"guests": [{"claim": "org", "value": "acme"}]}}
+    before, after = (plan("test", {"topology": "multi-tenant", "tenants": tenants}) for tenants in (TENANTS, guests))
+    assert restarted(before, after) == set(ROLES)
 
 
 TENANTS: dict[str, Any] = {"a": {"users": ["ann"]}, "b": {"users": ["bob"]}, "c": {"users": ["eve"], "pool": "shared"}}
@@ -162,9 +168,9 @@ def test_a_changed_tenant_concerns_its_workers_and_changed_queues_beat_and_the_i
 ) -> None:
     before = plan("test", {"topology": "multi-tenant", "tenants": TENANTS})
     after = plan("test", {"topology": "multi-tenant", "tenants": tenants})
-    changed = {role for role in ROLES if relevant(before, role) != relevant(after, role)}
-    assert changed == ({"init", "beat"} if before.celery.queues != after.celery.queues else set())
+    assert restarted(before, after) == ({"init", "beat"} if before.celery.queues != after.celery.queues else set())
     of_pools = [
-        {pool.name: (pool.queues, relevant_to(topology, pool)) for pool in topology.pools} for topology in (before, after)
+        {pool.name: (pool.queues, readers.of_pool(topology, pool.name)) for pool in topology.pools}
+        for topology in (before, after)
     ]
     assert {name for name in {*of_pools[0], *of_pools[1]} if of_pools[0].get(name) != of_pools[1].get(name)} == pools

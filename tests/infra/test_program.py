@@ -420,7 +420,8 @@ SUPERSET = {JOB, "Deployment/web", "Deployment/worker-default", "Deployment/beat
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"web": {"request_timeout": 99}}, {CONFIG, "Deployment/web"}),
+        # The reaper, in beat, gives a request as long to send its query; and a query as long as its database does.
+        ({"web": {"request_timeout": 99}}, {CONFIG, "Deployment/web", "Deployment/beat"}),
         ({"web": {"connections": {"size": 4}}}, {CONFIG, "Deployment/web"}),
         ({"web": {"min_replicas": 2, "max_replicas": 2}}, {CONFIG, "Deployment/web", "PodDisruptionBudget/web"}),
         ({"workers": {"max_tasks_per_child": 7}}, {CONFIG, "Deployment/worker-default"}),
@@ -431,7 +432,8 @@ SUPERSET = {JOB, "Deployment/web", "Deployment/worker-default", "Deployment/beat
         ({"images": {"redis": "valkey/valkey:9.0.1"}}, {CONFIG, "StatefulSet/redis"}),
         ({"images": {"superset": "superset-async:2"}}, {CONFIG, *SUPERSET, EXPORTER}),
         ({"postgres": {"max_connections": 222}}, {CONFIG, "StatefulSet/postgres"}),
-        ({"databases": {"lake": {"uri": "trino://lake.example.com/hive"}}}, {CONFIG, JOB}),
+        ({"databases": {"lake": {"uri": "postgresql://lake.example.com/hive"}}}, {CONFIG, JOB, "Deployment/beat"}),
+        ({"resilience": {"max_queued": 7}}, {CONFIG, "Deployment/beat"}),
         ({"admin_username": "root"}, {CONFIG, JOB}),
         ({"network": {"database_cidrs": ["10.0.0.0/8"]}}, {CONFIG, "NetworkPolicy/allow-from-superset"}),
         ({"beat_resources": {"memory_limit": "1Gi"}}, {CONFIG, "Deployment/beat"}),

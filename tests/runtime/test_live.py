@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
+import httpx
 import pytest
 
 from local import binaries
@@ -22,7 +24,7 @@ from tests.runtime.conftest import (
     until,
 )
 from tests.runtime.stacks import REDIS_PASSWORDS
-from topology import commands
+from topology import commands, readers
 
 pytestmark = pytest.mark.superset
 
@@ -41,13 +43,38 @@ def redis_command(port: int, database: int, *words: str, user: str = "operator",
     return json.loads(done.stdout)
 
 
+#: What each process of this module reads of its topology.
+READS = "reads.txt"
+#: Fields that a module reads at the start of a process, and by which nothing is done there: that routes have listeners is made
+#: sure of; a router is replaced with the topology; Celery's schedule is in every configuration and beat's alone, and the web
+#: tier's timeout in a worker's too; queues are told again when the file has changed; a worker reads its pool's shares, which
+#: `of_pool` has; the exporter keeps nothing in a cache.
+INERT = {
+    "runtime.environment.redis_databases": ("redis_databases.*.default_ttl_seconds",),
+    "runtime.tenants.routes": ("celery.queues", "pools", "tenants", "urgent"),
+    "runtime.tenants.router": ("tenants", "urgent"),
+    "runtime.tenants.recognition": ("tenants",),
+    "runtime.config.limits": ("web.request_timeout_seconds",),
+    "runtime.config.tasks": ("beat.jobs", "celery.queues"),
+    "runtime.broker.queues": ("celery.queues",),
+    "runtime.tenants.fairness": ("pools",),
+}
+
+
+def traced(prepared: Prepared, role: str) -> dict[str, str]:
+    """The environment of a process of `role` that writes down what it reads of its topology."""
+    env = prepared.environment(role)
+    folder = PROJECT / "tests/runtime/traced"
+    return env | {"PYTHONPATH": f"{folder}:{PROJECT}", "TRACED_READS": str(prepared.services.folder / READS)}
+
+
 @pytest.fixture(scope="module")
 def worker(prepared: Prepared) -> Iterator[None]:
     """The worker of Bob's tenant, with the very command that the platform starts."""
     log = prepared.services.folder / "worker.log"
     command = commands.worker(prepared.topology.pool("tenant-b"))
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=prepared.environment("worker"), cwd=PROJECT, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=traced(prepared, "worker"), cwd=PROJECT, stdout=output, stderr=output)
         try:
             until(lambda: " ready." in log.read_text() or process.poll() is not None, 90, "the worker is ready")
             assert process.poll() is None, log.read_text()[-4000:]
@@ -62,7 +89,7 @@ def worker(prepared: Prepared) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def live(prepared: Prepared, worker: None) -> dict[str, Any]:
-    return run_script("web_process", prepared.environment("web"))
+    return run_script("web_process", traced(prepared, "web"))
 
 
 def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], prepared: Prepared) -> None:
@@ -242,3 +269,65 @@ def test_a_script_that_would_lift_a_guard_is_refused_before_it_runs(live: dict[s
             assert "was not executed" in said and "without DML" in said, (sql, said)
         assert synchronous["status"] >= 400
     assert prepared.services.sql("SELECT to_regclass('lifted')", database="analytics") == ""
+
+
+@pytest.fixture(scope="module")
+def reads(live: dict[str, Any], prepared: Prepared) -> set[tuple[str, str, str, str]]:
+    """Kind of process, which topology, path and reading module of each field that a process has read at its work.
+
+    Web and worker are those of `live`. Beat runs until its reaper has swept, and the exporter until it was scraped.
+    """
+    services, plan = prepared.services, prepared.topology
+    init = [str(binaries.superset_python()), "-m", "runtime.start.init"]
+    subprocess.run(init, env=traced(prepared, "init"), cwd=PROJECT, check=True)
+    coordination = plan.database("coordination")
+
+    def swept() -> bool:
+        return redis_command(services.redis_port, coordination.number, "EXISTS", f"{coordination.prefix}reaper:last") == [1]
+
+    def scraped() -> bool:
+        try:
+            return "celery_exporter_up 1" in httpx.get(f"http://127.0.0.1:{plan.exporter.port}/metrics", timeout=30).text
+        except httpx.HTTPError:
+            return False
+
+    redis_command(services.redis_port, coordination.number, "DEL", f"{coordination.prefix}reaper:last")
+    beat = commands.beat(str(services.folder / "beat-schedule"))
+    exporter = {key: value for key, value in traced(prepared, "exporter").items() if key != "SUPERSET_ASYNC_ROLE"}
+    with running(beat, traced(prepared, "beat")), running(commands.exporter(), exporter):
+        until(scraped, 120, "the exporter is scraped")
+        until(swept, 120, "the reaper sweeps", pause=1)
+    lines = (services.folder / READS).read_text().splitlines()
+    return {(kind, source, path, reader) for kind, source, path, reader in map(str.split, lines)}
+
+
+@contextmanager
+def running(command: list[str], env: dict[str, str]) -> Generator[None]:
+    """The process of `command` while the block runs."""
+    process = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def test_what_a_process_reads_at_its_start_is_what_it_restarts_for(reads: set[tuple[str, str, str, str]]) -> None:
+    """Real processes at work: none reads, of the topology of its start, a field that its restart does not depend on."""
+    missed = {
+        (kind, path, reader)
+        for kind, source, path, reader in reads
+        if source == "start"
+        and readers.why_not(path, cast("readers.Process", kind))
+        and not path.startswith(INERT.get(reader, ()))
+    }
+    assert not missed, "\n".join(map(str, sorted(missed)))
+
+
+def test_what_is_said_to_be_read_live_is(reads: set[tuple[str, str, str, str]]) -> None:
+    live = {(kind, path) for kind, source, path, _ in reads if source == "live"}
+    assert {("web", "resilience.max_queued"), ("worker", "tenants.*.id"), ("exporter", "celery.queues")} <= live
+    assert {kind for kind, *_ in reads} == set(readers.PROCESSES)

@@ -15,7 +15,9 @@ from typing import Any
 
 from flask import g
 
+from runtime.environment import process_topology
 from runtime.environment.process_topology import load_topology
+from topology.commands import TOPOLOGY_ENV
 
 
 class Bomb:
@@ -89,7 +91,26 @@ def main() -> None:
         file.unlink()
         answer["lost file"] = results.get("medium")
         answer["codec"] = _codec(caches.data_cache)
+        answer["newcomer"] = _newcomer(objects, sm.get_user_by_id(users["ben"]))
     print(json.dumps(answer | {"executed": proof.exists()}, default=repr))
+
+
+def _newcomer(objects: dict[str, Any], user: Any) -> dict[str, Any]:
+    """What the caches of this process do for a user whose tenant comes while it runs: each value's name, and its lifetime."""
+    file = Path(os.environ[TOPOLOGY_ENV])
+    process_topology.current = process_topology.Watched(file, every=0)
+    topology = process_topology.current()
+    tenant = topology.tenant("tenant-b").model_copy(update={"id": "newcomer", "users": ("ben",), "result_ttl_seconds": 60})
+    tenants = tuple(each for each in topology.tenants if each.id != "tenant-b")
+    file.write_text(topology.model_copy(update={"tenants": (*tenants, tenant)}).model_dump_json())
+    g.user = user
+    found: dict[str, Any] = {}
+    for name, cache in objects.items():
+        cache.set("key of a newcomer", b"rows")
+        store = cache.store if name == "results" else cache.cache.store
+        full = store.key("key of a newcomer")
+        found[name] = [full, store.client.pttl(full) / 1000, cache.get("key of a newcomer") == b"rows"]
+    return found
 
 
 def _too_large(store: Any) -> list[str]:

@@ -61,6 +61,17 @@ def test_results_are_kept_as_long_as_their_tenant_says_and_what_users_did_is_not
 
 
 @pytest.mark.parametrize("cache", CACHES)
+def test_a_tenant_that_comes_while_a_process_runs_has_its_own_values_and_lifetimes(
+    cache: str, caches: dict[str, Any]
+) -> None:
+    name, ttl, found = caches["newcomer"][cache]
+    assert "@newcomer:" in name
+    assert found is True
+    if cache in ("results", "data_cache"):
+        assert 0 < ttl <= 60 * 1.1 + 120
+
+
+@pytest.mark.parametrize("cache", CACHES)
 def test_every_key_has_a_lifetime_and_can_be_deleted(cache: str, caches: dict[str, Any]) -> None:
     assert caches[cache]["endless"] > 0
     assert caches[cache]["deleted"] == [True, True, None]
