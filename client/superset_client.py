@@ -33,6 +33,7 @@ from client.errors import (
     ended,
     no_worker,
 )
+from client.operations import Operations
 from client.session import REFUSED, RETRY, Session, ask_until, error_kinds, json_object, messages, reason
 from client.states import (
     Backoff,
@@ -134,6 +135,7 @@ class SupersetClient:
     ) -> None:
         self._session = Session(url, username, password, token, retry_seconds)
         self.url = self._session.url
+        self.operations = Operations(self._session)
         self.username = username
         self.backoff = backoff or Backoff()
         self._retry_seconds = retry_seconds
@@ -409,20 +411,6 @@ class SupersetClient:
             f"the chart's job {job_id} has not ended after {timeout:g} s: it is queued (maybe where no worker "
             "listens), runs still, or its worker died"
         )
-
-    # Usage
-
-    def usage(self, by: str, hours: float) -> dict[str, Any]:
-        """What queries of the last `hours` cost, in the form of `runtime.observability.usage.report`; for users
-        who may read Superset's action log.
-
-        UnknownNameError where the server is a Superset without this project's web tier.
-        """
-        answer = self._session.call("GET", "/api/v1/superset_async/usage", parameters={"by": by, "hours": f"{hours:g}"})
-        if answer.status_code == 404:
-            raise UnknownNameError(f"{self.url} tells no usage: is its web tier one of this project's?")
-        with self._session.shape(answer):
-            return cast("dict[str, Any]", json_object(answer)["result"])
 
     # Names
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from client.output import Format
 from local.progress import Steps
-from ops import cost, query, size
+from ops import cost, live, query, size
 from topology.checkout import require_checkout
 from topology.problems import MendableError
 
@@ -25,7 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+query.app.command(name="list")(live.list_queries)
 app.add_typer(query.app, name="query")
+app.command(name="queue")(live.queue)
+app.add_typer(live.worker, name="worker")
 app.command(name="cost", rich_help_panel=None)(cost.cost)
 app.command(name="size")(size.size)
 out = Console()

@@ -61,7 +61,7 @@ def cost(
     the whole report, with the sum. The user must be allowed to read Superset's action log, as administrators are.
     """
     with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
-        found = client.usage(by, hours)
+        found = client.operations.usage(by, hours)
         if format is Format.JSON:
             sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             return

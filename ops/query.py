@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -28,7 +28,7 @@ from client.errors import (
     UsageError,
 )
 from client.output import Format, escaped, write_rows
-from client.states import QueryHandle, QueryStatus, timeline, utc
+from client.states import QueryHandle, QueryStatus, State, timeline, utc
 from client.superset_client import Result, SupersetClient, new_client_id
 from ops.connection import Connection, Wanted, local_platform, queue_of, resolve
 
@@ -174,7 +174,7 @@ def run(
                     text, database_id, schema=schema, limit=limit, client_id=client_id, urgent=urgent
                 )
                 say(f"query {handle.id}: submitted")
-                status = client.wait(handle, _teller(say), timeout, pending_timeout or None)
+                status = client.wait(handle, _teller(say, client), timeout, pending_timeout or None)
             say(f"query {handle.id}: fetching rows")
             result = client.results(status)
             moments = timeline(handle, status, time.time() * 1000)
@@ -196,9 +196,10 @@ def status(
     token_file: TokenFile = None,
     stack: Stack = "local",
 ) -> None:
-    """Show a query: id, status, SQL, rows, execution time, start and end. Exit code 0 whatever its state is."""
+    """Show a query: id, status, SQL, rows, execution time, start and end; where it waits. Exit code 0 whatever its state is."""
     with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
-        found = described(client.status(id))
+        asked = client.status(id)
+        found = described(asked) | _place(client, asked)
         if as_json:
             sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             return
@@ -227,7 +228,7 @@ def results(
         _check_output(output)
         chosen = connection(Wanted(url, username, password_file, token_file), stack)
         with chosen.client() as client, _naming_queue(chosen), _state_line() as say:
-            ended = client.wait(id, _teller(say), timeout, pending_timeout or None)
+            ended = client.wait(id, _teller(say, client), timeout, pending_timeout or None)
             result = client.results(ended)
             say(None)
             _write(result, format, output)
@@ -307,6 +308,9 @@ def _database_id(client: SupersetClient, connection: Connection, wanted: str | N
 
 # State, on stderr
 
+#: Seconds between two questions where a query waits.
+_PLACE_SECONDS = 3.0
+
 
 def _tell(line: str) -> None:
     sys.stderr.write(escaped(line) + "\n")
@@ -329,9 +333,34 @@ def _state_line() -> Generator[Callable[[str | None], None]]:
         yield say
 
 
-def _teller(say: Callable[[str], None]) -> Callable[[QueryStatus], None]:
+def _teller(say: Callable[[str], None], client: SupersetClient) -> Callable[[QueryStatus], None]:
+    """What tells a person of each state; of a query that waits also where, asked every few seconds."""
     began = time.monotonic()
-    return lambda now: say(f"query {now.id}: {now.state}, {time.monotonic() - began:.1f} s")
+    place, asked = "", began
+
+    def tell(now: QueryStatus) -> None:
+        nonlocal place, asked
+        if now.state is not State.PENDING:
+            place = ""
+        elif sys.stderr.isatty() and time.monotonic() - asked > _PLACE_SECONDS:
+            place, asked = placed(_place(client, now)), time.monotonic()
+        say(f"query {now.id}: {now.state}, {time.monotonic() - began:.1f} s{place}")
+
+    return tell
+
+
+def placed(place: Mapping[str, Any]) -> str:
+    """Where a query waits, in words, after a comma; nothing where nobody knows."""
+    if not place:
+        return ""
+    wait = place["expected_wait_seconds"]
+    expected = "" if wait is None else f", about {wait:.0f} s to wait"
+    return f", {place['before']} before it in queue {place['queue']}{expected}"
+
+
+def _place(client: SupersetClient, status: QueryStatus) -> dict[str, Any]:
+    """Where the query waits; nothing where it does not, or where this Superset does not tell."""
+    return (client.operations.place(status.id) or {}) if status.state is State.PENDING else {}
 
 
 # Stopping

@@ -15,10 +15,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
 
 from redis import Redis
 
@@ -39,25 +38,30 @@ WORKER = "worker"
 
 
 @dataclass(frozen=True)
+class Service:
+    """Which queues a worker listens to (none: it takes no more), and how many tasks it executes at once.
+
+    `since`: when its process began to, in seconds since the epoch; it tells the process from a later one of the same name.
+    """
+
+    queues: Sequence[str]
+    slots: int
+    since: float = 0.0
+
+
+@dataclass(frozen=True)
 class Reserved:
     """What one worker has reserved: ids of tasks, prefetched or executing, as of `at` (seconds since the epoch)."""
 
     worker: str
     tasks: frozenset[str]
     at: float
-
-
-@dataclass(frozen=True)
-class Service:
-    """Which queues a worker listens to, and how many tasks it executes at once."""
-
-    queues: Sequence[str]
-    slots: int
+    service: Service
 
 
 def publish(worker: str, tasks: frozenset[str], now: float, service: Service = Service((), 0)) -> None:
     """Say what `worker` has reserved, and whom it serves. Raises what redis-py raises where Redis does not answer."""
-    said = {"reserved": sorted(tasks), "at": now, "queues": list(service.queues), "slots": service.slots}
+    said = {"reserved": sorted(tasks), "at": now, **asdict(service)}
     pipe = coordination.client().pipeline(transaction=True)
     pipe.set(_key(worker), json.dumps(said), px=int(TTL_SECONDS * 1000))
     pipe.zadd(coordination.key(WORKERS), {worker: now})
@@ -79,12 +83,8 @@ def by_worker() -> list[Reserved]:
     Raises what redis-py raises where Redis does not answer.
     """
     client = coordination.client()
-    workers = [text(worker) for worker in client.zrange(coordination.key(WORKERS), 0, -1)]
-    values = cast("list[Any]", client.mget([_key(worker) for worker in workers])) if workers else []
     found: list[Reserved] = []
-    for worker, value in zip(workers, values, strict=True):
-        if value is None:
-            continue
+    for worker, value in _published(client, coordination.key("")):
         reserved = _read(worker, value)
         if reserved is not None:
             found.append(reserved)
@@ -95,30 +95,32 @@ def by_worker() -> list[Reserved]:
     return found
 
 
-def services(client: Redis[bytes], prefix: str) -> list[Service]:
-    """Whom every worker that lives serves, in the coordination database of `client`, whose keys begin with `prefix`.
+def workers(client: Redis[bytes], prefix: str) -> list[Reserved]:
+    """What every worker that lives has published, in the coordination database of `client`, whose keys begin with `prefix`.
 
-    A worker that does not say is left out. Raises what redis-py raises where Redis does not answer.
+    One that cannot be read is left out. Raises what redis-py raises where Redis does not answer.
     """
-    workers = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
-    values = client.mget([f"{prefix}{WORKER}:{worker}" for worker in workers]) if workers else []
-    found: list[Service] = []
-    for value in filter(None, values):
-        with suppress(ValueError, TypeError, LookupError, AttributeError):
-            said = json.loads(value)
-            found.append(Service(tuple(map(str, said["queues"])), int(said["slots"])))
-    return found
+    return [reserved for worker, value in _published(client, prefix) if (reserved := _read(worker, value))]
+
+
+def _published(client: Redis[bytes], prefix: str) -> Iterator[tuple[str, bytes]]:
+    names = [text(worker) for worker in client.zrange(f"{prefix}{WORKERS}", 0, -1)]
+    values = client.mget([f"{prefix}{WORKER}:{name}" for name in names]) if names else []
+    for name, value in zip(names, values, strict=True):
+        if value is not None:
+            yield name, value
 
 
 def _read(worker: str, value: bytes | str) -> Reserved | None:
     try:
         said = json.loads(value)
         tasks, at = said["reserved"], float(said["at"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        service = Service(tuple(map(str, said.get("queues", ()))), int(said.get("slots", 0)), float(said.get("since", 0)))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in cast("list[object]", tasks)):
         return None
-    return Reserved(worker, frozenset(cast("list[str]", tasks)), at)
+    return Reserved(worker, frozenset(cast("list[str]", tasks)), at, service)
 
 
 def reserved() -> frozenset[str]:
@@ -140,11 +142,15 @@ def reserved_here() -> frozenset[str]:
 
 
 class Publisher:
-    """A thread of a worker's parent process that publishes what it has reserved and whom it serves, while the process lives."""
+    """A thread of a worker's parent process that publishes what it has reserved and whom it serves, while the process lives.
 
-    def __init__(self, worker: str, service: Callable[[], Service]) -> None:
+    `after` is called each time that it has published.
+    """
+
+    def __init__(self, worker: str, service: Callable[[], Service], after: Callable[[], None] = lambda: None) -> None:
         self._worker = worker
         self._service = service
+        self._after = after
         self._pid = os.getpid()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reserved-tasks", daemon=True)
@@ -168,6 +174,7 @@ class Publisher:
             with fork_safety.undisturbed():
                 try:
                     publish(self._worker, reserved_here(), time.time(), self._service())
+                    self._after()
                 except Exception as error:
                     logger.warning("what worker %s has reserved was not published: %s", self._worker, error)
             if self._ended.wait(PUBLISH_SECONDS):

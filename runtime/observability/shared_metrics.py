@@ -57,7 +57,7 @@ def read_shared(connection: Redis[bytes], prefix: str) -> Shared:
                 _bound(sample)
                 counters.setdefault(name, []).append(sample)
     reaped_at, oldest = connection.mget(f"{prefix}{REAPED_AT}", f"{prefix}{OLDEST_RUNNING}")
-    services = reserved_tasks.services(connection, prefix)
+    services = [worker.service for worker in reserved_tasks.workers(connection, prefix)]
     return Shared(counters, services, float(reaped_at) if reaped_at else None, float(oldest) if oldest is not None else None)
 
 

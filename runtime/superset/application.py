@@ -22,6 +22,7 @@ def extend(app: Flask) -> None:
         cache_identity,
         charts,
         clock,
+        live_api,
         lost_metadata,
         script_guard,
         stops,
@@ -41,6 +42,7 @@ def extend(app: Flask) -> None:
     if os.environ.get(ROLE_ENV) == "web":
         submission.install(app)
         usage_api.install(app)
+        live_api.install(app)
 
 
 def create() -> Flask:

@@ -7,12 +7,14 @@ Leans on `superset.tasks.celery_app.flask_app` and `superset.extensions.db` (rea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from celery import signals
 
 from runtime.broker import delayed_messages, reserved_tasks
+from runtime.broker.draining import Draining
 from runtime.environment import coordination, metadata_database, versions
 from runtime.superset import connections
 from topology.commands import ROLE_ENV
@@ -37,10 +39,14 @@ def started(sender: Any, **_: Any) -> None:
     metadata_database.is_parent()
     _import_what_threads_need()
 
-    def service() -> reserved_tasks.Service:
-        return reserved_tasks.Service(tuple(sender.app.amqp.queues.consume_from), int(sender.pool.num_processes))
+    since = time.time()
+    draining = Draining(sender, since)
 
-    _threads.extend((reserved_tasks.Publisher(sender.hostname, service), delayed_messages.Sender(sender.app)))
+    def service() -> reserved_tasks.Service:
+        return reserved_tasks.Service(draining.queues, int(sender.pool.num_processes), since)
+
+    publisher = reserved_tasks.Publisher(sender.hostname, service, after=draining.look)
+    _threads.extend((publisher, delayed_messages.Sender(sender.app)))
     for thread in _threads:
         thread.start()
 

@@ -39,7 +39,7 @@ def query(superset: Playing, tmp_path: Path) -> Query:
     return call
 
 
-COMMANDS = ["run", "status", "results", "stop"]
+COMMANDS = ["run", "status", "results", "stop", "list"]
 
 
 @pytest.mark.parametrize(

@@ -331,3 +331,25 @@ def test_what_is_said_to_be_read_live_is(reads: set[tuple[str, str, str, str]]) 
     live = {(kind, path) for kind, source, path, _ in reads if source == "live"}
     assert {("web", "resilience.max_queued"), ("worker", "tenants.*.id"), ("exporter", "celery.queues")} <= live
     assert {kind for kind, *_ in reads} == set(readers.PROCESSES)
+
+
+def test_an_administrator_sees_what_happens_now_and_others_where_their_own_query_waits(live: dict[str, Any]) -> None:
+    answers = live["live"]
+    assert {what: [one["status"] for one in both] for what, both in answers.items()} == {
+        what: [200, 403] for what in ("queues", "workers", "queries")
+    }
+    queues = {row["queue"]: row for row in answers["queues"][0]["json"]["result"]}
+    # Alice's pool has no worker here.
+    assert queues["tenant-a"]["waiting_users"] == {"alice": 2, "carol": 1, "(guest)": 1}
+    assert queues["tenant-a"]["problem"].startswith("no worker listens to it")
+    assert (queues["tenant-b"]["workers"], queues["tenant-b"]["problem"]) == (1, None)
+    (worker,) = answers["workers"][0]["json"]["result"]
+    assert (worker["state"], worker["queues"]) == ("idle", ["tenant-b"])
+    rows = answers["queries"][0]["json"]["result"]
+    assert {(row["kind"], row["state"], row["tenant"]) for row in rows if row["queue"] == "tenant-a"} == {
+        ("sql", "waiting", "tenant-a"),
+        ("chart", "waiting", "tenant-a"),
+    }
+    mine, of_anyone, of_others = live["place"]
+    assert (mine["status"], of_anyone["status"], of_others["status"]) == (200, 200, 404)
+    assert mine["json"]["result"]["queue"] == rows[-1]["queue"]

@@ -17,6 +17,8 @@ from runtime.tenants.identity import current_tenant_id
 PASSWORD = "for-this-test"
 #: Carol is of a tenant's role; Dave is of no tenant.
 NAMES = ("alice", "bob", "carol", "dave")
+#: What an administrator may see, beside usage.
+LIVE = ("queues", "workers", "queries")
 #: What would let a session write, or run longer, in a database without DML.
 LIFTING = (
     "SET default_transaction_read_only=off; COMMIT; SELECT 3 AS x INTO lifted",
@@ -73,6 +75,10 @@ def main() -> None:
         "wrong": bob.get("/api/v1/superset_async/usage?by=colour&hours=0"),
         "analyst": Browser(app, "analyst", database_id).get("/api/v1/superset_async/usage"),
     }
+    analyst = Browser(app, "analyst", database_id)
+    answer["live"] = {what: [one.get(f"/api/v1/superset_async/{what}") for one in (bob, analyst)] for what in LIVE}
+    of_alice = answer["live"]["queries"][0]["json"]["result"][-1]["id"]
+    answer["place"] = [one.get(f"/api/v1/superset_async/place/{of_alice}") for one in (alice, bob, analyst)]
     with app.app_context():
         extensions.async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
     answer["channels"] = [_channel(app, subject) for subject in (None, "7")]

@@ -16,6 +16,7 @@ from tests.runtime.stacks import environment, topology
 
 #: The distributions on whose internals each module leans, by what it imports of them or replaces.
 HOOKS: dict[str, set[str]] = {
+    "runtime.broker.draining": {"celery"},
     "runtime.broker.channels": {"celery", "kombu"},
     "runtime.broker.messages": {"kombu"},
     "runtime.broker.requests": {"celery", "kombu"},
@@ -30,6 +31,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.connections": {"apache-superset", "sqlalchemy"},
     "runtime.superset.execution": {"apache-superset", "celery"},
     "runtime.superset.implementation": {"apache-superset", "sqlalchemy"},
+    "runtime.superset.live_api": {"apache-superset"},
     "runtime.superset.login_rate": {"apache-superset"},
     "runtime.superset.lost_metadata": {"apache-superset", "sqlalchemy"},
     "runtime.superset.preparation": {"apache-superset"},
