@@ -42,7 +42,9 @@ def main() -> None:
         for name in NAMES:
             roles = finance if name == "carol" else [sm.find_role("Admin")]
             sm.add_user(name, name, name, f"{name}@localhost", roles, password=PASSWORD)
-        sm.add_user("analyst", "a", "a", "analyst@localhost", sm.find_role("Alpha"), password=PASSWORD)
+        sm.add_user(
+            "analyst", "a", "a", "analyst@localhost", [sm.find_role("Alpha"), sm.find_role("sql_lab")], password=PASSWORD
+        )
         users = {name: sm.find_user(username=name).id for name in NAMES}
         database_id, warehouse_id = (
             app.appbuilder.session.execute(f"SELECT id FROM dbs WHERE database_name = '{name}'").scalar()
