@@ -240,6 +240,7 @@ class AnalyticDatabase(DatabaseOptions):
     name: str
     uri_env: str | None
     statement_timeout_seconds: int
+    keep_connections: bool
 
 
 class Topology(Frozen):

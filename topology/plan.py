@@ -218,6 +218,11 @@ def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:
             name=name,
             uri_env=None if database.uri else f"DATABASE_URI_{name.upper().replace('-', '_')}",
             statement_timeout_seconds=database.statement_timeout or settings.statement_timeout,
+            keep_connections=(
+                database.sample and not database.allow_dml
+                if database.keep_connections is None
+                else database.keep_connections
+            ),
         )
         for name, database in settings.databases.items()
     )

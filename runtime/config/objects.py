@@ -1,4 +1,4 @@
-"""The few settings that must be objects of Celery and cachelib: described as data, made real in Superset's environment."""
+"""The few settings that must be objects of Celery, cachelib and Superset: described as data, made real in its environment."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ class ResultStore:
     database: redis_databases.Database
 
 
+@dataclass(frozen=True)
+class EventLog:
+    """Superset's action log, as `runtime.superset.event_log` writes it."""
+
+
 def realise(settings: Mapping[str, object]) -> dict[str, object]:
     """`settings` with each description, at any depth of mappings, replaced by the object that it describes."""
     return {key: _realise(value) for key, value in settings.items()}
@@ -58,6 +63,10 @@ def _realise(value: object) -> object:
         from runtime.superset.caches import results
 
         return results(value.database)
+    if isinstance(value, EventLog):
+        from runtime.superset.event_log import EventLogger
+
+        return EventLogger()
     if isinstance(value, dict):
         return realise(cast(dict[str, Any], value))
     return value

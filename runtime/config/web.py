@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from runtime.config.objects import EventLog
 from runtime.environment import redis_databases
 from runtime.environment.secrets import Secrets
 from runtime.superset import application
@@ -25,6 +26,7 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         # Superset's default is a string that everyone knows; embedded dashboards would accept what it signs.
         "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
         "FLASK_APP_MUTATOR": application.extend,
+        "EVENT_LOGGER": EventLog(),
         "RATELIMIT_ENABLED": True,
         # Only log-ins are limited. A limit on all requests would count every poll of every user behind one
         # address together.

@@ -13,6 +13,7 @@ TESTED: dict[str, tuple[int, ...]] = {
     "apache-superset": (6, 1),
     "celery": (5, 6),
     "kombu": (5, 6),
+    "flask-appbuilder": (5, 0),
     "flask-caching": (2, 3),
     "sqlalchemy": (1, 4),
 }

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
@@ -99,12 +99,17 @@ def backoff(attempt: int, most: float, chance: float) -> float:
     return min(most, BACKOFF_FIRST * BACKOFF_FACTOR ** (attempt - 1)) * (0.5 + chance / 2)
 
 
+Begun = Literal["begun", "ended", "elsewhere"]
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What the metadata database knows of the subject: whose it is, and the attempt before this one."""
+    """What the metadata database knows of the subject: whose it is, the attempt before this one, and of a first one, which
+    began as it was read, what came of that."""
 
     query: Identified
     last: Attempt | None
+    begun: Begun | None = None
 
     def final(self, kind: executions.Kind) -> bool:
         """Whether it has ended: a query by its row, a chart by its last attempt."""
@@ -221,28 +226,32 @@ class Delivery:
         while True:
             with metadata_database.transaction() as connection:
                 last = executions.last(connection, asked.kind, asked.subject)
-                if asked.kind == "chart":
-                    return Seen(_identify_chart(connection, asked), last)
-                seen = Seen(_identify_query(connection, asked), last)
-            if seen.query.status is not None or time.monotonic() > deadline:
+                identify = _identify_chart if asked.kind == "chart" else _identify_query
+                seen = Seen(identify(connection, asked), last)
+                if last is None and not seen.final(asked.kind):
+                    # Nobody else has begun it, so that nothing is to be found out first: one transaction for both.
+                    return replace(seen, begun=_begin_in(connection, self._execution(seen.query), 1))
+            if asked.kind == "chart" or seen.query.status is not None or time.monotonic() > deadline:
                 return seen
             time.sleep(0.5)
 
-    def _run(self, run: Callable[[], Any], seen: Seen, attempt: int) -> Any:
-        asked = self._work
-        execution = Execution(
-            kind=asked.kind,
-            subject=asked.subject,
+    def _execution(self, query: Identified) -> Execution:
+        return Execution(
+            kind=self._work.kind,
+            subject=self._work.subject,
             task_id=self._owner.task_id,
             tenant=self._tenant,
             queue=self._queue,
-            username=seen.query.username,
-            database_name=seen.query.database_name,
-            writes=seen.query.writes,
+            username=query.username,
+            database_name=query.database_name,
+            writes=query.writes,
             worker=self._owner.worker,
-            submitted_at=seen.query.submitted_at,
+            submitted_at=query.submitted_at,
         )
-        begun = self._known_or_rescheduled(lambda: _begin(execution, attempt))
+
+    def _run(self, run: Callable[[], Any], seen: Seen, attempt: int) -> Any:
+        asked = self._work
+        begun = seen.begun or self._known_or_rescheduled(lambda: _begin(self._execution(seen.query), attempt))
         if begun == "elsewhere":
             self._reschedule(RUNNING_SECONDS, "running")
         if begun == "ended":
@@ -300,15 +309,14 @@ class Delivery:
             self._known_or_rescheduled(self._end_query)
 
     def _end_query(self) -> None:
-        with metadata_database.transaction() as connection:
-            status, error = superset().ending.state(connection, int(self._work.subject))
-        message, states = None, OPEN_STATES
+        final_states.end_as_written(int(self._work.subject), self._attempt, self._read_end)
+
+    def _read_end(self, status: str | None, error: str) -> final_states.End:
+        outcome = final_states.outcome(status, error)
         if final_states.TIMED_OUT in error:
             # Superset has words for it only while the database works.
-            message, states = query_tasks.soft_limit(self._soft_limit), (*OPEN_STATES, "failed")
-        elif status in OPEN_STATES:
-            message = query_tasks.LOST_READ
-        self._end(final_states.outcome(status, error), message, states=states)
+            return final_states.End(outcome, query_tasks.soft_limit(self._soft_limit), (*OPEN_STATES, "failed"))
+        return final_states.End(outcome, query_tasks.LOST_READ if status in OPEN_STATES else None)
 
     def _failed(self, error: Exception) -> None:
         """An exception has left Superset's code: charts do so after their event, if they have sent one; queries never should."""
@@ -338,17 +346,10 @@ class Delivery:
         """Count an end that Celery does not see: to it this delivery is ignored."""
         completions.count(self._task.name, self._queue, self._tenant, outcome)
 
-    def _end(
-        self,
-        outcome: Outcome,
-        message: str | None = None,
-        *,
-        states: Sequence[str] = OPEN_STATES,
-        attempt: int | None = None,
-    ) -> None:
+    def _end(self, outcome: Outcome, message: str | None = None, *, attempt: int | None = None) -> None:
         """End the attempt of this delivery (or `attempt`, which nobody executes), and its query with `message`."""
         which = self._attempt if attempt is None else attempt
-        final_states.end(self._work.kind, self._work.subject, outcome, message, attempt=which, states=states)
+        final_states.end(self._work.kind, self._work.subject, outcome, message, attempt=which)
 
     def _known_or_rescheduled(self, ask: Callable[[], Any]) -> Any:
         """What the metadata database answers; where it is away, this delivery comes again, and finds what was done."""
@@ -377,14 +378,18 @@ class Delivery:
                 time.sleep(1)
 
 
-def _begin(execution: Execution, attempt: int) -> Literal["begun", "ended", "elsewhere"]:
-    """Have the query running and its attempt written, or neither: who stops it finds both."""
+def _begin(execution: Execution, attempt: int) -> Begun:
     with metadata_database.transaction() as connection:
-        if execution.kind == "sql":
-            if not superset().fence.begin(connection, int(execution.subject)):
-                return "ended"
-            outbox.drop(connection, int(execution.subject))
-        return "begun" if executions.begin(connection, execution, attempt) else "elsewhere"
+        return _begin_in(connection, execution, attempt)
+
+
+def _begin_in(connection: Connection, execution: Execution, attempt: int) -> Begun:
+    """Have the query running and its attempt written, or neither, with the caller's commit: who stops it finds both."""
+    if execution.kind == "sql":
+        if not superset().fence.begin(connection, int(execution.subject)):
+            return "ended"
+        outbox.drop(connection, int(execution.subject))
+    return "begun" if executions.begin(connection, execution, attempt) else "elsewhere"
 
 
 def _unended(last: Attempt | None) -> bool:

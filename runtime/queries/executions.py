@@ -86,10 +86,11 @@ def begin(connection: Connection, execution: Execution, attempt: int) -> bool:
     )
     if not done.rowcount:
         return False
-    connection.exec_driver_sql(
-        f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN} AND attempt < %s",
-        (execution.kind, execution.subject, attempt),
-    )
+    if attempt > 1:
+        connection.exec_driver_sql(
+            f"UPDATE {TABLE} SET ended_at = now(), outcome = 'lost' WHERE {_OPEN} AND attempt < %s",
+            (execution.kind, execution.subject, attempt),
+        )
     return True
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import cast
 
 from runtime.environment import metadata_database
@@ -26,6 +27,15 @@ TIMED_OUT = "SoftTimeLimitExceeded"
 ENDED_BY_DATABASE = "The database ended this statement"
 
 
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended; with `message`, a query that is in one of `states` ends so, too."""
+
+    outcome: Outcome
+    message: str | None = None
+    states: Sequence[str] = OPEN_STATES
+
+
 def end(
     kind: Kind,
     subject: str,
@@ -41,10 +51,33 @@ def end(
     SQLAlchemy's errors.
     """
     with metadata_database.transaction() as connection:
-        ended = False
-        if kind == "sql" and message is not None:
-            ended = superset().ending.query(connection, int(subject), message, states=states)
-        closed = executions.end(connection, kind, subject, outcome, attempt)
+        return _end(connection, kind, subject, outcome, message, attempt=attempt, states=states)
+
+
+def end_as_written(query_id: int, attempt: int, read: Callable[[str | None, str], End]) -> None:
+    """End an attempt by what the row of its query says: `read` makes an end of its state and error. One transaction.
+
+    Raises SQLAlchemy's errors.
+    """
+    with metadata_database.transaction() as connection:
+        found = read(*superset().ending.state(connection, query_id))
+        _end(connection, "sql", str(query_id), found.outcome, found.message, attempt=attempt, states=found.states)
+
+
+def _end(
+    connection: metadata_database.Connection,
+    kind: Kind,
+    subject: str,
+    outcome: Outcome,
+    message: str | None,
+    *,
+    attempt: int | None,
+    states: Sequence[str],
+) -> bool:
+    ended = False
+    if kind == "sql" and message is not None:
+        ended = superset().ending.query(connection, int(subject), message, states=states)
+    closed = executions.end(connection, kind, subject, outcome, attempt)
     return ended if kind == "sql" else closed
 
 

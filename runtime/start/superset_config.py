@@ -10,7 +10,13 @@ from runtime.config import render
 from runtime.config.objects import realise
 from runtime.environment.process_topology import role, started
 from runtime.observability import heartbeat, task_metrics
-from runtime.superset import implementation, reaper_thread, worker_process
+from runtime.superset import (
+    implementation,
+    known_users,  # noqa: F401 - refuses an untested Flask-AppBuilder now
+    pings,
+    reaper_thread,
+    worker_process,
+)
 from runtime.superset.directory import SupersetDirectory
 from runtime.tenants import fairness, identity
 
@@ -18,6 +24,7 @@ _topology = started()
 globals().update(realise(render(_topology, os.environ)))
 identity.look_up_in(SupersetDirectory())
 implementation.install()
+pings.install()
 heartbeat.install(os.environ)
 task_metrics.install(role(os.environ))
 if role(os.environ) == "worker":

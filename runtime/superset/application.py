@@ -22,9 +22,16 @@ def extend(app: Flask) -> None:
         cache_identity,
         charts,
         clock,
+        event_log,
+        few_commits,
+        kept_connections,
+        kept_rows,
+        known_users,
         live_api,
         lost_metadata,
+        request_schemas,
         script_guard,
+        status,
         stops,
         submission,
         unkept_results,
@@ -32,6 +39,9 @@ def extend(app: Flask) -> None:
     )
 
     login_rate.limit(app)
+    kept_rows.install()
+    known_users.install(app)
+    event_log.install()
     cache_identity.install()
     charts.install()
     script_guard.install()
@@ -39,7 +49,11 @@ def extend(app: Flask) -> None:
     clock.install()
     unkept_results.install()
     lost_metadata.install()
+    few_commits.install()
+    kept_connections.install()
     if os.environ.get(ROLE_ENV) == "web":
+        request_schemas.install()
+        status.install()
         submission.install(app)
         usage_api.install(app)
         live_api.install(app)

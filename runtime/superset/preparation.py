@@ -175,7 +175,9 @@ def _columns(declared: AnalyticDatabase) -> dict[str, object]:
         "cache_timeout": None,
         "extra": json.dumps(
             {
-                "engine_params": engine_params(declared.statement_timeout_seconds, read_only=not declared.allow_dml),
+                "engine_params": engine_params(
+                    declared.statement_timeout_seconds, read_only=not declared.allow_dml, keep=declared.keep_connections
+                ),
                 "metadata_params": {},
                 "metadata_cache_timeout": {},
                 "schemas_allowed_for_file_upload": [],

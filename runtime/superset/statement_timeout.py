@@ -28,13 +28,17 @@ OPTION = "statement_timeout_seconds"
 #: Execution option that says that sessions only read. Superset refuses the statements that it knows to write where a database
 #: does not allow them, and lets pass CALL, EXECUTE, COPY, SELECT … INTO, EXPLAIN (ANALYZE) and functions: PostgreSQL does not.
 READ_ONLY = "read_only"
+#: Execution option that says that a worker's child keeps its connection (`runtime.superset.kept_connections`).
+KEEP = "keep_connections"
 #: How often a PostgreSQL server (14 and newer) looks, while it executes a statement, whether its client is still there.
 CLIENT_CHECK = "5s"
 
 
-def engine_params(seconds: int, *, read_only: bool = False) -> dict[str, object]:
-    """`engine_params` of a registered database that has a limit of its own, and sessions that only read."""
-    return {"execution_options": {OPTION: seconds, **({READ_ONLY: True} if read_only else {})}}
+def engine_params(seconds: int, *, read_only: bool = False, keep: bool = False) -> dict[str, object]:
+    """`engine_params` of a registered database that has a limit of its own, sessions that only read, and kept connections."""
+    return {
+        "execution_options": {OPTION: seconds, **({READ_ONLY: True} if read_only else {}), **({KEEP: True} if keep else {})}
+    }
 
 
 def is_read_only(uri: str, extra: str | None) -> bool:

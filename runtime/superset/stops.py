@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runtime.environment import versions
 from runtime.queries import stops
 from runtime.queries.interfaces import OPEN_STATES
-from runtime.superset import hooks
+from runtime.superset import hooks, kept_connections
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
@@ -110,6 +110,8 @@ def keep_stopped(session: Session, *_: object) -> None:
         asked = "SELECT status FROM query WHERE id = %s FOR UPDATE"
         if session.connection().exec_driver_sql(asked, cast(Any, (changed.id,))).scalar() != "stopped":
             continue
+        # Whoever has stopped it ends its session.
+        kept_connections.kept.drop()
         if changed.status in OPEN_STATES:
             raise StoppedError(f"query {changed.id} was stopped")
         logger.info("query %s was stopped, and stays so: it would have become %r", changed.id, changed.status)

@@ -30,6 +30,7 @@ def install(env: Mapping[str, str]) -> bool:
     signals.worker_ready.connect(started, weak=False)
     signals.worker_before_create_process.connect(about_to_fork, weak=False)
     signals.worker_process_init.connect(forked, weak=False)
+    signals.worker_process_shutdown.connect(ending, weak=False)
     signals.worker_shutdown.connect(stopped, weak=False)
     return True
 
@@ -78,6 +79,13 @@ def forked(**_: Any) -> None:
     coordination.reset()
     _threads.clear()
     connections.install()
+
+
+def ending(**_: Any) -> None:
+    """This child ends: what it has logged is written."""
+    from runtime.superset import event_log
+
+    event_log.batches.flush()
 
 
 def stopped(**_: Any) -> None:

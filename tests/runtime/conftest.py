@@ -7,8 +7,8 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,33 @@ class Services:
 
     def sql(self, statement: str, database: str = "superset") -> str:
         """The unaligned rows of a statement."""
-        command = [
+        done = subprocess.run(
+            self._psql(database), input=statement, env=self.libpq_environment(), check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    @contextmanager
+    def holding(self, statement: str, database: str = "superset") -> Generator[None]:
+        """A transaction that has executed a statement, and is rolled back after the block."""
+        with subprocess.Popen(
+            self._psql(database), env=self.libpq_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as session:
+            assert session.stdin is not None and session.stdout is not None
+            try:
+                session.stdin.write(f"BEGIN;\n{statement};\n\\echo held\n")
+                session.stdin.flush()
+                assert "held" in (line.strip() for line in session.stdout), statement
+                yield
+            finally:
+                session.communicate("ROLLBACK;\n")
+
+    def _psql(self, database: str) -> list[str]:
+        return [
             str(binaries.postgres_program("psql")),
             *("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"),
             *("--host=127.0.0.1", f"--port={self.postgres_port}", "--username=superset", f"--dbname={database}"),
         ]
-        done = subprocess.run(
-            command, input=statement, env=self.libpq_environment(), check=False, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
 
     def libpq_environment(self) -> dict[str, str]:
         """Environment with the superuser's password for libpq."""

@@ -34,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     workers.children_fit,
     caching.spilled_results_are_kept,
     databases.sample_has_no_uri,
+    databases.kept_connections_only_read,
     tenants.tenants_are_recognised,
     tenants.recognisers_are_of_one_tenant,
     tenants.tenants_databases_exist,

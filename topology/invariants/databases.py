@@ -14,3 +14,15 @@ def sample_has_no_uri(settings: Settings, topology: Topology) -> Iterator[Proble
     for name, database in settings.databases.items():
         if database.sample and database.uri is not None:
             yield Problem(f"databases.{name}.uri", database.uri, "is not for the sample database", "Remove it")
+
+
+def kept_connections_only_read(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Whoever cancels a query ends its session, which by then may do the next one's work: only a read is then tried again."""
+    for name, database in settings.databases.items():
+        if database.keep_connections and database.allow_dml:
+            yield Problem(
+                f"databases.{name}.keep_connections",
+                "true",
+                "is only for a database without DML",
+                f"Remove it, or databases.{name}.allow_dml",
+            )

@@ -34,3 +34,10 @@ class DatabaseSettings(DatabaseOptions):
     """An analytic database to register in Superset. Without `uri` the whole URI is a secret: see docs/configuration.md."""
 
     statement_timeout: Positive | None = Field(default=None, description="seconds; default: the stack's statement_timeout")
+    keep_connections: bool | None = Field(
+        default=None,
+        description=(
+            "a worker's child keeps its connection to PostgreSQL for the next query, and resets the session in between; never "
+            "behind a pooler in transaction mode; default: true for the sample database, else false"
+        ),
+    )

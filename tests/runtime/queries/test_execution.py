@@ -169,20 +169,21 @@ def test_a_read_whose_connection_is_lost_is_read_again(prepared: Prepared, web: 
     assert attempts(prepared, "sql", query) == ["1 retried", "2 success"]
 
 
-def lose_metadata(prepared: Prepared) -> None:
-    """End the sessions with the metadata database that tasks of workers hold while their statements run."""
+def lose_metadata(prepared: Prepared, query: int) -> None:
+    """End the session with the metadata database in which a task writes how its statement has ended."""
     held = (
         "FROM pg_stat_activity WHERE datname = 'superset' AND application_name = 'superset-worker' "
-        "AND state = 'idle in transaction'"
+        "AND wait_event_type = 'Lock'"
     )
-    until(lambda: prepared.services.sql(f"SELECT count(*) {held}") != "0", 30, "a task holds a session")
-    prepared.services.sql(f"SELECT pg_terminate_backend(pid) {held}")
+    with prepared.services.holding(f"SELECT id FROM query WHERE id = {query} FOR UPDATE"):
+        until(lambda: prepared.services.sql(f"SELECT count(*) {held}") != "0", 60, "a task writes its end")
+        prepared.services.sql(f"SELECT pg_terminate_backend(pid) {held}")
 
 
 def test_a_read_that_loses_the_metadata_database_is_read_again(prepared: Prepared, web: Web, worker: Worker) -> None:
     query = web.submit("SELECT slow(6), 'metadata read'", "library")
     begins(prepared, "metadata read")
-    lose_metadata(prepared)
+    lose_metadata(prepared, query)
     assert web.ended(query)["status"] == "success"
     assert attempts(prepared, "sql", query) == ["1 retried", "2 success"]
 
@@ -190,7 +191,7 @@ def test_a_read_that_loses_the_metadata_database_is_read_again(prepared: Prepare
 def test_a_write_that_loses_the_metadata_database_says_what_is_known(prepared: Prepared, web: Web, worker: Worker) -> None:
     query = web.submit("INSERT INTO runs SELECT 'metadata write' FROM slow(6)", "ledger")
     begins(prepared, "metadata write")
-    lose_metadata(prepared)
+    lose_metadata(prepared, query)
     ended = web.ended(query)
     assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.UNWRITTEN_WRITE)
     assert attempts(prepared, "sql", query) == ["1 lost"]

@@ -222,11 +222,15 @@ def one_that_ends_while_it_is_waited_for(platform: World, _: pytest.MonkeyPatch)
 
 
 def two_that_begin(platform: World, _: pytest.MonkeyPatch) -> None:
-    """Both have found that nobody has begun: one took the lease before Redis lost it, the other after."""
-    platform.submit(writes=True)
+    """Both have found that nobody has begun the second attempt: one took the lease before Redis lost it, the other after."""
+    query_id = platform.submit(writes=True)
+    with platform.transaction() as connection:
+        before = executions.Execution("sql", str(query_id), "sql-1", "", "default", "u", "d", True, "w1@h", None)
+        executions.begin(connection, before, 1)
+        executions.end(connection, "sql", str(query_id), "retried", 1)
     first = platform.deliver()
     assert first
-    # It takes the lease, reads that there is no attempt, and is about to write its own.
+    # It takes the lease, reads which attempt was before, and is about to write its own.
     for _step in range(3):
         first.step()
     platform.crash_redis(1.0, 0)

@@ -1,0 +1,84 @@
+"""A query in a worker has one transaction of Superset's before its statement, and one after it.
+
+As shipped (Superset 6.1) a worker commits four times before a statement, each time with a read of the rows that the commit
+expired: that the query runs, how it can be cancelled, how far it is, and what is executed. Here the first three wait for the
+fourth, which comes right before the statement. What a stop goes by still holds: how the query can be cancelled is written before
+its state is read (in one transaction, whose row lock a stop waits for), and committed before its statement begins. That it runs,
+and since when, the worker has written with the execution (`runtime.queries.deliveries`).
+
+Replaces `commit` of Superset's session, and `execute_sql_statements` and `execute_query` in `superset.sql_lab` (read and tested
+with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from runtime.environment import versions
+from runtime.superset import hooks
+from topology.commands import ROLE_ENV
+
+#: Whether this task prepares the first statement of a query: its commits wait.
+_prepares: ContextVar[bool] = ContextVar("prepares", default=False)
+
+
+def install() -> None:
+    """Commit so in this process, where it is a worker; UntestedVersionError for a Superset of another version."""
+    from superset import sql_lab
+    from superset.extensions import db
+
+    versions.require(__name__, "apache-superset", "sqlalchemy")
+    if os.environ.get(ROLE_ENV) != "worker":
+        return
+    hooks.replace(db.session, "commit", __name__, _commit)
+    hooks.replace(sql_lab, "execute_sql_statements", __name__, _statements)
+    hooks.replace(sql_lab, "execute_query", __name__, _statement)
+
+
+def _commit(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    from superset.extensions import db
+
+    def commit() -> None:
+        if not _prepares.get():
+            shipped()
+            return
+        session: Any = db.session
+        for row in list(session.dirty):
+            if changed(row) == {"start_running_time"}:
+                # Written with the execution. A row that is written here stays locked until the statement begins: that is not to
+                # be before its database is connected to.
+                session.expire(row, ["start_running_time"])
+        # What `refresh` reads next is not to be without what is written here.
+        session.flush()
+
+    return commit
+
+
+def changed(row: object) -> set[str]:
+    """The attributes of a row that the next flush writes."""
+    from sqlalchemy import inspect
+
+    state: Any = inspect(row)
+    return {attribute.key for attribute in state.attrs if attribute.history.has_changes()}
+
+
+def _statements(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    def execute_sql_statements(*args: Any, **kwargs: Any) -> Any:
+        token = _prepares.set(True)
+        try:
+            return shipped(*args, **kwargs)
+        finally:
+            _prepares.reset(token)
+
+    return execute_sql_statements
+
+
+def _statement(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    def execute_query(*args: Any, **kwargs: Any) -> Any:
+        _prepares.set(False)
+        return shipped(*args, **kwargs)
+
+    return execute_query
