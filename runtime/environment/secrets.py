@@ -26,12 +26,15 @@ class Secrets:
     jwt_secret: str = field(repr=False)
     postgres_password: str = field(repr=False)
     redis: Mapping[RedisRole, str] = field(repr=False)
+    #: With which messages are signed, by number.
+    message_keys: Mapping[int, bytes] = field(repr=False)
 
 
 def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
     """The secrets of `topology` in `env`; ConfigurationError names all that are missing or too short, at once."""
-    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.redis_users().items()}
-    needed = (SECRET_KEY_ENV, JWT_SECRET_ENV, topology.postgres.password_env, *redis_envs.values())
+    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.process_redis_users().items()}
+    key_envs = topology.message_key_envs()
+    needed = (SECRET_KEY_ENV, JWT_SECRET_ENV, topology.postgres.password_env, *redis_envs.values(), *key_envs.values())
     problems = [f"{name} is not set" for name in needed if not env.get(name)]
     jwt_secret = env.get(JWT_SECRET_ENV, "")
     if jwt_secret and len(jwt_secret.encode()) < JWT_SECRET_BYTES:
@@ -46,4 +49,5 @@ def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
         jwt_secret=jwt_secret,
         postgres_password=env[topology.postgres.password_env],
         redis={role: env[variable] for role, variable in redis_envs.items()},
+        message_keys={number: env[variable].encode() for number, variable in key_envs.items()},
     )
