@@ -14,12 +14,16 @@ from topology.model import Topology
 from topology.readers import Process
 
 FILE = "topology.json"
-#: The metadata database among the hosts.
+#: The metadata database among the hosts, and the ARN of the secret with its password.
 POSTGRES = "postgres"
+POSTGRES_SECRET = "postgres-secret"  # noqa: S105 a name
 
 
 def located(topology: Topology, hosts: Mapping[str, str]) -> Topology:
-    """`topology` with the hosts of servers that were known only once they were made: by the instance's name, or `POSTGRES`."""
+    """`topology` with what was known of servers only once they were made.
+
+    By the instance's name, or `POSTGRES`, a host; by `POSTGRES_SECRET` the secret with the metadata database's password.
+    """
     redis = tuple(
         instance.model_copy(update={"host": hosts[instance.name]}) if instance.name in hosts else instance
         for instance in topology.redis
@@ -27,6 +31,8 @@ def located(topology: Topology, hosts: Mapping[str, str]) -> Topology:
     postgres = topology.postgres
     if POSTGRES in hosts:
         postgres = postgres.model_copy(update={"host": hosts[POSTGRES]})
+    if POSTGRES_SECRET in hosts:
+        postgres = postgres.model_copy(update={"password_secret": hosts[POSTGRES_SECRET]})
     return topology.model_copy(update={"redis": redis, "postgres": postgres})
 
 

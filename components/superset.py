@@ -51,8 +51,8 @@ class SupersetArgs:
     configuration: ConfigurationRef
     #: Secret key, JWT secret and the passwords of PostgreSQL and of the Redis servers that this project runs.
     secrets: SecretRef
-    #: Which of them is the metadata database's password.
-    postgres_password_env: str
+    #: Which of them is the metadata database's password; None where that is in no variable.
+    postgres_password_env: str | None
     #: The Redis instances that they use.
     redis: Sequence[RedisAccess]
     #: Where web and workers keep large results.
@@ -111,7 +111,11 @@ def _ready(args: SupersetArgs) -> core.ContainerArgs:
         command=commands.ready(),
         env=[
             *environment(variables),
-            secret_variable(args.postgres_password_env, args.secrets.name, args.postgres_password_env),
+            *(
+                [secret_variable(args.postgres_password_env, args.secrets.name, args.postgres_password_env)]
+                if args.postgres_password_env
+                else []
+            ),
         ],
         resources=container_resources(READY_RESOURCES),
         security_context=container_security(),

@@ -30,14 +30,14 @@ from components.aws.redis import ElastiCache, ElastiCacheArgs
 from components.aws.registry import Registry, RegistryArgs
 from components.aws.results_bucket import ResultsBucket, ResultsBucketArgs
 from components.common import Scope, labels
-from components.configuration import POSTGRES
+from components.configuration import POSTGRES, POSTGRES_SECRET
 from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.redis_access import PasswordRef, RedisAccess
 from components.secrets import Secrets
 from infra import kubernetes, workloads
-from infra.workloads import Stores, Workloads
+from infra.workloads import BEAT, INIT, Stores, Workloads
 from topology.aws.model import Aws
-from topology.model import PROCESS_ROLES, RedisInstance, RedisRole, Topology
+from topology.model import RedisInstance, Topology
 from topology.problems import Problem
 
 #: Whom the data stores let in, for the descriptions of rules.
@@ -107,15 +107,16 @@ def deploy(
         else None
     )
     registry = Registry("image", RegistryArgs(account, planned.repository), there) if planned.repository else None
-    identity = _identity(topology, account, cluster, bucket, there)
+    identities = _identities(topology, account, cluster, (bucket, postgres), there)
     alarm_topic = Alarms("alarms", AlarmsArgs(account, _alarms(topology, planned), planned.alarm_emails), there)
 
     stores = Stores(
         accesses={instance.name: _access(instance, redis, secrets) for instance in topology.redis},
-        servers=[*redis.values(), *([postgres] if postgres else []), *([identity] if identity else [])],
+        servers=[*redis.values(), *([postgres] if postgres else []), *identities],
         hosts={
             **{name: server.host for name, server in redis.items()},
             **({POSTGRES: postgres.host} if postgres else {}),
+            **({POSTGRES_SECRET: postgres.secret_arn} if postgres and postgres.secret_arn else {}),
         },
     )
     prepared = pulumi.ResourceOptions.merge(
@@ -206,28 +207,33 @@ def _prepare_cluster(planned: Aws, scope: Scope, on_cluster: pulumi.ResourceOpti
     return found
 
 
-def _identity(
+def _identities(
     topology: Topology,
     account: AwsScope,
     cluster: ClusterRef,
-    bucket: ResultsBucket | None,
+    stores: tuple[ResultsBucket | None, Rds | None],
     there: pulumi.ResourceOptions,
-) -> PodIdentity | None:
-    """The role of those who read and write results: web and workers. Beat and the init job call no AWS service, and get none."""
-    if bucket is None:
-        return None
-    return PodIdentity(
-        "results-access",
-        PodIdentityArgs(
-            account,
-            cluster.name,
-            topology.namespace,
-            [topology.web.host, *(f"worker-{pool.name}" for pool in topology.pools)],
-            "Web and workers read and write query results",
-            bucket.statements,
-        ),
-        there,
+) -> list[PodIdentity]:
+    """The roles of pods, one a service account, since EKS takes no second one.
+
+    Web and workers read and write results, and who connects to the metadata database reads its password where RDS keeps it.
+    """
+    bucket, postgres = stores
+    password = postgres.statements if postgres else ()
+    runners = [topology.web.host, *(f"worker-{pool.name}" for pool in topology.pools)]
+    wanted = (
+        ("results-access", runners, "Web and workers read and write query results", bucket.statements if bucket else ()),
+        ("metadata-access", [BEAT, INIT], "Beat and the init job use the metadata database", ()),
     )
+    return [
+        PodIdentity(
+            name,
+            PodIdentityArgs(account, cluster.name, topology.namespace, pods, description, [*own, *password]),
+            there,
+        )
+        for name, pods, description, own in wanted
+        if own or password
+    ]
 
 
 def _alarms(topology: Topology, planned: Aws) -> list[alarms.Alarm]:
@@ -244,14 +250,11 @@ def _access(instance: RedisInstance, redis: Mapping[str, ElastiCache], secrets: 
     """Where clients of `instance` find it and their passwords: all of ours are in the Secret of all processes."""
     if instance.existing:
         return kubernetes.existing_access(instance, secrets)
-    held = {
-        user.role: secrets.app if user.role in PROCESS_ROLES else secrets.readers or secrets.app for user in instance.users
-    }
-    passwords: dict[RedisRole, PasswordRef] = {
-        user.role: PasswordRef(held[user.role].name, user.password_env, held[user.role].fingerprint)
-        for user in instance.users
-    }
-    return RedisAccess(instance, passwords, redis[instance.name].host)
+    return RedisAccess(
+        instance,
+        {user.role: PasswordRef(secrets.app.name, user.password_env, secrets.app.fingerprint) for user in instance.users},
+        redis[instance.name].host,
+    )
 
 
 def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -> NetworkPoliciesArgs:
@@ -273,10 +276,13 @@ def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -
     )
     if planned.bucket:
         # S3's addresses are public ones, and change; by its gateway endpoint none of this leaves AWS.
-        outside += [
-            OutsideNetworks(superset, ["0.0.0.0/0"], HTTPS),
-            OutsideNetworks(superset, [POD_IDENTITY_AGENT], POD_IDENTITY_PORT),
-        ]
+        outside.append(OutsideNetworks(superset, ["0.0.0.0/0"], HTTPS))
+    elif topology.postgres.password_secret:
+        # Secrets Manager's: in the VPC where the stack has an endpoint of it there.
+        inside = "secretsmanager" in planned.network.endpoints and planned.network.existing is None
+        outside.append(OutsideNetworks(superset, vpc if inside else ["0.0.0.0/0"], HTTPS))
+    if planned.bucket or topology.postgres.password_secret:
+        outside.append(OutsideNetworks(superset, [POD_IDENTITY_AGENT], POD_IDENTITY_PORT))
     return NetworkPoliciesArgs(
         scope,
         [*workloads.flows(topology, made), *existing_flows],

@@ -46,11 +46,19 @@ def _cluster(name: str, inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def _database(name: str, inputs: Inputs) -> dict[str, Any]:
+    secret = {"secretArn": f"arn:aws:secretsmanager:{PLACEHOLDER}:000000000000:secret:rds!{name}", "secretStatus": "active"}
+    return {
+        "address": f"{PLACEHOLDER}-{name}.rds.amazonaws.com",
+        **({"masterUserSecrets": [secret]} if inputs.get("manageMasterUserPassword") else {}),
+    }
+
+
 _OWN: dict[str, Callable[[str, Inputs], dict[str, Any]]] = {
     "aws:elasticache/replicationGroup:ReplicationGroup": lambda name, _: {
         "primaryEndpointAddress": f"{PLACEHOLDER}-{name}.cache.amazonaws.com"
     },
-    "aws:rds/instance:Instance": lambda name, _: {"address": f"{PLACEHOLDER}-{name}.rds.amazonaws.com"},
+    "aws:rds/instance:Instance": _database,
     "aws:eks/cluster:Cluster": _cluster,
     "aws:kms/key:Key": lambda name, _: {"keyId": f"{PLACEHOLDER}-{name}"},
     "aws:ecr/repository:Repository": lambda _, inputs: {

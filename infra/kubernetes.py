@@ -105,7 +105,7 @@ def deploy(
         for instance in ours
         if instance.sentinel
     }
-    postgres = _postgres(topology, PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password), here)
+    postgres = _postgres(topology, scope, secrets, here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
     made = workloads.deploy(topology, scope, secrets, Stores(accesses, servers), here)
     route = (
@@ -169,8 +169,11 @@ def existing_access(instance: RedisInstance, secrets: Secrets) -> RedisAccess:
 
 
 def _postgres(
-    topology: Topology, args: PostgresArgs, opts: pulumi.ResourceOptions
+    topology: Topology, scope: Scope, secrets: Secrets, opts: pulumi.ResourceOptions
 ) -> PostgresServer | PostgresCluster | None:
+    if secrets.postgres_password is None:
+        raise ValueError("only AWS keeps the metadata database's password outside the stack's secrets")
+    args = PostgresArgs(scope, topology.postgres, topology.images, secrets.postgres_password)
     match topology.postgres.kind:
         case "statefulset":
             return PostgresServer(topology.postgres.host, args, opts)

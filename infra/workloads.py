@@ -26,6 +26,9 @@ from monitoring import rules
 from topology import commands, readers
 from topology.model import Topology
 
+#: Names of beat and of the init job, and so of their service accounts.
+BEAT, INIT = "beat", "superset-init"
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -64,8 +67,7 @@ def foundation(
         SecretsArgs(
             scope,
             redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
-            message_key_envs=[*topology.message_key_envs().values()],
-            postgres_password_env=topology.postgres.password_env,
+            postgres_password_env=password_variable(topology),
             postgres_password=postgres_password,
             database_uris=database_uris,
             redis_passwords=redis_passwords,
@@ -73,6 +75,11 @@ def foundation(
         opts,
     )
     return namespace, scope, secrets
+
+
+def password_variable(topology: Topology) -> str | None:
+    """The variable with the metadata database's password; None where processes read it from AWS."""
+    return None if topology.postgres.password_secret else topology.postgres.password_env
 
 
 def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, opts: pulumi.ResourceOptions) -> Workloads:
@@ -83,12 +90,12 @@ def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, o
         topology.images,
         configuration.ref,
         secrets.app,
-        topology.postgres.password_env,
+        password_variable(topology),
         list(stores.accesses.values()),
         topology.caching.spill,
     )
     initialization = Initialization(
-        "superset-init",
+        INIT,
         InitializationArgs(superset, secrets.init),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(stores.servers))),
     )
@@ -142,7 +149,7 @@ def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, o
                 exporter=exporter.url if scaled_by_exporter(topology) else None,
             )
             Autoscaler(f"{name}-scaler", args, opts)
-    BeatScheduler("beat", BeatSchedulerArgs(superset, topology.beat), ready)
+    BeatScheduler(BEAT, BeatSchedulerArgs(superset, topology.beat), ready)
     return Workloads(web, exporter)
 
 

@@ -84,8 +84,6 @@ _BASE: dict[str, Any] = {
         "visibility_timeout": 3600,
         "result_expires": 3600,
         "compression": "none",
-        "message_key": 1,
-        "accept_unsigned_messages": False,
         "connections": {"size": 1, "max_overflow": 1, "recycle": 300},
     },
     "workers": {
@@ -272,6 +270,7 @@ _ON_AWS: dict[str, Any] = {
             "insights_mode": "standard",
             "insights_days": 7,
             "deletion_protection": True,
+            "managed_password": True,
         },
         "results": "s3",
         "repository": "superset-async",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 from pulumi_aws import rds
 
-from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, log_group, service_role
+from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, Statement, allow, log_group, service_role
 from components.aws.firewall import Firewall, FirewallArgs
 from components.aws.network import NetworkRef
 from topology.aws.model import DatabaseInstance
@@ -53,8 +53,8 @@ class RdsArgs:
     network: NetworkRef
     #: Security groups that may connect, by what they are of.
     clients: Mapping[str, pulumi.Input[str]]
-    #: Password of the role that owns the metadata database.
-    password: pulumi.Input[str]
+    #: Password of the role that owns the metadata database; None: RDS makes one, keeps it in Secrets Manager and changes it.
+    password: pulumi.Input[str] | None
     logs_key_arn: pulumi.Input[str]
 
 
@@ -68,6 +68,10 @@ class Rds(pulumi.ComponentResource):
     host: pulumi.Output[str]
     #: The instance's identifier.
     identifier: pulumi.Output[str]
+    #: ARN of the secret with the master user's password; None where the stack made the password.
+    secret_arn: pulumi.Output[str] | None
+    #: What a role must be allowed that reads the password.
+    statements: tuple[Statement, ...]
 
     def __init__(self, name: str, args: RdsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:aws/postgres:Rds", name, None, opts)
@@ -129,7 +133,9 @@ class Rds(pulumi.ComponentResource):
             kms_key_id=key.arn,
             db_name=postgres.database,
             username=postgres.user,
-            password=pulumi.Output.secret(args.password),
+            password=None if args.password is None else pulumi.Output.secret(args.password),
+            manage_master_user_password=True if args.password is None else None,
+            master_user_secret_kms_key_id=key.arn if args.password is None else None,
             port=postgres.port,
             multi_az=wanted.multi_az,
             publicly_accessible=False,
@@ -161,4 +167,25 @@ class Rds(pulumi.ComponentResource):
         )
         self.host = instance.address
         self.identifier = instance.identifier
+        self.secret_arn = None if args.password is not None else instance.master_user_secrets.apply(_arn)
+        self.statements = (
+            ()
+            if self.secret_arn is None
+            else (
+                {"Sid": "Password", **allow(["secretsmanager:GetSecretValue"], [self.secret_arn])},
+                {
+                    "Sid": "PasswordKey",
+                    **allow(
+                        ["kms:Decrypt"],
+                        [key.arn],
+                        Condition={"StringEquals": {"kms:ViaService": f"secretsmanager.{args.scope.region}.amazonaws.com"}},
+                    ),
+                },
+            )
+        )
         self.register_outputs({"host": self.host})
+
+
+def _arn(secrets: Sequence[rds.outputs.InstanceMasterUserSecret] | None) -> str:
+    """The ARN of the one secret that RDS makes for an instance; empty for none, as while it is being made."""
+    return (secrets[0].secret_arn if secrets else None) or ""

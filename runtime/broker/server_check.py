@@ -49,6 +49,8 @@ class Facts:
 
     policy: str | None
     persistent: bool | None
+    #: Whether it is in cluster mode, where keys are divided among nodes; None where it does not say.
+    clustered: bool | None = None
 
 
 def check(topology: Topology, secrets: Secrets) -> list[Finding]:
@@ -68,6 +70,10 @@ def check(topology: Topology, secrets: Secrets) -> list[Finding]:
 
 def judge(instance: RedisInstance, facts: Facts) -> Iterator[Finding]:
     """What `facts` say against using the server for what `instance` is for."""
+    if facts.clustered:
+        # Kombu's transactions span keys; and its client follows no MOVED, as of every primary that became a replica.
+        fix = "Use one whose cluster mode is disabled, with replicas and failover"
+        yield Finding(f"cluster mode of {_where(instance)}", "on", "refuses what Celery does with several keys at once", fix)
     what = f"maxmemory-policy of {_where(instance)}"
     if facts.policy is None:
         rule = "is said neither by INFO memory nor by CONFIG GET maxmemory-policy"
@@ -169,7 +175,12 @@ def _deaf(connection: Redis[bytes], patterns: Sequence[str], refusal: type[Excep
 def _facts(connection: Redis[bytes]) -> Facts:
     memory, persistence = _told(lambda: connection.info("memory")), _told(lambda: connection.info("persistence"))
     config = _told(lambda: cast("dict[str, str]", connection.config_get("*")))
-    return Facts(memory.get("maxmemory_policy") or config.get("maxmemory-policy"), _persistent(config, persistence))
+    cluster = _told(lambda: connection.info("cluster"))
+    return Facts(
+        memory.get("maxmemory_policy") or config.get("maxmemory-policy"),
+        _persistent(config, persistence),
+        bool(cluster["cluster_enabled"]) if "cluster_enabled" in cluster else None,
+    )
 
 
 def _persistent(config: Mapping[str, str], info: Mapping[str, Any]) -> bool | None:

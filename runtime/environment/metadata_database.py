@@ -7,13 +7,14 @@ opens a connection each time and closes it: a pooled one would be inherited by t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from runtime.environment import process_topology, secrets
+from runtime.environment import metadata_password, process_topology, secrets
+from runtime.environment.metadata_password import PasswordUnreadable
 from runtime.environment.secrets import Secrets
 from topology.model import Topology
 
@@ -36,17 +37,17 @@ class Connection(Protocol):
 
 
 def uri(topology: Topology, secrets: Secrets) -> str:
-    """SQLAlchemy URL of the metadata database, its password quoted."""
+    """SQLAlchemy URL of the metadata database, its password quoted; without one where AWS keeps it (`give_password`)."""
     return libpq(topology, secrets.postgres_password).replace("postgresql:", "postgresql+psycopg2:", 1)
 
 
-def libpq(topology: Topology, password: str) -> str:
+def libpq(topology: Topology, password: str | None) -> str:
     """URL of the metadata database as PostgreSQL's own clients take it, the password quoted.
 
     Where the topology says whose certificate the server shows, it says so too: a server that shows another is not spoken to.
     """
     server = topology.postgres
-    user = f"{quote(server.user, safe='')}:{quote(password, safe='')}"
+    user = quote(server.user, safe="") + ("" if password is None else f":{quote(password, safe='')}")
     verified = f"?sslmode=verify-full&sslrootcert={quote(server.ca_file, safe='')}" if server.ca_file else ""
     return f"postgresql://{user}@{server.host}:{server.port}/{server.database}{verified}"
 
@@ -60,6 +61,42 @@ def connect_args(application_name: str) -> dict[str, object]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
     }
+
+
+def connect(topology: Topology, env: Mapping[str, str], application_name: str, **options: Any) -> Any:
+    """A connection of psycopg2's to the metadata database; its errors, and those of `metadata_password.log_in`."""
+    import psycopg2
+
+    url = libpq(topology, None)
+    arguments: dict[str, Any] = {**connect_args(application_name), **options}
+    return metadata_password.log_in(topology, env, lambda password: psycopg2.connect(url, password=password, **arguments))
+
+
+def give_password(topology: Topology, env: Mapping[str, str]) -> None:
+    """Have every engine that this process makes for the metadata database log in with the password that AWS keeps.
+
+    Superset, its migrations and Celery's result backend make engines of their own from the URL: SQLAlchemy asks here before each
+    log-in (its event `do_connect`). Nothing to do where the URL has the password. To be called once, before the first engine.
+    """
+    server = topology.postgres
+    if server.password_secret is None:
+        return
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def log_in(dialect: Any, record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
+        asked = tuple(parameters.get(key) for key in ("host", "port", "user", "password"))
+        if asked != (server.host, server.port, server.user, None):
+            return None
+        try:
+            return metadata_password.log_in(
+                topology, env, lambda password: dialect.connect(*arguments, **parameters, password=password)
+            )
+        except PasswordUnreadable as error:
+            # Like a server that is away: whoever waits for it, or tries again, does so.
+            raise dialect.dbapi.OperationalError(str(error)) from error
+
+    event.listen(Engine, "do_connect", log_in)
 
 
 @contextmanager

@@ -20,21 +20,22 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class Secrets:
-    """Every secret that a Superset process needs. `redis` has the password of each user."""
+    """Every secret that a Superset process needs. `redis` has the password of each user.
+
+    `postgres_password` is None where AWS keeps it: `runtime.environment.metadata_password`.
+    """
 
     secret_key: str = field(repr=False)
     jwt_secret: str = field(repr=False)
-    postgres_password: str = field(repr=False)
+    postgres_password: str | None = field(repr=False)
     redis: Mapping[RedisRole, str] = field(repr=False)
-    #: With which messages are signed, by number.
-    message_keys: Mapping[int, bytes] = field(repr=False)
 
 
 def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
     """The secrets of `topology` in `env`; ConfigurationError names all that are missing or too short, at once."""
-    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.process_redis_users().items()}
-    key_envs = topology.message_key_envs()
-    needed = (SECRET_KEY_ENV, JWT_SECRET_ENV, topology.postgres.password_env, *redis_envs.values(), *key_envs.values())
+    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.redis_users().items()}
+    postgres_env = None if topology.postgres.password_secret else topology.postgres.password_env
+    needed = (SECRET_KEY_ENV, JWT_SECRET_ENV, *([postgres_env] if postgres_env else []), *redis_envs.values())
     problems = [f"{name} is not set" for name in needed if not env.get(name)]
     jwt_secret = env.get(JWT_SECRET_ENV, "")
     if jwt_secret and len(jwt_secret.encode()) < JWT_SECRET_BYTES:
@@ -47,7 +48,6 @@ def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
     return Secrets(
         secret_key=env[SECRET_KEY_ENV],
         jwt_secret=jwt_secret,
-        postgres_password=env[topology.postgres.password_env],
+        postgres_password=env[postgres_env] if postgres_env else None,
         redis={role: env[variable] for role, variable in redis_envs.items()},
-        message_keys={number: env[variable].encode() for number, variable in key_envs.items()},
     )

@@ -20,9 +20,9 @@ from tenacity import Retrying, wait_fixed
 
 from runtime.broker import queues, server_check
 from runtime.config import render
+from runtime.environment import metadata_database
 from runtime.environment import redis_databases as redis_config
 from runtime.environment import secrets as stack_secrets
-from runtime.environment.metadata_database import libpq
 from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_clients import client
 from runtime.environment.secrets import ConfigurationError
@@ -39,6 +39,8 @@ ADMIN_PASSWORD_ENV = "ADMIN_PASSWORD"  # noqa: S105
 WAIT_SECONDS = 120
 #: Key of the advisory lock that one init holds.
 LOCK = 0x5355_5053
+#: What its connections are called in pg_stat_activity.
+LOCKING = "superset-init"
 
 Report = Callable[[str], None]
 
@@ -51,10 +53,9 @@ def say(line: str) -> None:
 def wait_for_services(topology: Topology, env: Mapping[str, str], seconds: float = WAIT_SECONDS) -> None:
     """Return as soon as PostgreSQL and every Redis answer with our credentials; InitError after `seconds`."""
     known = stack_secrets.read(topology, env)
-    import psycopg2
 
     def postgres_answers() -> None:
-        psycopg2.connect(libpq(topology, known.postgres_password), connect_timeout=3).close()
+        metadata_database.connect(topology, env, LOCKING, connect_timeout=3).close()
 
     def redis_answers(instance_name: str) -> None:
         number = next(each for each in topology.redis_databases if each.instance == instance_name)
@@ -112,10 +113,7 @@ def exclusive(topology: Topology, env: Mapping[str, str]) -> Generator[None]:
     The lock is a transaction's: behind a pooler in transaction mode one of a session would stay with a connection of the
     pooler's, and nobody could give it back.
     """
-    import psycopg2
-
-    password = stack_secrets.read(topology, env).postgres_password
-    connection = psycopg2.connect(libpq(topology, password), application_name="superset-init")
+    connection = metadata_database.connect(topology, env, LOCKING)
     try:
         with connection.cursor() as cursor:
             # The transaction waits while Superset works on connections of its own.

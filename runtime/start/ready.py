@@ -16,11 +16,11 @@ from contextlib import closing
 from importlib import metadata as packages
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
-from runtime.environment.metadata_database import connect_args, libpq
+from runtime.environment import metadata_database
+from runtime.environment.metadata_password import PasswordUnreadable
 from runtime.environment.process_topology import load_topology
 from runtime.environment.secrets import ConfigurationError
 from runtime.environment.steps import STEPS_TABLE
@@ -52,20 +52,19 @@ def prepared_step() -> str:
     return f"prepared {digest[:32]}"
 
 
-def missing(topology: Topology, password: str) -> str | None:
-    """What the metadata database lacks, or why it cannot be asked; None where it is ready."""
+def missing(topology: Topology, env: Mapping[str, str]) -> str | None:
+    """What the metadata database lacks, or why it cannot be asked; None where it is ready. ConfigurationError for no password."""
     import psycopg2
 
     try:
-        options: dict[str, Any] = {**connect_args("superset-ready"), "connect_timeout": 3}
-        with closing(psycopg2.connect(libpq(topology, password), **options)) as connection:
+        with closing(metadata_database.connect(topology, env, "superset-ready", connect_timeout=3)) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT to_regclass(%s)", (STEPS_TABLE,))
             if cursor.fetchone() == (None,):
                 return "nothing is prepared in it"
             cursor.execute(f"SELECT true FROM {STEPS_TABLE} WHERE name = %s", (prepared_step(),))
             return None if cursor.fetchone() else "it is not prepared for this image"
-    except psycopg2.Error as error:
+    except (psycopg2.Error, PasswordUnreadable) as error:
         return str(error).strip().partition("\n")[0].rstrip(".")
 
 
@@ -94,11 +93,7 @@ def wait(look: Callable[[], str | None], seconds: float, report: Report) -> None
 def main(env: Mapping[str, str], seconds: float, report: Report) -> None:
     """Wait at most `seconds`; ConfigurationError or NotReady where web, workers and beat must not start."""
     topology = load_topology(env)
-    variable = topology.postgres.password_env
-    password = env.get(variable)
-    if not password:
-        raise ConfigurationError(f"stack {topology.stack!r}: {variable} is not set. Give it as an environment variable")
-    wait(lambda: missing(topology, password), seconds, report)
+    wait(lambda: missing(topology, env), seconds, report)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -55,6 +55,7 @@ class DatabaseInstance(Section):
     insights_mode: InsightsMode
     insights_days: int
     deletion_protection: bool
+    managed_password: bool
 
 
 class Aws(Section):

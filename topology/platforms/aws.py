@@ -71,7 +71,12 @@ def complete(settings: Settings, topology: Topology) -> Topology:
         # Not checked here: a name that cannot be is one of all problems (`names_fit`).
         bucket = ResultsBucket.model_construct(name=decided.bucket, region=given.region, endpoint=None, prefix="")
         caching = caching.model_copy(update={"bucket": bucket})
-    return topology.model_copy(update={"aws": decided, "caching": caching})
+    postgres = topology.postgres
+    if decided.postgres and decided.postgres.managed_password:
+        # Its ARN is known only once RDS has made it: until then any of this stack's region and account.
+        made_later = f"arn:aws:secretsmanager:{given.region}:{account}:secret:rds"
+        postgres = postgres.model_copy(update={"password_secret": made_later})
+    return topology.model_copy(update={"aws": decided, "caching": caching, "postgres": postgres})
 
 
 def result_days(settings: Settings) -> int:
@@ -200,7 +205,8 @@ def network_is_complete(settings: Settings, topology: Topology) -> Iterator[Prob
                 "Take a larger network, such as a /16",
                 also=("workers", "pools", "tenants", "web"),
             )
-    missing = [each for each in NEEDED_ENDPOINTS if each not in network.endpoints]
+    needed = [*NEEDED_ENDPOINTS, *(["secretsmanager"] if topology.postgres.password_secret else [])]
+    missing = [each for each in needed if each not in network.endpoints]
     if network.nat == "none" and missing:
         yield Problem(
             "aws.network.endpoints",

@@ -143,6 +143,10 @@ class AwsPostgres(Section):
     insights_mode: InsightsMode = Field(description="of Database Insights: standard, or advanced (at a price)")
     insights_days: NotNegative = Field(description="days that Database Insights keeps: 7, 31 a month, or 465 where advanced")
     deletion_protection: bool = Field(description="AWS refuses to delete it")
+    managed_password: bool = Field(
+        description="RDS makes the role's password, keeps it in Secrets Manager and changes it each week; processes read it "
+        "there. false: one that the stack makes and keeps in its state"
+    )
 
 
 class LoadBalancer(Section):

@@ -56,7 +56,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
     # What another server of this process was given is there too.
-    httpx.post(f"{url}/moto-api/reset").raise_for_status()
+    httpx.post(f"{url}/moto-api/reset", timeout=60).raise_for_status()
     yield url
     server.stop()
 

@@ -110,6 +110,14 @@ def test_the_stacks_own_servers_are_not_asked() -> None:
         ("minimal", (*RIGHT[:2], "appendonly no", 'save ""'), "persistence", "none", "appendonly yes"),
         ("minimal", (*RIGHT, "databases 4"), "database 4", "missing", "16 databases"),
         ("minimal", (*RIGHT, "cluster-enabled yes"), "database 1", "missing", "Cluster has only database 0"),
+        # Valkey 9 gives a cluster several databases; kombu is no cluster's client for it.
+        (
+            "minimal",
+            (*RIGHT, "cluster-enabled yes", "cluster-databases 16"),
+            "cluster mode",
+            "on",
+            "cluster mode is disabled",
+        ),
     ],
 )
 def test_what_would_lose_tasks_is_refused_with_the_way_out(

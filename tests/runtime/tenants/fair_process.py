@@ -35,7 +35,7 @@ app.config_from_object(
         "task_ignore_result": True,
     }
 )
-channels.install(partial(fairness.order_of, topology), lambda message: None)
+channels.install(partial(fairness.order_of, topology))
 task_metrics.install("worker")
 
 
