@@ -7,6 +7,7 @@ CLUSTER_TOOLS ?=
 VENV := .venv
 SUPERSET_VENV := .venv-superset
 STOCK_VENV := .venv-stock
+SCAN_VENV := .venv-scan
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
@@ -53,6 +54,12 @@ $(STOCK_VENV)/.installed: $(VENV)/bin/uv requirements/superset.txt requirements/
 	@$(UV) --python $(STOCK_VENV)/bin/python -r requirements/superset.txt -r requirements/stock.txt
 	@touch $@
 
+$(SCAN_VENV)/.installed: $(VENV)/bin/uv requirements/scan.txt
+	@echo "· installing the scanners of what is planned on AWS ($(SCAN_VENV))"
+	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(SCAN_VENV)
+	@$(UV) --python $(SCAN_VENV)/bin/python -r requirements/scan.txt
+	@touch $@
+
 # Types for pyright alone: the image and the platform need none.
 $(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types.txt
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset-types.txt
@@ -87,7 +94,7 @@ policy: $(VENV)/.program ## what a stack's resources break of the policy pack; f
 check: lint ## lint, and the tests that need neither Superset nor services: what to run before a commit
 	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
 
-test: $(VENV)/.bench $(SUPERSET_VENV)/.installed ## every test but those of test-cluster, with real services
+test: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## every test but those of test-cluster, with real services
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
@@ -124,7 +131,7 @@ docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset superset-types dev bench stock; do \
+	@for set in bootstrap program local superset superset-types dev bench stock scan; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done
