@@ -16,7 +16,7 @@ from components.redis import sentinel_name
 from components.redis_access import RedisAccess
 from components.web import cpu_metric
 from topology import metric_names
-from topology.model import SENTINEL_PORT, Pool, RedisDatabase
+from topology.model import SENTINEL_PORT, Pool, RedisDatabase, RedisRole
 from topology.settings.workers import Scaling
 from topology.valkey_conf import AUTHORITY
 
@@ -145,7 +145,7 @@ def _triggers(args: AutoscalerArgs, authentication: str, username: str) -> list[
 
 def _keda(name: str, args: AutoscalerArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
     pool, broker = args.pool, args.broker.instance
-    role = args.broker_database.role
+    role: RedisRole = "reader"
     username = args.broker.user(role).username
     secret = {"name": args.broker.passwords[role].secret, "key": args.broker.passwords[role].key}
     authority = broker.tls.secret_name if broker.tls else None

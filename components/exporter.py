@@ -32,7 +32,7 @@ from components.redis_access import RedisAccess
 from components.superset import APP, CONFIG, SCRATCH, USER
 from topology import metric_names
 from topology.commands import TOPOLOGY_ENV
-from topology.model import Exporter, RedisDatabase
+from topology.model import Exporter, RedisDatabase, RedisRole
 from topology.settings.images import Images
 
 NAME = "queue-exporter"
@@ -85,9 +85,9 @@ class QueueExporterArgs:
 class QueueExporter(pulumi.ComponentResource):
     """One pod that reads the broker, its Service, and a ServiceMonitor or annotations by which Prometheus finds it.
 
-    It has the broker's password and no other, and only the broker to talk to. It is ready whether or not the broker is: that
-    the broker is gone is what it has to tell. Where an HPA needs them, the adapter's rules lie in a ConfigMap, to be applied
-    by whoever runs the cluster's one adapter.
+    It has the password of a user who only reads the broker, and no other, and only the broker to talk to. It is ready whether or
+    not the broker is: that the broker is gone is what it has to tell. Where an HPA needs them, the adapter's rules lie in a
+    ConfigMap, to be applied by whoever runs the cluster's one adapter.
     """
 
     #: Name of the Service.
@@ -170,7 +170,7 @@ def _service_monitor(
 def _pod(
     name: str, args: QueueExporterArgs, object_labels: dict[str, str], account: pulumi.Input[str]
 ) -> core.PodTemplateSpecArgs:
-    role = args.broker_database.role
+    role: RedisRole = "reader"
     return core.PodTemplateSpecArgs(
         metadata=meta.ObjectMetaArgs(
             labels=object_labels,

@@ -10,7 +10,7 @@ import pulumi
 from pulumi_kubernetes.core import v1 as core
 
 from components.common import secret_variable
-from topology.model import RedisInstance, RedisRole, RedisUser
+from topology.model import PROCESS_ROLES, RedisInstance, RedisRole, RedisUser
 from topology.valkey_conf import AUTHORITY
 
 #: Key of a Secret with nothing but an existing server's password.
@@ -77,7 +77,13 @@ class RedisAccess:
 
 def given_passwords(accesses: Sequence[RedisAccess]) -> list[core.EnvVarArgs]:
     """The variables with the passwords of existing servers, which are in Secrets of their own."""
-    return [access.variable(user.role) for access in accesses if access.instance.existing for user in access.instance.users]
+    return [
+        access.variable(user.role)
+        for access in accesses
+        if access.instance.existing
+        for user in access.instance.users
+        if user.role in PROCESS_ROLES
+    ]
 
 
 def given_fingerprints(accesses: Sequence[RedisAccess]) -> list[pulumi.Input[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
@@ -11,7 +11,7 @@ from pulumi_kubernetes.core import v1 as core
 
 from components.common import SUPERSET, Scope, SecretRef, fingerprint, labels, metadata, name_of
 from components.redis_access import PASSWORD, PasswordRef
-from topology.model import RedisRole
+from topology.model import PROCESS_ROLES, RedisRole
 
 SECRET_KEY = "SUPERSET_SECRET_KEY"  # noqa: S105 a variable's name
 JWT_SECRET = "ASYNC_QUERIES_JWT_SECRET"  # noqa: S105 a variable's name
@@ -25,6 +25,8 @@ class SecretsArgs:
     scope: Scope
     #: Password variable of each user of the Redis servers that this project runs.
     redis_password_envs: Mapping[RedisRole, str]
+    #: Variable of each key of the broker's messages.
+    message_key_envs: Sequence[str]
     #: Password variable of the metadata database; None where no process takes its password from a variable.
     postgres_password_env: str | None
     #: The password of an existing PostgreSQL server; None: one is generated.
@@ -36,14 +38,17 @@ class SecretsArgs:
 
 
 class Secrets(pulumi.ComponentResource):
-    """Passwords and keys, generated once and kept in the stack's state; and two Secrets, with one more an existing Redis.
+    """Passwords and keys, generated once and kept in the stack's state; and three Secrets, with one more an existing Redis.
 
-    `app` is for every Superset process, `init` is for the one job that creates the administrator and registers databases.
-    Redis and PostgreSQL get their passwords as inputs and keep them in Secrets of their own.
+    `app` is for every Superset process, `readers` for the exporter, KEDA and people with Celery's tools, `init` for the one job
+    that creates the administrator and registers databases. Redis and PostgreSQL get their passwords as inputs and keep them in
+    Secrets of their own.
     """
 
-    #: Secret key, JWT secret and the passwords of PostgreSQL and Redis.
+    #: Secret key, JWT secret, keys of messages, and the passwords of PostgreSQL and Redis.
     app: SecretRef
+    #: Passwords of those who only read the broker, or ask workers; None where the broker is somebody else's.
+    readers: SecretRef | None
     #: The administrator's password and the URIs of analytic databases.
     init: SecretRef
     #: Password of the metadata database's role; None where there is none here.
@@ -66,14 +71,24 @@ class Secrets(pulumi.ComponentResource):
                 SECRET_KEY: secret_key,
                 # Superset refuses to start with fewer than 32 bytes.
                 JWT_SECRET: self._generate("jwt", 64),
+                # Each lives as long as it is named here: a next number keeps the keys that both have.
+                **{env: self._generate(env.lower().replace("_", "-"), 64) for env in args.message_key_envs},
                 **(
                     {args.postgres_password_env: self.postgres_password}
                     if args.postgres_password_env and self.postgres_password
                     else {}
                 ),
-                **{env: self.redis_passwords[role] for role, env in args.redis_password_envs.items()},
+                **{
+                    env: self.redis_passwords[role]
+                    for role, env in args.redis_password_envs.items()
+                    if role in PROCESS_ROLES
+                },
             },
         )
+        readers: dict[str, pulumi.Input[str]] = {
+            env: self.redis_passwords[role] for role, env in args.redis_password_envs.items() if role not in PROCESS_ROLES
+        }
+        self.readers = self._secret("readers", readers) if readers else None
         self.init = self._secret("init", {ADMIN_PASSWORD: self._generate("admin", 32), **args.database_uris})
         self.existing_redis = {
             instance: PasswordRef(

@@ -37,7 +37,7 @@ from components.secrets import Secrets
 from infra import kubernetes, workloads
 from infra.workloads import BEAT, INIT, Stores, Workloads
 from topology.aws.model import Aws
-from topology.model import RedisInstance, Topology
+from topology.model import PROCESS_ROLES, RedisInstance, RedisRole, Topology
 from topology.problems import Problem
 
 #: Whom the data stores let in, for the descriptions of rules.
@@ -250,11 +250,14 @@ def _access(instance: RedisInstance, redis: Mapping[str, ElastiCache], secrets: 
     """Where clients of `instance` find it and their passwords: all of ours are in the Secret of all processes."""
     if instance.existing:
         return kubernetes.existing_access(instance, secrets)
-    return RedisAccess(
-        instance,
-        {user.role: PasswordRef(secrets.app.name, user.password_env, secrets.app.fingerprint) for user in instance.users},
-        redis[instance.name].host,
-    )
+    held = {
+        user.role: secrets.app if user.role in PROCESS_ROLES else secrets.readers or secrets.app for user in instance.users
+    }
+    passwords: dict[RedisRole, PasswordRef] = {
+        user.role: PasswordRef(held[user.role].name, user.password_env, held[user.role].fingerprint)
+        for user in instance.users
+    }
+    return RedisAccess(instance, passwords, redis[instance.name].host)
 
 
 def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -> NetworkPoliciesArgs:

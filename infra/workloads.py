@@ -67,6 +67,7 @@ def foundation(
         SecretsArgs(
             scope,
             redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
+            message_key_envs=[*topology.message_key_envs().values()],
             postgres_password_env=password_variable(topology),
             postgres_password=postgres_password,
             database_uris=database_uris,

@@ -52,7 +52,9 @@ def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:
 
 def workers_answering(topology: Topology, secrets: Mapping[str, str], timeout: float = 1.0) -> set[str]:
     """Names of the worker pools of which a worker answers a ping within `timeout` seconds."""
-    app = cast(Any, Celery(broker=broker_url(topology, secrets), set_as_current=False))
+    user = topology.redis_users()["monitor"]
+    url = located(topology, "broker", secrets[user.password_env], user.role).url
+    app = cast(Any, Celery(broker=url, set_as_current=False))
     try:
         answers = app.control.ping(timeout=timeout, limit=len(topology.pools))
         return {name.split("@")[0] for answer in answers for name in answer}

@@ -106,13 +106,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
 
 def superset_environment(topology: Topology, folder: StateFolder, secrets: Mapping[str, str], role: str) -> dict[str, str]:
     """The environment of a Superset process; the administrator's password only where it is set, in `init`."""
-    names = {
-        "SUPERSET_SECRET_KEY",
-        "ASYNC_QUERIES_JWT_SECRET",
-        topology.postgres.password_env,
-        *(user.password_env for user in topology.redis_users().values()),
-        *({"ADMIN_PASSWORD"} if role == "init" else set[str]()),
-    }
+    names = secret_names(topology, role)
     uris = database_uris(topology, secrets) if role == "init" else {}
     return {
         MARK: str(folder.root),
@@ -128,6 +122,20 @@ def superset_environment(topology: Topology, folder: StateFolder, secrets: Mappi
         **{name: secrets[name] for name in sorted(names)},
         **(bucket_credentials(os.environ) if topology.caching.bucket else {}),
         **uris,
+    }
+
+
+def secret_names(topology: Topology, role: str) -> set[str]:
+    """The environment variables with the secrets of a process of `role`."""
+    if role == "exporter":
+        return {topology.redis_users()["reader"].password_env}
+    return {
+        "SUPERSET_SECRET_KEY",
+        "ASYNC_QUERIES_JWT_SECRET",
+        topology.postgres.password_env,
+        *(user.password_env for user in topology.process_redis_users().values()),
+        *topology.message_key_envs().values(),
+        *({"ADMIN_PASSWORD"} if role == "init" else set[str]()),
     }
 
 

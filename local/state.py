@@ -130,6 +130,7 @@ def ensure_secrets(folder: StateFolder, topology: Topology) -> dict[str, str]:
         topology.postgres.password_env,
         REDIS_OPERATOR_PASSWORD,
         *(user.password_env for user in topology.redis_users().values()),
+        *topology.message_key_envs().values(),
     }
     complete = kept | {name: secrets.token_urlsafe(32) for name in sorted(names - kept.keys())}
     if complete != kept:

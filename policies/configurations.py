@@ -185,7 +185,11 @@ def role_of(container: Container) -> str:
 @lru_cache(maxsize=64)
 def _rendered(text: str, role: str) -> Mapping[str, Any]:
     topology = Topology.model_validate_json(text)
-    names = (topology.postgres.password_env, *(each.password_env for each in topology.redis_users().values()))
+    names = (
+        topology.postgres.password_env,
+        *(each.password_env for each in topology.process_redis_users().values()),
+        *topology.message_key_envs().values(),
+    )
     secrets = dict.fromkeys((*names, "SUPERSET_SECRET_KEY", "ASYNC_QUERIES_JWT_SECRET"), "x" * 32)
     return superset.render(topology, {**secrets, ROLE_ENV: role})
 

@@ -43,8 +43,11 @@ Purpose = Literal[
     "rate_limits",
 ]
 BROKER_PURPOSES: frozenset[Purpose] = frozenset({"broker", "celery_results", "async_events", "coordination"})
-#: As whom Superset's processes use Redis: one user for what carries state, one for the caches.
-RedisRole = Literal["broker", "cache"]
+#: As whom Redis is used: by Superset's processes as one user for what carries state, and one for the caches; by the exporter and
+#: KEDA, who only read the broker; and by people with Celery's own tools, who ask workers.
+RedisRole = Literal["broker", "cache", "reader", "monitor"]
+#: Those of Superset's processes.
+PROCESS_ROLES: tuple[RedisRole, ...] = ("broker", "cache")
 
 #: Port of every Sentinel; their host is the instance's name with this suffix, and they have the instance's users.
 SENTINEL_PORT = 26379
@@ -60,13 +63,15 @@ class Frozen(BaseModel):
 class RedisUser(Frozen):
     """A user of a Redis server: it touches keys and channels of these patterns (of Redis's ACL), and administers nothing.
 
-    `subscriptions` are the patterns that it may subscribe to with PSUBSCRIBE, which must be granted letter by letter.
+    `reads` are patterns of keys that it may only read. `subscriptions` are the patterns that it may subscribe to with PSUBSCRIBE,
+    which must be granted letter by letter.
     """
 
     role: RedisRole
     username: str
     password_env: str
     keys: tuple[str, ...]
+    reads: tuple[str, ...] = ()
     channels: tuple[str, ...]
     subscriptions: tuple[str, ...]
 
@@ -305,6 +310,15 @@ class Topology(Frozen):
     def redis_users(self) -> dict[RedisRole, RedisUser]:
         """Every user of every Redis instance; a role is on one instance only."""
         return {user.role: user for instance in self.redis for user in instance.users}
+
+    def process_redis_users(self) -> dict[RedisRole, RedisUser]:
+        """Those as whom Superset's processes use Redis."""
+        return {role: user for role, user in self.redis_users().items() if role in PROCESS_ROLES}
+
+    def message_key_envs(self) -> dict[int, str]:
+        """The variable of each key of the broker's messages, by number: the one that signs, and those before and after it."""
+        number = self.celery.message_key
+        return {each: f"MESSAGE_KEY_{each}" for each in range(max(1, number - 1), number + 2)}
 
     @property
     def longest_time_limit(self) -> int:

@@ -84,6 +84,8 @@ _BASE: dict[str, Any] = {
         "visibility_timeout": 3600,
         "result_expires": 3600,
         "compression": "none",
+        "message_key": 1,
+        "accept_unsigned_messages": False,
         "connections": {"size": 1, "max_overflow": 1, "recycle": 300},
     },
     "workers": {

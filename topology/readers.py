@@ -102,7 +102,7 @@ EXCLUDED: tuple[Excluded, ...] = (
         _ALL,
         "server",
     ),
-    Excluded(tuple(f"redis.*.users.*.{field}" for field in ("keys", "channels", "subscriptions")), _ALL, "server"),
+    Excluded(tuple(f"redis.*.users.*.{field}" for field in ("keys", "reads", "channels", "subscriptions")), _ALL, "server"),
     Excluded(("name", "environment", "namespace", "aws", "monitoring", "operator_namespaces"), _ALL, "others"),
     Excluded(("database_cidrs",), _ALL, "others"),
     Excluded(tuple(f"exporter.{field}" for field in ("from_namespaces", "rules", "runbooks", "objectives")), _ALL, "others"),

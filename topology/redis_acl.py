@@ -11,10 +11,21 @@ OPERATOR = "operator"
 #: Whoever gives no user's name is nobody.
 NOBODY = "user default off resetkeys resetchannels -@all"
 #: What users may not do even on keys of their own: administer (CONFIG, REPLICAOF, SHUTDOWN …), stall or empty the server
-#: (KEYS, FLUSHALL, SORT …), see the names of other users' keys, leave functions behind. Locks and rate limits are scripts.
-FORBIDDEN = "-@admin -@dangerous -scan -randomkey -function -fcall -fcall_ro -script +script|load"
-#: What one role may do besides: the broker's user tells Prometheus how much memory its server has left.
-BESIDES: dict[RedisRole, str] = {"broker": " +info", "cache": ""}
+#: (KEYS, FLUSHALL, SORT …), see the names of other users' keys, leave functions behind.
+FORBIDDEN = "-@admin -@dangerous -scan -randomkey -function -fcall -fcall_ro -script"
+#: Locks and rate limits are scripts, and one that does not end is ended: `runtime.environment.script_watchdog`.
+SCRIPTS = "+script|load +script|kill"
+#: What each role may do on its keys and channels. INFO says how much memory the server has left. Scripts of the reader (KEDA
+#: sends one) may do no more than it may do itself. The monitor is whom Celery's own tools need: it asks workers, hears their
+#: events, and reads what waits in the queues.
+COMMANDS: dict[RedisRole, str] = {
+    "broker": f"+@all {FORBIDDEN} {SCRIPTS} +info",
+    "cache": f"+@all {FORBIDDEN} {SCRIPTS}",
+    "reader": f"-@all +@read +@connection +eval +evalsha +multi +exec {FORBIDDEN} +info",
+    "monitor": (
+        f"-@all +@read +@connection +@pubsub +multi +exec +discard +brpop +sadd +srem +del +expire {FORBIDDEN} +info"
+    ),
+}
 #: What clients ask a Sentinel, and no more: FAILOVER, SET and REMOVE are the operator's.
 ASKED = (
     "+auth +hello +ping +client|setname +client|setinfo +subscribe +psubscribe +unsubscribe +punsubscribe "
@@ -47,10 +58,10 @@ def _operator(password: str) -> str:
 
 
 def _rights(user: RedisUser) -> str:
-    return f"{_reach(user)} +@all {FORBIDDEN}{BESIDES[user.role]}"
+    return f"{_reach(user)} {COMMANDS[user.role]}"
 
 
 def _reach(user: RedisUser) -> str:
-    keys = " ".join(f"~{pattern}" for pattern in user.keys)
+    keys = " ".join((*(f"~{pattern}" for pattern in user.keys), *(f"%R~{pattern}" for pattern in user.reads)))
     channels = "".join(f" &{pattern}" for pattern in (*user.channels, *user.subscriptions))
     return f"resetkeys {keys} resetchannels{channels}"

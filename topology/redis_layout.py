@@ -43,10 +43,11 @@ def redis_instances(platform: Platform, settings: Settings, queues: Sequence[str
     """The servers: one that the caches share with the broker, or one for each. `queues` are all that the broker holds."""
     cache = _cache_user()
     if settings.redis.cache is None:
-        return (_redis_instance(platform, settings, "redis.broker", "redis", _broker_user(_broker_keys(queues)), cache),)
+        users = (*_broker_users(_broker_keys(queues)), cache)
+        return (_redis_instance(platform, settings, "redis.broker", "redis", *users),)
     return (
         # All keys there are the broker's: a new queue changes nothing for the server.
-        _redis_instance(platform, settings, "redis.broker", "redis-broker", _broker_user(("*",))),
+        _redis_instance(platform, settings, "redis.broker", "redis-broker", *_broker_users(("*",))),
         _redis_instance(platform, settings, "redis.cache", "redis-cache", cache),
     )
 
@@ -67,17 +68,48 @@ def _broker_keys(queues: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _broker_user(keys: tuple[str, ...]) -> RedisUser:
-    """Whom messages, Celery's results and async events belong to."""
+def _broker_users(keys: tuple[str, ...]) -> tuple[RedisUser, ...]:
+    """Whom messages, Celery's results and async events belong to; who reads them; and who asks workers."""
     fanout = f"/{DATABASE_NUMBERS['broker']}."
-    return RedisUser(
-        role="broker",
-        username="broker",
-        password_env="REDIS_BROKER_PASSWORD",
-        keys=keys,
-        channels=(f"{fanout}celery*", "celery-task-meta-*"),
-        # Remote control, and what a monitor listens to.
-        subscriptions=tuple(f"{fanout}{name}" for name in ("celery.pidbox", "celeryev/*", "celeryev/worker.*")),
+    # Remote control, and what a monitor listens to.
+    subscriptions = tuple(f"{fanout}{name}" for name in ("celery.pidbox", "celeryev/*", "celeryev/worker.*"))
+    return (
+        RedisUser(
+            role="broker",
+            username="broker",
+            password_env="REDIS_BROKER_PASSWORD",
+            keys=keys,
+            channels=(f"{fanout}celery*", "celery-task-meta-*"),
+            subscriptions=subscriptions,
+        ),
+        # The exporter, KEDA. Keys that their script names must be granted for writing, too: its commands are what they may do.
+        RedisUser(
+            role="reader",
+            username="reader",
+            password_env="REDIS_READER_PASSWORD",
+            keys=keys,
+            channels=(),
+            subscriptions=(),
+        ),
+        RedisUser(
+            role="monitor",
+            username="monitor",
+            password_env="REDIS_MONITOR_PASSWORD",
+            # Its own mailbox, and where tools say what they listen to.
+            keys=(
+                "*.reply.celery.pidbox",
+                f"*.reply.celery.pidbox{PRIORITIES}",
+                "celeryev*",
+                *(
+                    f"_kombu.binding.{exchange}"
+                    for exchange in ("celery", "celeryev", "celery.pidbox", "reply.celery.pidbox")
+                ),
+            ),
+            # Celery without an application knows one queue, `celery`.
+            reads=keys if "*" in keys else (*keys, "celery", f"celery{PRIORITIES}"),
+            channels=(f"{fanout}celery.pidbox", f"{fanout}celeryev/*"),
+            subscriptions=subscriptions,
+        ),
     )
 
 

@@ -16,6 +16,8 @@ DOWN_AFTER_MS = 5_000
 #: Milliseconds in which a failover has to be done, after which a replica of another server than the primary is put right, and
 #: twice of which lie between two tries.
 FAILOVER_TIMEOUT_MS = 10_000
+#: Milliseconds for which a script may run, and nothing else with it, before `runtime.environment.script_watchdog` can end it.
+SCRIPT_MS = 5_000
 #: Names of the files in the folder of certificates, as cert-manager writes them into a Secret.
 CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"
 
@@ -43,6 +45,7 @@ def server_conf(instance: RedisInstance, paths: ServerPaths) -> str:
         f"maxmemory {instance.maxmemory_bytes}",
         f"maxmemory-policy {instance.maxmemory_policy}",
         "tcp-keepalive 60",
+        f"lua-time-limit {SCRIPT_MS}",
         *_persistence(instance),
     ]
     if instance.replicas:

@@ -3,6 +3,8 @@
 The one place that replaces kombu's channel (`Transport.Channel` and `SentinelTransport.Channel` of `kombu.transport.redis`;
 read and tested with kombu 5.6).
 
+Signed: what `runtime.broker.signatures` refuses is dropped and counted before anything of it is read.
+
 Strict: as shipped, what is no message of Celery's ends the worker with an "unrecoverable error"; and one whose envelope is right
 and whose content is not is put back as the worker dies, and ends the next worker, so that a single message stops a whole pool.
 Here it is dropped and counted, where `check` says so. An error that the worker raises for a message that is right stays the
@@ -23,6 +25,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol, cast
 
 from celery import signals
@@ -30,6 +33,7 @@ from celery.worker import state
 from kombu.exceptions import ContentDisallowed
 from kombu.transport import redis as transport
 
+from runtime.broker.signatures import SignatureError
 from runtime.environment import counters, versions
 from topology import metric_names
 
@@ -61,17 +65,19 @@ class QueueOrder(Protocol):
 
 #: The order of the worker of this node name, made anew for each channel; None for a worker that asks all of its queues.
 OrderOf = Callable[[str], Callable[[], QueueOrder] | None]
+#: Raises SignatureError for a message that was not signed.
+Check = Callable[[Any], None]
 
 
-def install(order_of: OrderOf) -> None:
-    """Have this process, if it becomes a Celery worker, read its queues through these channels."""
+def install(order_of: OrderOf, signed: Check) -> None:
+    """Have this process, if it becomes a Celery worker, read its queues through these channels, and only what is `signed`."""
 
     versions.require(__name__, "celery", "kombu")
 
     def use(sender: str, **_: Any) -> None:
         order = order_of(sender)
-        transport.Transport.Channel = worker_channel(transport.Channel, order)
-        transport.SentinelTransport.Channel = worker_channel(transport.SentinelChannel, order)
+        transport.Transport.Channel = worker_channel(transport.Channel, order, signed)
+        transport.SentinelTransport.Channel = worker_channel(transport.SentinelChannel, order, signed)
 
     signals.celeryd_init.connect(use, weak=False, dispatch_uid=__name__)
     # Celery drops these by itself.
@@ -141,9 +147,9 @@ def _check_call(message: Any) -> None:
         raise MalformedError("the body is no call of a task")
 
 
-def worker_channel(base: Any, order: Callable[[], QueueOrder] | None) -> Any:
-    """The channel class `base` of kombu's Redis transport in which a malformed message is dropped, fair where there is an
-    `order`.
+def worker_channel(base: Any, order: Callable[[], QueueOrder] | None, signed: Check) -> Any:
+    """The channel class `base` of kombu's Redis transport in which what is not `signed`, or is malformed, is dropped; fair where
+    there is an `order`.
     """
 
     class StrictChannel(base):
@@ -175,7 +181,12 @@ def worker_channel(base: Any, order: Callable[[], QueueOrder] | None) -> Any:
                     self._raised = error
                     raise
 
-            return base.basic_consume(self, queue, *args, callback=received, **kwargs)
+            result = base.basic_consume(self, queue, *args, callback=received, **kwargs)
+            # Remote control and events come by PUBLISH, and name no task: `runtime.broker.remote_control`.
+            if queue not in self._fanout_queues:
+                callbacks = self.connection._callbacks
+                callbacks[queue] = partial(_if_signed, signed, callbacks[queue])
+            return result
 
     return StrictChannel if order is None else _fair(StrictChannel, order)
 
@@ -185,6 +196,21 @@ def _dropped(error: Exception) -> bool:
     logger.error("what is no message was dropped from a queue: %s: %s", type(error).__name__, error, exc_info=True)
     counters.count(metric_names.POISON, where="queue")
     return True
+
+
+def _if_signed(signed: Check, deliver: Callable[[object], Any], message: object) -> Any:
+    """Deliver what the broker's JSON was, or refuse it: it has left its list, and nobody else will see it."""
+    try:
+        signed(message)
+    except SignatureError as error:
+        headers = cast("dict[str, Any]", message).get("headers") if isinstance(message, dict) else None
+        known = cast("dict[str, object]", headers if isinstance(headers, dict) else {})
+        # As much as is needed to find the query: whoever wrote it chose these texts.
+        named = [repr(known.get(name))[:80] for name in ("task", "id")]
+        logger.error("a message was refused unread (task %s, id %s): it is %s", *named, error)  # noqa: TRY400
+        counters.count(metric_names.POISON, where="signature")
+        return True
+    return deliver(message)
 
 
 def in_flight() -> Counter[str]:

@@ -3,6 +3,7 @@
 Celery's own countdown keeps such a message in a worker's memory, unacknowledged: it takes a place of the prefetch count, dies
 with the worker, and comes twice when it waits longer than the visibility timeout. Here it waits in Redis, and the parent
 process of any worker sends it when it is due. A sender that dies in between sends it twice at worst, and the fence lets one in.
+It is signed here as it is in a queue: a worker that sends it signs it anew, and must not do so for whoever can write to Redis.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import time
 import uuid
 from typing import Any, cast
 
-from runtime.broker import fork_safety
+from runtime.broker import fork_safety, signatures
+from runtime.broker.signatures import SignatureError
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, counters
 from runtime.environment.redis_clients import text
@@ -21,8 +23,8 @@ from topology import metric_names
 
 logger = logging.getLogger(__name__)
 
-#: Sorted set: a task's id by when it is due. Hash: by its id, a word of its own for each time that it was sent here, and its
-#: message.
+#: Sorted set: a task's id by when it is due. Hash: by its id, a word of its own for each time that it was sent here, the
+#: signature of its message, and the message.
 DELAYED = "delayed"
 MESSAGES = "delayed:messages"
 #: How often each worker sweeps for what is due, how much it takes at once, and how long it has to send that.
@@ -53,7 +55,7 @@ return 1
 def send_later(message: TaskMessage, seconds: float) -> None:
     """Have the task sent `seconds` from now; one that waits here already is rescheduled. Raises what redis-py raises."""
     pipe = coordination.client().pipeline(transaction=True)
-    pipe.hset(coordination.key(MESSAGES), message.task_id, f"{uuid.uuid4().hex} {message.to_json()}")
+    pipe.hset(coordination.key(MESSAGES), message.task_id, f"{uuid.uuid4().hex} {_signed(message)}")
     pipe.zadd(coordination.key(DELAYED), {message.task_id: time.time() + seconds})
     pipe.execute()
 
@@ -92,19 +94,37 @@ def _take_due() -> list[tuple[str, str]]:
 
 def _send(app: Any, task_id: str, kept: str) -> bool:
     """Send one message and remove it; whether it was sent. What is no message is removed and counted."""
-    message = _read(kept)
-    if message is None:
-        logger.warning("what was to be sent as task %s is no message: removed", task_id)
-        counters.count(metric_names.POISON, where="delayed")
+    message = None
+    try:
+        message = _read(kept)
+    except SignatureError as error:
+        logger.error("what was to be sent as task %r is %s: removed", task_id, error)  # noqa: TRY400 - its text says it
+        counters.count(metric_names.POISON, where="signature")
     else:
-        message.send(app)
+        if message is None:
+            logger.warning("what was to be sent as task %r is no message: removed", task_id)
+            counters.count(metric_names.POISON, where="delayed")
+        else:
+            message.send(app)
     coordination.client().eval(_REMOVE, 2, *_keys(), task_id, kept)
     return message is not None
 
 
+def _signed(message: TaskMessage) -> str:
+    written = message.to_json()
+    return f"{signatures.of_process().of_text(DELAYED, written)} {written}"
+
+
 def _read(kept: str) -> TaskMessage | None:
+    """The message; None for what is none, SignatureError for one that no process of ours has written."""
+    _, _, rest = kept.partition(" ")
+    signature, _, written = rest.partition(" ")
+    if signature.startswith("{"):
+        # Without one, as the release before wrote it.
+        signature, written = None, rest
+    signatures.of_process().check_text(DELAYED, written, signature)
     try:
-        return TaskMessage.from_json(kept.partition(" ")[2])
+        return TaskMessage.from_json(written)
     except (ValueError, TypeError, RecursionError):
         return None
 

@@ -11,6 +11,7 @@ from runtime.config import metadata
 from runtime.config.objects import Crontab, Function
 from runtime.environment import redis_databases
 from runtime.environment.secrets import ConfigurationError, Secrets
+from runtime.queries import retention
 from runtime.superset.directory import SupersetDirectory
 from runtime.tenants import routes
 from runtime.tenants.router import LiveRouter, Router
@@ -35,6 +36,8 @@ LOG_PREFIX = "[%(asctime)s: %(levelname)s/%(processName)s]"
 CHILD_START_SECONDS = 60.0
 #: What is called around them in a worker.
 AROUND = "runtime.superset.execution:around"
+#: What is called around those that delete rows by their age.
+KEPT = "runtime.queries.retention:kept_days"
 #: What a worker's parent makes of a message for them.
 REQUEST = "runtime.queries.lost_children:LostChildRequest"
 #: How a sender tries again to reach the broker.
@@ -156,7 +159,10 @@ def _limits(celery: Celery) -> dict[str, object]:
     return {
         "task_soft_time_limit": limits["soft_time_limit"],
         "task_time_limit": limits["time_limit"],
-        "task_annotations": {task: {**limits, "@__call__": Function(AROUND), "Request": REQUEST} for task in QUERY_TASKS},
+        "task_annotations": {
+            **{task: {**limits, "@__call__": Function(AROUND), "Request": REQUEST} for task in QUERY_TASKS},
+            **{task: {"@__call__": Function(KEPT)} for task in retention.PRUNE_TASKS},
+        },
     }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from runtime.environment.secrets import Secrets
-from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, Purpose, RedisTls, Topology
+from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, Purpose, RedisRole, RedisTls, Topology
 
 #: A Redis that does not answer within these is down: a request or a submission then fails in seconds.
 CONNECT_TIMEOUT_SECONDS = 3
@@ -68,21 +68,26 @@ def database(topology: Topology, secrets: Secrets, purpose: Purpose) -> Database
     return located(topology, purpose, secrets.redis[topology.database(purpose).role])
 
 
-def located(topology: Topology, purpose: Purpose, password: str) -> Database:
-    """The database for `purpose`, for a process that has no more than its user's password."""
+def located(topology: Topology, purpose: Purpose, password: str, role: RedisRole | None = None) -> Database:
+    """The database for `purpose`, for a process that has no more than the password of its user, or of the user of `role`."""
     wanted = topology.database(purpose)
     instance = topology.instance(wanted.instance)
     return Database(
         host=f"{instance.name}{SENTINEL_SUFFIX}" if instance.sentinel else instance.host,
         port=SENTINEL_PORT if instance.sentinel else instance.port,
         number=wanted.number,
-        username=topology.redis_users()[wanted.role].username,
+        username=topology.redis_users()[role or wanted.role].username,
         password=password,
         prefix=wanted.prefix,
         ttl_seconds=wanted.default_ttl_seconds,
         service=instance.name if instance.sentinel else None,
         tls=instance.tls,
     )
+
+
+def numbered(database: Database, number: int) -> Database:
+    """The database of another number on the same server."""
+    return replace(database, number=number)
 
 
 def client_options() -> dict[str, object]:

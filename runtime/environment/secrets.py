@@ -29,13 +29,17 @@ class Secrets:
     jwt_secret: str = field(repr=False)
     postgres_password: str | None = field(repr=False)
     redis: Mapping[RedisRole, str] = field(repr=False)
+    #: With which messages are signed, by number.
+    message_keys: Mapping[int, bytes] = field(repr=False)
 
 
 def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
     """The secrets of `topology` in `env`; ConfigurationError names all that are missing or too short, at once."""
-    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.redis_users().items()}
+    redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.process_redis_users().items()}
+    key_envs = topology.message_key_envs()
     postgres_env = None if topology.postgres.password_secret else topology.postgres.password_env
-    needed = (SECRET_KEY_ENV, JWT_SECRET_ENV, *([postgres_env] if postgres_env else []), *redis_envs.values())
+    always = (SECRET_KEY_ENV, JWT_SECRET_ENV, *redis_envs.values(), *key_envs.values())
+    needed = (*always, postgres_env) if postgres_env else always
     problems = [f"{name} is not set" for name in needed if not env.get(name)]
     jwt_secret = env.get(JWT_SECRET_ENV, "")
     if jwt_secret and len(jwt_secret.encode()) < JWT_SECRET_BYTES:
@@ -50,4 +54,5 @@ def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
         jwt_secret=jwt_secret,
         postgres_password=env[postgres_env] if postgres_env else None,
         redis={role: env[variable] for role, variable in redis_envs.items()},
+        message_keys={number: env[variable].encode() for number, variable in key_envs.items()},
     )

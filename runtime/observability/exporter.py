@@ -272,12 +272,12 @@ def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServe
 
 
 def _password(topology: Topology, env: Mapping[str, str]) -> str:
-    user = topology.redis_users()[topology.database("broker").role]
+    user = topology.redis_users()["reader"]
     password = env.get(user.password_env)
     if not password:
         raise ConfigurationError(
-            f"stack {topology.stack!r}: {user.password_env} is not set. Give the exporter the broker's password as an "
-            "environment variable"
+            f"stack {topology.stack!r}: {user.password_env} is not set. Give the exporter the password of the broker's user "
+            f"{user.username!r} as an environment variable"
         )
     return password
 
@@ -287,7 +287,7 @@ def broker(topology: Topology, env: Mapping[str, str], queues: Callable[[], Sequ
 
     `queues` says which there are when they are read; None: those of `topology`.
     """
-    database = redis_config.located(topology, "broker", _password(topology, env))
+    database = redis_config.located(topology, "broker", _password(topology, env), "reader")
     return Broker(client(database), database.prefix, queues or topology.celery.queues)
 
 
@@ -296,14 +296,14 @@ def shared(topology: Topology, env: Mapping[str, str], now: Callable[[], Topolog
 
     `now` says what the topology is when they are read; None: as it is here.
     """
-    database = redis_config.located(topology, "coordination", _password(topology, env))
+    database = redis_config.located(topology, "coordination", _password(topology, env), "reader")
     connection = client(database)
     return SharedMetrics(lambda: read_shared(connection, database.prefix), now or (lambda: topology))
 
 
 def server_load(topology: Topology, env: Mapping[str, str]) -> Callable[[], ServerLoad]:
     """How to ask the broker's server of `topology`; ConfigurationError where its password is not there."""
-    connection = client(redis_config.located(topology, "broker", _password(topology, env)))
+    connection = client(redis_config.located(topology, "broker", _password(topology, env), "reader"))
     return lambda: read_server(connection)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from runtime.broker import result_backends  # noqa: F401 - refuses an untested Celery now, and not when a task is sent
+from runtime.broker import result_backends, signatures  # noqa: F401 - refuses an untested Celery now, and not when a task is sent
 from runtime.config import render
 from runtime.config.objects import realise
 from runtime.environment import metadata_database
@@ -29,10 +29,12 @@ implementation.install()
 pings.install()
 heartbeat.install(os.environ)
 task_metrics.install(role(os.environ))
+signatures.install()
 if role(os.environ) == "worker":
-    # The second one for its version: Celery loads it with the first message.
-    from runtime.broker import channels, requests  # noqa: F401
+    # The last one for its version: Celery loads it with the first message.
+    from runtime.broker import channels, remote_control, requests  # noqa: F401
 
-    channels.install(partial(fairness.order_of, _topology))
+    channels.install(partial(fairness.order_of, _topology), signatures.of_process().check_message)
+    remote_control.install()
 worker_process.install(os.environ)
 reaper_thread.install(os.environ)

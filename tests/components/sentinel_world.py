@@ -93,7 +93,7 @@ class Pod:
         for file, text in files.items():
             (self.config / file).write_text(self._here(text))
         for file, write in ((SERVER_ACL, redis_acl.server_acl), (SENTINEL_ACL, redis_acl.sentinel_acl)):
-            text = write(INSTANCE, {"broker": PASSWORD}, OPERATOR_PASSWORD)
+            text = write(INSTANCE, {user.role: PASSWORD for user in INSTANCE.users}, OPERATOR_PASSWORD)
             (self.folder / file).write_text(tls.known_to(SERVER, text) if TLS else text)
         plain = {variable.name: variable.value for variable in script_environment(INSTANCE) if variable.value}
         self.environment = {

@@ -27,6 +27,7 @@ SECRETS = {
     "POSTGRES_PASSWORD": "p",
     "REDIS_BROKER_PASSWORD": "b",
     "REDIS_CACHE_PASSWORD": "c",
+    **{f"MESSAGE_KEY_{number}": "m" * 64 for number in range(1, 4)},
 }
 
 

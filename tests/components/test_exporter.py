@@ -38,20 +38,20 @@ def pod(found: Recording) -> Manifest:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_one_pod_runs_it_with_the_brokers_password_and_no_other_secret(stack: str) -> None:
+def test_one_pod_runs_it_with_the_readers_password_and_no_other_secret(stack: str) -> None:
     topology = topology_of(stack)
     deployment = recorded(stack).of_kind("Deployment")["exporter"]["spec"]
     assert deployment["replicas"] == 1
     container = pod(recorded(stack))["spec"]["containers"][0]
     assert container["command"] == commands.exporter() == ["python", "-m", "runtime.observability.exporter"]
-    broker, user = topology.instance(topology.database("broker").instance), topology.redis_users()["broker"]
+    broker, user = topology.instance(topology.database("broker").instance), topology.redis_users()["reader"]
     taken = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
     (secret,) = taken.values()
     held = recorded(stack).of_kind("Secret")[secret["name"]]["stringData"]
     if broker.existing:
         assert (set(taken), set(held)) == ({user.password_env}, {"password"})
     else:
-        assert taken == {user.password_env: {"name": f"{broker.name}-auth", "key": "broker-password"}}
+        assert taken == {user.password_env: {"name": f"{broker.name}-auth", "key": "reader-password"}}
     plain = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert plain[commands.TOPOLOGY_ENV] == f"{mounted['config']}/topology.json"

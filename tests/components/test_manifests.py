@@ -263,7 +263,7 @@ def scalers_read_the_broker(objects: Objects, topology: Topology) -> Iterator[st
             if trigger["metadata"]["databaseIndex"] != str(database.number) or not address.startswith(begin):
                 yield f"{name_of(manifest)}: reads {trigger['metadata']}, and the broker is elsewhere"
             users = {key: value for key, value in trigger["metadata"].items() if "sername" in key}
-            name = topology.redis_users()["broker"].username
+            name = topology.redis_users()["reader"].username
             if users != dict.fromkeys(("username", *(["sentinelUsername"] if instance.sentinel else [])), name):
                 yield f"{name_of(manifest)}: asks as {users}"
             if "password" in str(trigger["metadata"]).lower():

@@ -402,7 +402,10 @@ def test_a_container_gets_only_the_secrets_that_it_needs() -> None:
         "POSTGRES_PASSWORD",
         "REDIS_BROKER_PASSWORD",
         "REDIS_CACHE_PASSWORD",
+        "MESSAGE_KEY_1",
+        "MESSAGE_KEY_2",
     }
+    assert seen["exporter"] == {"REDIS_READER_PASSWORD"}
     assert seen["web"] == seen["worker-default"] == seen["beat"] == common
     assert seen["superset-init"] == common | {"ADMIN_PASSWORD", "DATABASE_URI_WAREHOUSE"}
     for name in ("redis-broker", "redis-cache", "redis-broker-sentinel"):

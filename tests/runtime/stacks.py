@@ -8,7 +8,12 @@ from topology.plan import plan
 
 STACKS = ("local", "minimal", "enterprise", "high-throughput", "multi-tenant")
 ODD_PASSWORD = "p@ss/w:rd%41 ü#?"
-REDIS_PASSWORDS: dict[RedisRole, str] = {"broker": "r@d/s%:#b", "cache": "r@d/s%:#c"}
+REDIS_PASSWORDS: dict[RedisRole, str] = {
+    "broker": "r@d/s%:#b",
+    "cache": "r@d/s%:#c",
+    "reader": "r@d/s%:#r",
+    "monitor": "r@d/s%:#m",
+}
 
 
 def topology(stack: str, **changes: object) -> Topology:
@@ -30,5 +35,6 @@ def environment(topology: Topology, role: str = "web") -> dict[str, str]:
         "SUPERSET_SECRET_KEY": "a-secret-key-that-is-long-enough-for-tests",
         "ASYNC_QUERIES_JWT_SECRET": "a-jwt-secret-that-is-long-enough-for-tests",
         topology.postgres.password_env: ODD_PASSWORD,
+        **{name: f"{name}-that-is-long-enough-for-tests" for name in topology.message_key_envs().values()},
         **{user.password_env: REDIS_PASSWORDS[role] for role, user in topology.redis_users().items()},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import redis as redis_client
@@ -22,7 +22,7 @@ from topology.settings.redis import Persistence
 from topology.valkey_conf import ServerPaths
 
 OPERATOR = "operator-password"
-PASSWORDS: dict[RedisRole, str] = {"broker": "broker-password", "cache": "cache-password"}
+PASSWORDS: dict[RedisRole, str] = {role: f"{role}-password" for role in get_args(RedisRole)}
 
 
 def instances() -> list[RedisInstance]:

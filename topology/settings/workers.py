@@ -38,6 +38,14 @@ class Celery(Section):
         validation_alias="result_expires", description="seconds that Celery keeps a task's state"
     )
     compression: Compression = Field(description="of messages: none, gzip or zstd")
+    message_key: Positive = Field(
+        description="number of the key that messages are signed with. Raise it by one to change the key: the one before and the "
+        "one after are accepted as well, so that no message is lost meanwhile"
+    )
+    accept_unsigned_messages: bool = Field(
+        description="take messages without a signature, as releases up to 0.2 sent them: for the one `up` that comes from such a "
+        "release, and never afterwards, since then whoever can write to the broker can have any task executed"
+    )
     connections: ConnectionPool
 
 

@@ -14,7 +14,7 @@ URL = os.environ["BROKER_URL"]
 app = Celery("poison", broker=URL)
 # What is put back must be executed again: that is how one message could stop a pool.
 app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1)
-channels.install(lambda node: None)
+channels.install(lambda node: None, lambda message: None)
 
 
 def good(number: int) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -137,13 +138,17 @@ class Channel:
     """As much of kombu's channel as the strict one changes: it hands over the message that it was given."""
 
     message: Any = None
+    _fanout_queues: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.connection = SimpleNamespace(_callbacks={})
 
     def basic_consume(self, queue: str, callback: Callable[[Any], Any]) -> None:
         """Have messages given to `callback`."""
-        self.deliver = callback
+        self.connection._callbacks[queue] = callback
 
     def _brpop_read(self) -> Any:
-        return self.deliver(self.message)
+        return self.connection._callbacks["celery"](self.message)
 
 
 class BrokenDeploymentError(TypeError):
@@ -153,7 +158,7 @@ class BrokenDeploymentError(TypeError):
 @pytest.mark.parametrize("error", [BrokenDeploymentError("bad release"), KeyError("task"), ValueError(), AttributeError()])
 def test_an_error_of_the_worker_is_raised_and_drops_no_message(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels.counters, "count", lambda *_, **__: pytest.fail("a message was counted as dropped"))
-    channel = channels.worker_channel(Channel, None)()
+    channel = channels.worker_channel(Channel, None, lambda _: None)()
 
     def broken(message: Any) -> None:
         raise error
@@ -183,7 +188,7 @@ def test_a_malformed_message_is_dropped_before_the_worker_sees_it(
 ) -> None:
     counted: list[str] = []
     monkeypatch.setattr(channels.counters, "count", lambda name, **labels: counted.append(labels["where"]))
-    channel = channels.worker_channel(Channel, None)()
+    channel = channels.worker_channel(Channel, None, lambda _: None)()
     channel.basic_consume("celery", callback=lambda _: pytest.fail("the worker has it"))
     channel.message = message
     assert channel._brpop_read() is True

@@ -15,6 +15,7 @@ from runtime.config.objects import Crontab, ResultStore
 from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_databases import Database
 from runtime.environment.secrets import ConfigurationError
+from runtime.queries.retention import PRUNE_TASKS
 from tests.runtime.stacks import ODD_PASSWORD, REDIS_PASSWORDS, STACKS, environment, topology
 from topology.model import Purpose, Topology
 
@@ -42,6 +43,7 @@ def test_limits_are_the_topologys_in_every_place_that_reads_them(stack: str) -> 
         "sql_lab.get_sql_results",
         "load_chart_data_into_cache",
         "load_explore_json_into_cache",
+        *PRUNE_TASKS,
     }
     visibility = plan.celery.visibility_timeout_seconds
     assert celery["broker_transport_options"]["visibility_timeout"] == visibility > hard > soft

@@ -364,7 +364,7 @@ class Exporter:
         self.url = f"http://127.0.0.1:{plan.exporter.port}"
         self.log = folder / "exporter.log"
         _, *arguments = commands.exporter()
-        password_env = plan.redis_users()["broker"].password_env
+        password_env = plan.redis_users()["reader"].password_env
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(binaries.superset_python()), *arguments],
@@ -372,7 +372,7 @@ class Exporter:
                     "PATH": os.defpath,
                     "PYTHONPATH": str(PROJECT),
                     commands.TOPOLOGY_ENV: str(folder / "topology.json"),
-                    password_env: REDIS_PASSWORD,
+                    password_env: REDIS_PASSWORDS["reader"],
                 },
                 cwd=folder,
                 stdout=log,
@@ -436,7 +436,7 @@ def test_what_prometheus_gets(server: Server, plan: Topology, tmp_path: Path) ->
         log = process.log.read_text()
         assert len(re.findall("cannot be read", log)) == 1
         assert len(re.findall("reads the broker: default, priority, tenant-a, tenant-b", log)) == 2
-        assert REDIS_PASSWORD not in log
+        assert REDIS_PASSWORDS["reader"] not in log
 
 
 def test_what_processes_count_together_is_served_and_what_is_no_counter_left_out(plan: Topology) -> None:
@@ -574,7 +574,7 @@ def test_it_needs_no_superset_and_says_what_it_lacks(plan: Topology, tmp_path: P
         [str(binaries.superset_python()), "-c", script], cwd=PROJECT, check=True, capture_output=True, text=True
     )
     assert done.stdout == "[]\n"
-    with pytest.raises(ConfigurationError, match="REDIS_BROKER_PASSWORD is not set"):
+    with pytest.raises(ConfigurationError, match="REDIS_READER_PASSWORD is not set"):
         exporter.broker(plan, {"REDIS_CACHE_PASSWORD": "x"})
     with pytest.raises(ConfigurationError, match="SUPERSET_ASYNC_TOPOLOGY"):
         exporter.main({}, print)

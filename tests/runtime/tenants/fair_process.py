@@ -35,7 +35,7 @@ app.config_from_object(
         "task_ignore_result": True,
     }
 )
-channels.install(partial(fairness.order_of, topology))
+channels.install(partial(fairness.order_of, topology), lambda message: None)
 task_metrics.install("worker")
 
 
