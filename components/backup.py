@@ -13,6 +13,7 @@ from components import scripts
 from components.common import (
     PREFIX,
     Scope,
+    claim_spec,
     container_resources,
     container_security,
     content_hash,
@@ -28,7 +29,6 @@ from components.common import (
 )
 from components.postgres import PASSWORD, user_of
 from topology.model import Postgres
-from topology.quantities import format_memory
 from topology.settings.images import Images
 from topology.settings.postgres import Backup
 from topology.settings.resources import Resources
@@ -81,10 +81,7 @@ class MetadataBackup(pulumi.ComponentResource):
             name,
             # A volume may be bound only when a pod uses it, which is at night.
             metadata=metadata(scope, name, self._labels, {"pulumi.com/skipAwait": "true"}),
-            spec=core.PersistentVolumeClaimSpecArgs(
-                access_modes=["ReadWriteOnce"],
-                resources=core.VolumeResourceRequirementsArgs(requests={"storage": format_memory(args.backup.volume_bytes)}),
-            ),
+            spec=claim_spec(scope, args.backup.volume_bytes),
             opts=child,
         )
         volumes = [

@@ -21,6 +21,8 @@ PREFIX = "superset-async"
 TENANT_LABEL = f"{PREFIX}/tenant"
 #: Value of `app.kubernetes.io/name` on every pod that runs Superset's code (web, workers, beat, jobs).
 SUPERSET = "superset"
+#: Long enough for a kubelet that starts anew, short enough for what must be back in a minute or two.
+LOST_NODE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Scope:
     namespace: pulumi.Input[str]
     #: The stack's name: `app.kubernetes.io/instance`.
     stack: str
+    #: StorageClass of every volume; None: the cluster's default.
+    storage_class: str | None = None
     #: The stack file's own labels, on every object and pod but in no selector, so that they can change.
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -178,6 +182,22 @@ def spread(match: Mapping[str, str]) -> list[core.TopologySpreadConstraintArgs]:
     ]
 
 
+def leaves_lost_nodes() -> list[core.TolerationArgs]:
+    """Tolerations with which a pod leaves a node LOST_NODE_SECONDS after it is known to be lost, instead of the usual 300.
+
+    For pods that keep nothing on their node: the others wait for their volume anyway.
+    """
+    return [
+        core.TolerationArgs(
+            key=f"node.kubernetes.io/{state}",
+            operator="Exists",
+            effect="NoExecute",
+            toleration_seconds=LOST_NODE_SECONDS,
+        )
+        for state in ("not-ready", "unreachable")
+    ]
+
+
 def disruption_budget(
     name: str, scope: Scope, match: Mapping[str, str], object_labels: Mapping[str, str], opts: pulumi.ResourceOptions
 ) -> policy.PodDisruptionBudget:
@@ -194,16 +214,22 @@ def disruption_budget(
     )
 
 
-def volume_claim(name: str, size: int, claim_labels: dict[str, str]) -> core.PersistentVolumeClaimArgs:
+def volume_claim(name: str, scope: Scope, size: int, claim_labels: dict[str, str]) -> core.PersistentVolumeClaimArgs:
     """A claim template of `size` bytes that one pod writes."""
     return core.PersistentVolumeClaimArgs(
         api_version="v1",
         kind="PersistentVolumeClaim",
         metadata=meta.ObjectMetaArgs(name=name, labels=claim_labels),
-        spec=core.PersistentVolumeClaimSpecArgs(
-            access_modes=["ReadWriteOnce"],
-            resources=core.VolumeResourceRequirementsArgs(requests={"storage": format_memory(size)}),
-        ),
+        spec=claim_spec(scope, size),
+    )
+
+
+def claim_spec(scope: Scope, size: int) -> core.PersistentVolumeClaimSpecArgs:
+    """A claim of `size` bytes, of the stack's StorageClass, that one pod writes at a time."""
+    return core.PersistentVolumeClaimSpecArgs(
+        access_modes=["ReadWriteOnce"],
+        storage_class_name=scope.storage_class,
+        resources=core.VolumeResourceRequirementsArgs(requests={"storage": format_memory(size)}),
     )
 
 

@@ -20,6 +20,7 @@ from components.common import (
     container_security,
     environment,
     labels,
+    leaves_lost_nodes,
     metadata,
     name_of,
     pod_security,
@@ -185,6 +186,7 @@ def _pod(
             enable_service_links=False,
             security_context=pod_security(USER),
             termination_grace_period_seconds=10,
+            tolerations=leaves_lost_nodes(),
             containers=[
                 core.ContainerArgs(
                     name=name,

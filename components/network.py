@@ -10,6 +10,7 @@ from pulumi_kubernetes.meta import v1 as meta
 from pulumi_kubernetes.networking import v1 as networking
 
 from components.common import Scope, labels, metadata
+from topology.settings.network import Resolver
 
 NAME = "network"
 
@@ -57,8 +58,8 @@ class NetworkPoliciesArgs:
     flows: Sequence[Flow]
     outside: Sequence[OutsideNetworks]
     inside: Sequence[InsideNetworks] = ()
-    #: Where the cluster's DNS listens beside the addresses that every cluster may have.
-    dns_cidrs: Sequence[str] = ()
+    #: Where every pod may ask for names.
+    resolvers: Sequence[Resolver] = ()
 
 
 class NetworkPolicies(pulumi.ComponentResource):
@@ -73,7 +74,7 @@ class NetworkPolicies(pulumi.ComponentResource):
         specs = {
             "default-deny": networking.NetworkPolicySpecArgs(pod_selector=everything, policy_types=["Ingress", "Egress"]),
             "dns": networking.NetworkPolicySpecArgs(
-                pod_selector=everything, policy_types=["Egress"], egress=[_dns(args.dns_cidrs)]
+                pod_selector=everything, policy_types=["Egress"], egress=[_dns(each) for each in args.resolvers]
             ),
             **{
                 f"from-{group.name}": networking.NetworkPolicySpecArgs(
@@ -159,12 +160,16 @@ def _tcp(port: int) -> networking.NetworkPolicyPortArgs:
     return networking.NetworkPolicyPortArgs(port=port, protocol="TCP")
 
 
-def _dns(cidrs: Sequence[str]) -> networking.NetworkPolicyEgressRuleArgs:
-    """DNS in kube-system, at the address where a node's own DNS cache listens, and in `cidrs`."""
+def _dns(resolver: Resolver) -> networking.NetworkPolicyEgressRuleArgs:
+    namespace = resolver.namespace
     return networking.NetworkPolicyEgressRuleArgs(
         to=[
-            networking.NetworkPolicyPeerArgs(namespace_selector=_namespace("kube-system")),
-            *_blocks(["169.254.20.10/32", *cidrs]),
+            *([networking.NetworkPolicyPeerArgs(namespace_selector=_namespace(namespace))] if namespace else []),
+            *_blocks(resolver.cidrs),
         ],
-        ports=[networking.NetworkPolicyPortArgs(port=53, protocol=protocol) for protocol in ("UDP", "TCP")],
+        ports=[
+            networking.NetworkPolicyPortArgs(port=port, protocol=protocol)
+            for port in resolver.ports
+            for protocol in ("UDP", "TCP")
+        ],
     )

@@ -190,7 +190,7 @@ class PostgresServer(pulumi.ComponentResource):
                         ],
                     ),
                 ),
-                volume_claim_templates=[volume_claim("data", postgres.volume_bytes, match)],
+                volume_claim_templates=[volume_claim("data", scope, postgres.volume_bytes, match)],
             ),
             opts=child,
         )

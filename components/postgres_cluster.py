@@ -83,7 +83,10 @@ class PostgresCluster(pulumi.ComponentResource):
                     }
                 },
                 "postgresql": {"parameters": server_settings(postgres)},
-                "storage": {"size": format_memory(postgres.volume_bytes)},
+                "storage": {
+                    "size": format_memory(postgres.volume_bytes),
+                    **({"storageClass": scope.storage_class} if scope.storage_class else {}),
+                },
                 "resources": {
                     "requests": {
                         "cpu": format_cpu(resources.cpu_request_millis),

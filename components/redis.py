@@ -135,7 +135,9 @@ class Redis(pulumi.ComponentResource):
                         ],
                     ),
                 ),
-                volume_claim_templates=[volume_claim("data", instance.volume_bytes, self.match)] if persistent else None,
+                volume_claim_templates=[volume_claim("data", scope, instance.volume_bytes, self.match)]
+                if persistent
+                else None,
             ),
             opts=child,
         )

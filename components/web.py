@@ -70,7 +70,8 @@ class WebTier(pulumi.ComponentResource):
             # Says nothing of Redis or PostgreSQL: their failure must not restart every web pod at once.
             liveness_probe=_health(period=15, failures=4),
             lifecycle=core.LifecycleArgs(
-                pre_stop=core.LifecycleHandlerArgs(sleep=core.SleepActionArgs(seconds=DRAIN_SECONDS))
+                # A command, since the handler `sleep` needs Kubernetes 1.30.
+                pre_stop=core.LifecycleHandlerArgs(exec_=core.ExecActionArgs(command=["sleep", str(DRAIN_SECONDS)]))
             ),
         )
         deployment = apps.Deployment(

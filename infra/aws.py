@@ -39,6 +39,7 @@ from infra.workloads import BEAT, INIT, Stores, Workloads
 from topology.aws.model import Aws
 from topology.model import PROCESS_ROLES, RedisInstance, RedisRole, Topology
 from topology.problems import Problem
+from topology.settings.network import Resolver
 
 #: Whom the data stores let in, for the descriptions of rules.
 CLUSTER = "cluster"
@@ -292,5 +293,8 @@ def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -
         outside,
         # A load balancer's addresses are in the VPC.
         inside=[InsideNetworks(vpc, Group("web", made.web.match), topology.web.port)] if planned.load_balancer else [],
-        dns_cidrs=[DNS_ADDRESS] if planned.cluster.existing is None else [],
+        resolvers=[
+            *topology.resolvers,
+            *([Resolver(cidrs=(DNS_ADDRESS,))] if planned.cluster.existing is None else []),
+        ],
     )

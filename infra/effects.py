@@ -113,6 +113,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         for server in ("broker", "cache")
     },
     "web.route.kind": {"web": {"route": {"kind": "gateway", "parent": "gateways/public", "tls_secret": None}}},
+    "network.dns": {"network": {"dns": ["openshift"]}},
+    "network.dns_cidrs": {"network": {"dns_cidrs": ["10.96.0.10/32"]}},
     "rates.currency": {"rates": {"currency": "EUR"}},
     "databases.<name>.uri": {"databases": {"lake": {"uri": "trino://other.example.com/hive"}}},
     "tenants.<name>.databases": {"tenants": {"acme": {"databases": ["lake"]}}},

@@ -212,7 +212,10 @@ def _network(
             flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
     existing_flows, outside = existing_networks(topology, superset, scraped)
     return NetworkPoliciesArgs(
-        scope, [*flows, *existing_flows], [OutsideNetworks(superset, topology.database_cidrs), *outside]
+        scope,
+        [*flows, *existing_flows],
+        [OutsideNetworks(superset, topology.database_cidrs), *outside],
+        resolvers=topology.resolvers,
     )
 
 

@@ -60,7 +60,7 @@ def foundation(
 ) -> tuple[Namespace, Scope, Secrets]:
     """What everything else on the cluster needs: the namespace, what its resources are made in, and the passwords and keys."""
     namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), opts)
-    scope = Scope(namespace.namespace, topology.stack, topology.labels)
+    scope = Scope(namespace.namespace, topology.stack, topology.storage_class, topology.labels)
     ours = [instance for instance in topology.redis if not instance.existing]
     secrets = Secrets(
         "superset",

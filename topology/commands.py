@@ -21,7 +21,8 @@ def web(topology: Topology) -> list[str]:
     tier = topology.web
     return [
         "gunicorn",
-        f"--bind={tier.bind}:{tier.port}",
+        # Where it listens: at every address of both families, as far as the kernel has them.
+        "--config=python:runtime.start.gunicorn_config",
         "--worker-class=gthread",
         f"--workers={tier.processes}",
         f"--threads={tier.threads}",

@@ -19,7 +19,7 @@ from topology.presets import TopologyName
 from topology.settings.caching import Caching
 from topology.settings.databases import DatabaseOptions
 from topology.settings.images import Images
-from topology.settings.network import MetricsSettings, OperatorNamespaces
+from topology.settings.network import MetricsSettings, OperatorNamespaces, Resolver
 from topology.settings.postgres import PostgresServer
 from topology.settings.redis import RedisServer
 from topology.settings.resilience import Resilience, Urgent
@@ -261,6 +261,8 @@ class Topology(Frozen):
     environment: str
     namespace: str
     labels: dict[str, str]
+    #: Of every volume; None: the cluster's default.
+    storage_class: str | None
     images: Images
     redis: tuple[RedisInstance, ...]
     redis_databases: tuple[RedisDatabase, ...]
@@ -280,6 +282,8 @@ class Topology(Frozen):
     rates: Rates
     statement_timeout_seconds: int
     row_limit: int
+    #: Where the cluster resolves names.
+    resolvers: tuple[Resolver, ...]
     database_cidrs: tuple[str, ...]
     operator_namespaces: OperatorNamespaces
     databases: tuple[AnalyticDatabase, ...]

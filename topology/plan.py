@@ -28,7 +28,7 @@ from topology.platforms import Platform, platform_of
 from topology.problems import StackError
 from topology.settings import Settings, TenantSettings
 from topology.settings.databases import DatabaseOptions
-from topology.settings.network import MetricsSettings
+from topology.settings.network import RESOLVERS, MetricsSettings, NetworkSettings, Resolver
 from topology.settings.postgres import PostgresServer
 from topology.settings.section import inherited
 from topology.settings.tenants import TenantTerms
@@ -66,6 +66,7 @@ def build(stack: str, settings: Settings) -> Topology:
         environment=settings.environment,
         namespace=settings.namespace,
         labels=settings.labels,
+        storage_class=settings.storage_class,
         images=settings.images,
         redis=redis,
         redis_databases=redis_layout.redis_databases(settings, redis),
@@ -86,6 +87,7 @@ def build(stack: str, settings: Settings) -> Topology:
         rates=settings.rates,
         statement_timeout_seconds=settings.statement_timeout,
         row_limit=settings.row_limit,
+        resolvers=_resolvers(settings.network),
         database_cidrs=settings.network.database_cidrs,
         operator_namespaces=settings.network.operator_namespaces,
         databases=_databases(settings),
@@ -109,6 +111,11 @@ def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
         max_connections=postgres.max_connections or derived,
         ca_file=platform.postgres_ca_file if postgres.kind == "rds" else None,
     )
+
+
+def _resolvers(network: NetworkSettings) -> tuple[Resolver, ...]:
+    more = (Resolver(cidrs=network.dns_cidrs),) if network.dns_cidrs else ()
+    return (*(RESOLVERS[name] for name in network.dns), *more)
 
 
 def _web(platform: Platform, settings: Settings) -> Web:

@@ -27,6 +27,7 @@ _BASE: dict[str, Any] = {
     "platform": "kubernetes",
     "environment": "dev",
     "namespace": "superset",
+    "storage_class": None,
     "labels": {},
     "images": {
         "superset": "superset-async:6.1.0-1",
@@ -134,6 +135,8 @@ _BASE: dict[str, Any] = {
     "statement_timeout": 530,
     "row_limit": 100000,
     "network": {
+        "dns": ["kube-dns", "node-local"],
+        "dns_cidrs": [],
         "database_cidrs": ["0.0.0.0/0", "::/0"],
         "operator_namespaces": {"keda": "keda", "cloudnativepg": "cnpg-system"},
     },

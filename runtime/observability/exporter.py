@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from redis import Redis, RedisError
 
 from runtime.broker.messages import DELIVERED_AT, PRIORITY_SUFFIXES, UNACKNOWLEDGED
-from runtime.environment import process_topology
+from runtime.environment import listening, process_topology
 from runtime.environment import redis_databases as redis_config
 from runtime.environment.process_topology import load_topology
 from runtime.environment.redis_clients import client
@@ -240,6 +240,15 @@ class _Server(ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = listening.family(address[0])
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Listen to both families where the address is every one."""
+        listening.both_families(self.socket)
+        super().server_bind()
+
 
 def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServer:
     """A server of `/metrics`, and of `/health`, which says only that this process answers; OSError for a taken port."""
@@ -268,7 +277,7 @@ def server(topology: Topology, registry: CollectorRegistry) -> ThreadingTCPServe
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: a scrape every few seconds is no news."""
 
-    return _Server((topology.exporter.bind, topology.exporter.port), Handler)
+    return _Server((listening.address(topology.exporter.bind), topology.exporter.port), Handler)
 
 
 def _password(topology: Topology, env: Mapping[str, str]) -> str:

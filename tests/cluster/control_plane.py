@@ -229,8 +229,13 @@ class ControlPlane:
             }
             self.processes.start(name, [self.program(name), *flags(common | more)])
 
-    def simulate_nodes(self, count: int) -> None:
-        """Add `count` simulated nodes with 32 CPUs and 256 GiB each, their storage, and the resource metrics of their pods."""
+    def simulate_nodes(self, count: int, group: str = "simulated") -> None:
+        """Add `count` simulated nodes with 32 CPUs and 256 GiB each, and the resource metrics of their pods.
+
+        Those of one `group` live by one process, `kwok-<group>`: without it they are silent, as lost nodes are. The first group
+        brings the storage.
+        """
+        port = self.kwok_port if group == "simulated" else self.port(11)
         stages = [
             document
             for part in ("stage/fast", "stage/volume/fast", "metrics/usage")
@@ -245,12 +250,12 @@ class ControlPlane:
                 "apiVersion": "v1",
                 "kind": "Node",
                 "metadata": {
-                    "name": f"simulated-{number}",
+                    "name": f"{group}-{number}",
                     "annotations": {
-                        "kwok.x-k8s.io/node": "fake",
-                        "metrics.k8s.io/resource-metrics-path": f"/metrics/nodes/simulated-{number}/metrics/resource",
+                        "kwok.x-k8s.io/node": group,
+                        "metrics.k8s.io/resource-metrics-path": f"/metrics/nodes/{group}-{number}/metrics/resource",
                     },
-                    "labels": {"kubernetes.io/hostname": f"simulated-{number}", "kubernetes.io/os": "linux"},
+                    "labels": {"kubernetes.io/hostname": f"{group}-{number}", "kubernetes.io/os": "linux"},
                 },
                 "status": {
                     "addresses": [
@@ -263,19 +268,20 @@ class ControlPlane:
             }
             for number in range(count)
         ]
-        self.create([*(each for each in stages if each not in of_kwok), *nodes])
+        storage = [each for each in stages if each not in of_kwok] if group == "simulated" else []
+        self.create([*storage, *nodes])
         self.processes.start(
-            "kwok",
+            f"kwok-{group}",
             [
                 self.program("kwok"),
                 *flags(
                     {
                         "kubeconfig": self.kubeconfig(),
                         "config": config,
-                        "manage-nodes-with-annotation-selector": "kwok.x-k8s.io/node=fake",
+                        "manage-nodes-with-annotation-selector": f"kwok.x-k8s.io/node={group}",
                         "node-ip": "127.0.0.1",
-                        "node-port": self.kwok_port,
-                        "server-address": f"127.0.0.1:{self.kwok_port}",
+                        "node-port": port,
+                        "server-address": f"127.0.0.1:{port}",
                         "tls-cert-file": self.key("server.crt"),
                         "tls-private-key-file": self.key("server.key"),
                         "cidr": "10.245.0.1/16",

@@ -42,6 +42,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "redis": {"cache": {"persistence": "none", "replicas": 1, "sentinel": False}},
         "caching": {"spill": {"above": "1Mi", "folder": "/var/lib/superset/results", "claim": "results"}},
         "postgres": {"kind": "cloudnativepg", "instances": 3},
+        "storage_class": "fast",
         "network": {"operator_namespaces": {"keda": "autoscaling", "cloudnativepg": "databases"}},
         "web": {
             "route": {

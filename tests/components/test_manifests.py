@@ -74,7 +74,8 @@ def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 def objects_are_valid(objects: Objects, topology: Topology) -> Iterator[str]:
     for manifest in objects:
         if manifest["apiVersion"] not in CUSTOM:
-            for version in ("1.34.0", "1.37.0"):
+            # The oldest that docs/installation.md names, the last of before, and the newest.
+            for version in ("1.28.0", "1.34.0", "1.37.0"):
                 for error in schema(manifest["apiVersion"], manifest["kind"], version).iter_errors(manifest):
                     yield f"{name_of(manifest)} in {version}: {error.message}"
 
@@ -320,6 +321,35 @@ def a_tenants_pods_are_told_apart(objects: Objects, topology: Topology) -> Itera
         yield f"priority classes {sorted(classes)} for {used}"
 
 
+def what_keeps_nothing_leaves_a_lost_node(objects: Objects, topology: Topology) -> Iterator[str]:
+    """Beat, web, workers and the exporter are back in a minute or two; servers wait for their volume anyway."""
+    for owner, template, controller in pods(objects):
+        seconds = {
+            each["key"]: each["tolerationSeconds"]
+            for each in template["spec"].get("tolerations", [])
+            if (each["operator"], each["effect"]) == ("Exists", "NoExecute")
+        }
+        taints = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+        if controller["kind"] == "Deployment" and (seconds.keys() != taints or max(seconds.values()) > 15):
+            yield f"{owner} stays on a lost node: {seconds}"
+        if controller["kind"] == "StatefulSet" and seconds:
+            yield f"{owner} leaves its volume: {seconds}"
+
+
+def volumes_are_of_the_stacks_class(objects: Objects, topology: Topology) -> Iterator[str]:
+    for manifest in objects:
+        claims = (
+            [manifest]
+            if manifest["kind"] == "PersistentVolumeClaim"
+            else manifest.get("spec", {}).get("volumeClaimTemplates", [])
+        )
+        for claim in claims:
+            if claim["spec"].get("storageClassName") != topology.storage_class:
+                yield f"{name_of(manifest)} is of the class {claim['spec'].get('storageClassName')}"
+        if manifest["kind"] == "Cluster" and manifest["spec"]["storage"].get("storageClass") != topology.storage_class:
+            yield f"{name_of(manifest)} is of another class"
+
+
 def one_beat_at_most(objects: Objects, topology: Topology) -> Iterator[str]:
     beats = [manifest for _, _, manifest in pods(objects) if " beat " in f" {_command(manifest)} "]
     if len(beats) != 1:
@@ -443,6 +473,8 @@ RULES: tuple[Rule, ...] = (
     scalers_read_the_broker,
     superset_waits_for_its_metadata,
     a_tenants_pods_are_told_apart,
+    what_keeps_nothing_leaves_a_lost_node,
+    volumes_are_of_the_stacks_class,
     one_beat_at_most,
     a_broker_evicts_no_task,
     redis_is_reached_as_it_listens,
@@ -488,6 +520,26 @@ def _say(target: Manifest, **values: Any) -> None:
 
 #: A mistake that somebody could make in a component, and the rule that has to name it.
 MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
+    (what_keeps_nothing_leaves_a_lost_node, lambda o: _pod(o, "Deployment", "beat").pop("tolerations")),
+    (
+        what_keeps_nothing_leaves_a_lost_node,
+        lambda o: _say(_pod(o, "Deployment", "web")["tolerations"][0], tolerationSeconds=300),
+    ),
+    (
+        what_keeps_nothing_leaves_a_lost_node,
+        lambda o: _say(_pod(o, "StatefulSet", "postgres"), tolerations=_pod(o, "Deployment", "web")["tolerations"]),
+    ),
+    (
+        volumes_are_of_the_stacks_class,
+        lambda o: _say(
+            chosen(o, "StatefulSet", "postgres")["spec"]["volumeClaimTemplates"][0]["spec"], storageClassName="fast"
+        ),
+    ),
+    (
+        objects_are_valid,
+        # What Kubernetes 1.28 does not know.
+        lambda o: _say(_container(o, "Deployment", "web")["lifecycle"], preStop={"sleep": {"seconds": 10}}),
+    ),
     (objects_are_valid, lambda o: _say(chosen(o, "Deployment", "web")["spec"], replica=3)),
     (objects_are_valid, lambda o: _say(_container(o, "Deployment", "web"), resources={"requests": {"cpu": True}})),
     (objects_say_where_and_whose_they_are, lambda o: chosen(o, "Service", "web")["metadata"].pop("namespace")),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.components.stacks import recorded
+from infra import recording
+from tests.components.stacks import SECRET_KEYS, recorded
+from topology import stack_file
 
 
 def let_in(stack: str) -> set[tuple[str, str, int]]:
@@ -41,3 +43,31 @@ def test_an_operator_connects_from_the_namespace_that_the_stack_file_names(
 ) -> None:
     users = {("monitoring", "allow-to-exporter", 9808), ("gateways", "allow-to-web", 8088)}
     assert let_in(stack) - users == {(namespace, f"allow-{policy}", port) for namespace, policy, port in operators}
+
+
+def resolvers(network: dict[str, object]) -> set[tuple[str, int]]:
+    """Namespace or network of each resolver that every pod may ask, with the port."""
+    config = stack_file.read("minimal") | {"network": network}
+    policy = recording.record("minimal", config, secret_keys=SECRET_KEYS).of_kind("NetworkPolicy")["allow-dns"]
+    assert policy["spec"]["podSelector"] == {}
+    found: set[tuple[str, int]] = set()
+    for rule in policy["spec"]["egress"]:
+        ports = {port["port"] for port in rule["ports"]}
+        assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {
+            (p, q) for p in ports for q in ("UDP", "TCP")
+        }
+        for peer in rule["to"]:
+            block, namespace = peer.get("ipBlock", {}), peer.get("namespaceSelector", {})
+            name = block.get("cidr") or namespace["matchLabels"]["kubernetes.io/metadata.name"]
+            found |= {(name, port) for port in ports}
+    return found
+
+
+def test_every_pod_may_ask_the_resolvers_that_the_stack_names_and_no_other() -> None:
+    """Redis, Sentinels, the exporter and dumps too: one policy for all pods of the namespace."""
+    usual = {("kube-system", 53), ("169.254.20.10/32", 53)}
+    assert resolvers({}) == usual
+    assert resolvers({"dns": ["openshift"]}) == {("openshift-dns", 53), ("openshift-dns", 5353)}
+    assert resolvers({"dns": ["kube-dns", "kubespray"]}) == {("kube-system", 53), ("169.254.25.10/32", 53)}
+    assert resolvers({"dns": ["gke-cloud-dns"]}) == {("169.254.169.254/32", 53)}
+    assert resolvers({"dns_cidrs": ["10.96.0.10/32"]}) == usual | {("10.96.0.10/32", 53)}

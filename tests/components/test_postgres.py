@@ -18,7 +18,7 @@ import pytest
 from components import postgres, scripts
 from components.scripts import Script, texts
 from local import binaries
-from tests.waiting import until
+from tests.waiting import free_port, until
 from topology import stack_file
 from topology.model import Postgres
 from topology.plan import plan
@@ -31,10 +31,8 @@ SCRIPTS = Path(scripts.__file__).parent
 class Server:
     """A PostgreSQL pod on this machine: its volume, and its two containers."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        port = port or free_port()
         planned = plan("minimal", stack_file.read("minimal")).postgres
         self.spec: Postgres = planned.model_copy(update={"port": port, "max_connections": 40})
         self.folder = folder
@@ -69,7 +67,7 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen([*self.prefix, *arguments], env=self.environment, stdout=log, stderr=log)
         try:
-            ready = ["pg_isready", "--quiet", "--host=127.0.0.1"]
+            ready = ["pg_isready", "--quiet", "--host=localhost"]
             until(lambda: self.run(ready).returncode == 0, 30, f"the server answers; see {self.folder / 'log'}")
             yield
         finally:

@@ -34,7 +34,7 @@ def test_a_topology_says_what_its_processes_must_know_of_the_platform(name: Plat
     planned = stack_on(name, topology)
     assert {planned.web.bind, planned.exporter.bind} == {platform.bind}
     assert planned.web.behind_proxy is platform.behind_proxy
-    assert f"--bind={platform.bind}:{planned.web.port}" in commands.web(planned)
+    assert "--config=python:runtime.start.gunicorn_config" in commands.web(planned)
     for pool in planned.pools:
         assert pool.workers_in_one == (pool.max_workers if platform.elastic_workers else 1)
         sizes = [word for word in commands.worker(pool) if word.startswith(("--autoscale", "--concurrency"))]

@@ -11,7 +11,14 @@ from dataclasses import replace
 from topology.aws import catalogue, subnets
 from topology.aws.model import Aws, DatabaseInstance, ReplicationGroup
 from topology.model import Postgres, RedisInstance, Topology
-from topology.platforms.kubernetes import KUBERNETES, namespace_is_the_stacks_own, no_sample_database, stack_is_a_label
+from topology.platforms.kubernetes import (
+    KUBERNETES,
+    configuration_fits,
+    names_are_resolved,
+    namespace_is_the_stacks_own,
+    no_sample_database,
+    stack_is_a_label,
+)
 from topology.problems import Problem, did_you_mean
 from topology.quantities import GIB, format_memory
 from topology.settings import Settings
@@ -420,6 +427,8 @@ AWS = replace(
     postgres_ca_file=RDS_CA_FILE,
     complete=complete,
     rules=(
+        names_are_resolved,
+        configuration_fits,
         namespace_is_the_stacks_own,
         stack_is_a_label,
         no_sample_database,

@@ -12,6 +12,8 @@ from topology.problems import Problem
 from topology.settings import Settings
 
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+#: A ConfigMap's limit of 1 MiB, less its metadata and hosts that are longer than planned.
+CONFIG_MAP_BYTES = 2**20 - 16 * 2**10
 REDIS_PORT = 6379
 WEB_PORT = 8088
 EXPORTER_PORT = 9808
@@ -70,6 +72,31 @@ def user_of_the_image_is_known(settings: Settings, topology: Topology) -> Iterat
         )
 
 
+def names_are_resolved(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Pods that may ask no resolver find neither Redis nor PostgreSQL."""
+    if not topology.resolvers:
+        yield Problem(
+            "network.dns",
+            "[]",
+            "lets no pod resolve a name",
+            "Name the cluster's resolvers, or their networks in network.dns_cidrs",
+            also=("network.dns_cidrs",),
+        )
+
+
+def configuration_fits(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """The topology is a ConfigMap, which holds 1 MiB; its hosts may still grow by what is known only once they are made."""
+    size = len(topology.model_dump_json(indent=2))
+    if size > CONFIG_MAP_BYTES:
+        yield Problem(
+            "tenants",
+            f"{len(topology.tenants)} tenants",
+            f"make a configuration of {size // 2**10} KiB; a ConfigMap holds {CONFIG_MAP_BYTES // 2**10} KiB",
+            "Give fewer tenants a pool of their own, or split the stack",
+            also=("pools", "databases"),
+        )
+
+
 def spilled_results_have_a_volume(settings: Settings, topology: Topology) -> Iterator[Problem]:
     """Pods share no folder but a volume."""
     spill = settings.caching.spill
@@ -112,8 +139,8 @@ def _exporter_address(settings: Settings) -> Address:
 
 
 KUBERNETES = Platform(
-    # A pod's own address, behind network policies.
-    bind="0.0.0.0",  # noqa: S104
+    # A pod's own addresses, of both families where it has them, behind network policies.
+    bind="::",
     behind_proxy=True,
     elastic_workers=False,
     redis_address=_redis_address,
@@ -127,6 +154,8 @@ KUBERNETES = Platform(
         not_on_aws,
         stack_is_a_label,
         user_of_the_image_is_known,
+        names_are_resolved,
+        configuration_fits,
         namespace_is_the_stacks_own,
     ),
 )

@@ -33,7 +33,7 @@ class Platform:
     A platform that is like another but for a few things is made from it with `dataclasses.replace`.
     """
 
-    #: Address that the web tier and the exporter listen on.
+    #: Address that the web tier and the exporter listen on; "::": every address of both families.
     bind: str
     #: Whether a proxy (an ingress, a gateway, a load balancer) stands before the web tier, so that X-Forwarded-* is its word.
     behind_proxy: bool

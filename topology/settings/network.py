@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -29,8 +29,39 @@ class OperatorNamespaces(Section):
     cloudnativepg: NamespaceName = Field(description="namespace of CloudNativePG, which looks after its servers")
 
 
+class Resolver(Section):
+    """Where pods ask for names: the pods of a namespace, or networks, on `ports`."""
+
+    namespace: NamespaceName | None = None
+    cidrs: tuple[Cidr, ...] = ()
+    ports: tuple[int, ...] = (53,)
+
+
+#: Where clusters are known to resolve names. A policy names the address that the network sees: a cache on the node takes part in
+#: no namespace, and a pod is seen with the port that it listens on, not with its Service's.
+RESOLVERS = {
+    "kube-dns": Resolver(namespace="kube-system"),
+    "node-local": Resolver(cidrs=("169.254.20.10/32",)),
+    "kubespray": Resolver(cidrs=("169.254.25.10/32",)),
+    "gke-cloud-dns": Resolver(cidrs=("169.254.169.254/32",)),
+    "aks-local-dns": Resolver(cidrs=("169.254.10.10/32", "169.254.10.11/32")),
+    "openshift": Resolver(namespace="openshift-dns", ports=(53, 5353)),
+}
+ResolverName = Literal["kube-dns", "node-local", "kubespray", "gke-cloud-dns", "aks-local-dns", "openshift"]
+
+
 class NetworkSettings(Section):
     """Who outside the namespace is reached by its pods, and connects to them."""
+
+    dns: tuple[ResolverName, ...] = Field(
+        strict=False,
+        description="the cluster's resolvers: kube-dns (pods of kube-system), node-local (169.254.20.10), kubespray "
+        "(169.254.25.10), gke-cloud-dns (169.254.169.254, port 53), aks-local-dns (169.254.10.10 and .11), openshift "
+        "(openshift-dns, port 5353)",
+    )
+    dns_cidrs: tuple[Cidr, ...] = Field(
+        strict=False, description="further networks of resolvers, port 53; cat /etc/resolv.conf in a pod shows the address"
+    )
 
     database_cidrs: tuple[Cidr, ...] = Field(strict=False, description="networks of the analytic databases")
     operator_namespaces: OperatorNamespaces

@@ -20,7 +20,7 @@ from topology.settings.resilience import Resilience, Urgent
 from topology.settings.resources import Resources
 from topology.settings.section import Section
 from topology.settings.tenants import Rates, TenantSettings
-from topology.settings.values import Cron, Identifier, Name, Positive
+from topology.settings.values import Cron, Identifier, Name, ObjectName, Positive
 from topology.settings.web import WebSettings
 from topology.settings.workers import Celery, WorkerOverrides, WorkerSettings
 
@@ -44,6 +44,9 @@ class Settings(Section):
     )
     environment: Literal["dev", "staging", "prod"] = Field(description="which environment this stack is")
     namespace: Name = Field(description="Kubernetes namespace, made by the stack")
+    storage_class: ObjectName | None = Field(
+        description="StorageClass of the volumes; null: the cluster's default, which must exist (kubectl get storageclass)"
+    )
     labels: dict[str, str] = Field(description="labels on every object, such as team and cost-center")
     images: Images
     redis: RedisTier
