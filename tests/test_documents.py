@@ -30,6 +30,15 @@ def test_files_that_a_document_names_exist(document: str) -> None:
     assert missing | linked == set()
 
 
+def test_the_threat_model_names_tests_that_exist() -> None:
+    """Each test that it names is in one of the files that its line names."""
+    for line in (PROJECT / "docs/threat-model.md").read_text(encoding="utf-8").splitlines():
+        files = re.findall(r"`(tests/[\w/]+\.py)`", line)
+        texts = "".join((PROJECT / name).read_text(encoding="utf-8") for name in files)
+        for test in re.findall(r"`(test_\w+)`", line):
+            assert f"def {test}(" in texts, test
+
+
 def test_every_decision_record_has_a_number_of_its_own_a_date_and_a_line_in_the_index() -> None:
     folder = PROJECT / "docs/decisions"
     names = sorted(path.name for path in folder.glob("[0-9]*.md"))

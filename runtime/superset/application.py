@@ -29,6 +29,7 @@ def extend(app: Flask) -> None:
         known_users,
         live_api,
         lost_metadata,
+        owned_queries,
         request_schemas,
         script_guard,
         status,
@@ -55,6 +56,7 @@ def extend(app: Flask) -> None:
         request_schemas.install()
         status.install()
         submission.install(app)
+        owned_queries.install()
         usage_api.install(app)
         live_api.install(app)
 

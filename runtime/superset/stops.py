@@ -1,4 +1,4 @@
-"""A query that is stopped stays stopped, and nothing of it begins afterwards.
+"""A query that is stopped stays stopped, and nothing of it begins afterwards. It is stopped by whose it is.
 
 As shipped (Superset 6.1) every process writes the state that it believes in: a worker writes `running` over `stopped` and
 executes the statement, `success` or `failed` over `stopped` when it ends; and a stop ends the session of the statement before it
@@ -17,10 +17,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from flask import has_request_context
+
 from runtime.environment import versions
 from runtime.queries import stops
 from runtime.queries.interfaces import OPEN_STATES
-from runtime.superset import hooks, kept_connections
+from runtime.superset import hooks, kept_connections, owned_queries
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
@@ -61,7 +63,7 @@ def stop_query(client_id: str) -> None:
 
     session = db.session
     query = session.query(Query).filter_by(client_id=client_id).one_or_none()
-    if query is None:
+    if query is None or (has_request_context() and not owned_queries.is_theirs(query)):
         raise QueryNotFoundException(f"Query with client_id {client_id} not found")
     # A worker has written it down with its attempt; what runs in a web process is parsed here, before its row is held.
     writes = TASK_KEY not in query.extra and _may_write(query)

@@ -38,7 +38,9 @@ class Console:
         login = {"username": "bob", "password": PASSWORD, "provider": "db", "refresh": False}
         token = self.client.post("/api/v1/security/login", json=login).json["access_token"]
         self.headers = {"Authorization": f"Bearer {token}"}
+        self.members: dict[str, Any] = {}
         self.headers["X-CSRFToken"] = self.client.get("/api/v1/security/csrf_token/", headers=self.headers).json["result"]
+        self.members["bob"] = (self.client, self.headers)
 
     def _databases(self, session: Any, harbour_port: int) -> dict[str, int]:
         from superset.models.core import Database
@@ -85,6 +87,47 @@ class Console:
         """Stop a query as a browser does; the status of the answer."""
         body = {"client_id": self.query(query_id)["client_id"]}
         return self.client.post("/api/v1/query/stop", json=body, headers=self.headers).status_code
+
+    def member(self, name: str, permissions: tuple[list[str], ...] = ()) -> None:
+        """Make a user who may use SQL Lab and every database, with `permissions` besides, and log in."""
+        with self.app.app_context():
+            from superset import extensions
+
+            sm: Any = extensions.security_manager
+            role = sm.add_role(f"role of {name}")
+            for permission, view in (["all_database_access", "all_database_access"], *permissions):
+                sm.add_permission_role(role, sm.add_permission_view_menu(permission, view))
+            roles = [sm.find_role("Gamma"), sm.find_role("sql_lab"), role]
+            sm.add_user(name, name, name, f"{name}@localhost", roles, password=PASSWORD)
+        client = self.app.test_client()
+        login = {"username": name, "password": PASSWORD, "provider": "db", "refresh": False}
+        headers = {"Authorization": f"Bearer {client.post('/api/v1/security/login', json=login).json['access_token']}"}
+        headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/", headers=headers).json["result"]
+        self.members[name] = (client, headers)
+
+    def stop_as(self, name: str, query_id: int) -> int:
+        """Stop a query as somebody else; the status of the answer."""
+        client, headers = self.members[name]
+        return client.post(
+            "/api/v1/query/stop", json={"client_id": self.query(query_id)["client_id"]}, headers=headers
+        ).status_code
+
+    def export(self, name: str, query_id: int, streaming: bool = False) -> dict[str, Any]:
+        """A query's rows as CSV: status and text of the answer."""
+        client, headers = self.members[name]
+        client_id = self.query(query_id)["client_id"]
+        if streaming:
+            answer = client.post("/api/v1/sqllab/export_streaming/", data={"client_id": client_id}, headers=headers)
+        else:
+            answer = client.get(f"/api/v1/sqllab/export/{client_id}/", headers=headers)
+        return {"status": answer.status_code, "text": answer.get_data(as_text=True)}
+
+    def lose(self, query_id: int) -> None:
+        """Have a query's result not kept any more."""
+        with self.app.app_context():
+            from superset import results_backend
+
+            results_backend.delete(self.query(query_id)["results_key"])
 
     def chart(self, sql: str, database: str = "library", **options: Any) -> dict[str, Any]:
         """Send the task of a chart of a virtual dataset with `sql`, with Celery's `options`; the job's metadata."""

@@ -1,0 +1,93 @@
+"""A query is stopped and exported by whose it is, or by who may see all queries; and an export executes nothing.
+
+As shipped (Superset 6.1) any user who knows a query's client id stops it, and exports its rows where he may use its database; and
+an export whose result is gone executes the statement again, in a thread of the web process, without a limit of time: where the
+engine commits by itself, an INSERT … RETURNING writes twice. Here the rows come from the stored result or not at all (410).
+
+Replaces `validate` and `run` of `superset.commands.sql_lab.export.SqlResultExportCommand` and of its streaming sibling (read and
+tested with Superset 6.1.0; no upstream issue known).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from runtime.environment import versions
+from runtime.superset import hooks
+
+if TYPE_CHECKING:
+    from superset.models.sql_lab import Query
+
+#: For who asks for rows that are not kept any more.
+GONE = (
+    "The result of this query is not kept any more, or for another tenant, and an export executes nothing again. Run the query "
+    "again, and export its result; if the statement writes, look first at what it has written."
+)
+NOT_YOURS = "This query is another user's. Only its user, or who may see all queries, can export its result."
+
+
+def install() -> None:
+    """Have this web process export so; UntestedVersionError for a Superset of another version."""
+    from superset.commands.sql_lab.export import SqlResultExportCommand
+    from superset.commands.sql_lab.streaming_export_command import StreamingSqlResultExportCommand
+
+    versions.require(__name__)
+    for command in (SqlResultExportCommand, StreamingSqlResultExportCommand):
+        hooks.replace(command, "validate", __name__, _owned)
+    hooks.replace(SqlResultExportCommand, "run", __name__, lambda _: _export)
+    hooks.replace(StreamingSqlResultExportCommand, "run", __name__, lambda _: _stream)
+
+
+def is_theirs(query: Query) -> bool:
+    """Whether the user of this request may end or export the query: his own, or anybody's for who may see all queries."""
+    from superset.extensions import security_manager
+    from superset.utils.core import get_user_id
+
+    asking = get_user_id()
+    return (asking is not None and asking == query.user_id) or bool(security_manager.can_access_all_queries())
+
+
+def _owned(shipped: Callable[[Any], None]) -> Callable[[Any], None]:
+    def validate(self: Any) -> None:
+        shipped(self)
+        if not is_theirs(self._query):
+            raise _refused(NOT_YOURS, "QUERY_SECURITY_ACCESS_ERROR", 403)
+
+    return validate
+
+
+def _refused(message: str, kind: str, status: int) -> Exception:
+    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+    from superset.exceptions import SupersetErrorException
+
+    return SupersetErrorException(SupersetError(message, SupersetErrorType[kind], ErrorLevel.ERROR), status=status)
+
+
+def _export(command: Any) -> dict[str, Any]:
+    """The query, how many rows it has, and their CSV: Superset's `SqlExportResult`."""
+    import pandas
+    from flask import current_app
+    from superset.commands.sql_lab import export
+    from superset.utils import core, csv
+
+    command.validate()
+    query = command._query
+    store, packed = cast(Any, export.results_backend), cast(bool, export.results_backend_use_msgpack)
+    kept = store.get(query.results_key) if store and query.results_key else None
+    if not kept:
+        raise _refused(GONE, "RESULTS_BACKEND_ERROR", 410)
+    rows = export._deserialize_results_payload(core.zlib_decompress(kept, decode=not packed), query, packed)
+    names = [column["name"] for column in rows["columns"]]
+    frame = pandas.DataFrame(data=rows["data"], dtype=object, columns=names)
+    wanted = current_app.config["CSV_EXPORT"]
+    text = cast(Any, csv).df_to_escaped_csv(frame, index=False, **wanted)
+    return {"query": query, "count": len(frame.index), "data": text.encode(wanted.get("encoding", "utf-8"))}
+
+
+def _stream(command: Any) -> Callable[[], Any]:
+    """The same for a large result, as Superset's view of streams wants it."""
+    from superset.commands.sql_lab.export import SqlResultExportCommand
+
+    made = SqlResultExportCommand(client_id=command._client_id).run()
+    return lambda: iter([made["data"]])
