@@ -11,6 +11,8 @@ from runtime.tenants.router import CHART_TASKS, SQL_LAB_TASK
 
 #: Starts the id of the task of a query of SQL Lab; the query's id follows. A chart's task has its job's id.
 SQL_TASK = "sql-"
+#: Begins the name of an embedded guest in records of what was executed.
+GUEST = "guest:"
 #: For a statement that may have changed data: said once, and never tried again.
 LOST_WRITE = (
     "The worker that ran this statement ended before it could report. The statement may change data, so it was not run a "
@@ -109,7 +111,9 @@ def of(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Work | None
             job = dict(cast("Mapping[str, Any]", args[0] if args else kwargs["job_metadata"]))
             form = cast("Mapping[str, Any]", args[1] if len(args) > 1 else kwargs["form_data"])
             guest = cast("Mapping[str, Any]", job.get("guest_token") or {})
-            username = str(guest.get("user", {}).get("username") or "")
+            named = str(guest.get("user", {}).get("username") or "")
+            # Whoever makes a guest's token chooses the name: it may be a user's.
+            username = f"{GUEST}{named}" if named else ""
             return Work("chart", str(job["job_id"]), "", job, _dataset(form), username, job.get("user_id"))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None

@@ -113,9 +113,9 @@ JOB = {"job_id": "j", "channel_id": "c", "user_id": 3}
         (CHART, (JOB, {"datasource": {"id": 5, "type": "query"}}), {}, ("chart", "j", "", None, "", 3)),
         (
             CHART,
-            ({**JOB, "user_id": None, "guest_token": {"user": {"username": "guest"}}}, {}),
+            ({**JOB, "user_id": None, "guest_token": {"user": {"username": "ann"}}}, {}),
             {},
-            ("chart", "j", "", None, "guest", None),
+            ("chart", "j", "", None, "guest:ann", None),
         ),
         ("sql_lab.get_sql_results", ("x", "SELECT 1"), {}, None),
         ("sql_lab.get_sql_results", (), {}, None),
