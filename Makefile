@@ -17,7 +17,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos bench bench-tuning lint types format docs lock image
+.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos bench bench-quick bench-tuning lint types format docs lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ chaos: $(VENV)/.program $(SUPERSET_VENV)/.installed ## cause every fault on real
 
 bench: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(STOCK_VENV)/.installed ## measure two configurations against each other, in turns [A=… B=… CELLS="…" PAIRS=5]
 	@$(VENV)/bin/python -m bench.load $(if $(A),--a $(A)) $(if $(B),--b $(B)) $(if $(PAIRS),--pairs $(PAIRS)) $(CELLS)
+
+bench-quick: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(STOCK_VENV)/.installed ## two cells in three minutes, their ratios against stored ones
+	@$(VENV)/bin/python -m bench.load.quick
 
 bench-tuning: $(VENV)/.bench $(SUPERSET_VENV)/.installed ## worker children by prefetch, on short, long and mixed queries
 	@$(VENV)/bin/python -m bench.load.tuning

@@ -5,6 +5,7 @@ Names `superset.app.create_app` and the modules that Superset imports on a first
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -68,10 +69,11 @@ def create() -> Flask:
     return create_app()
 
 
-def warm(app: Flask) -> None:
-    """Import, configure and connect once; leaves no connection open, since a fork must not inherit one."""
+def import_all(app: Flask) -> None:
+    """Import and configure what Superset would on a first request or task, so that the processes that are forked share it."""
     with app.app_context():
-        # Imported by Superset on a first request (SQL Lab, chart data, asynchronous charts) rather than at start.
+        # For SQL Lab, chart data and asynchronous charts.
+        import superset.charts.data.api
         import superset.commands.chart.data.get_data_command
         import superset.commands.sql_lab.execute
         import superset.sql.parse
@@ -80,11 +82,25 @@ def warm(app: Flask) -> None:
         import superset.tasks.async_queries  # noqa: F401
         from sqlalchemy.orm import configure_mappers
         from superset.db_engine_specs import load_engine_specs
-        from superset.extensions import db
 
         configure_mappers()
         load_engine_specs()
+
+
+def freeze() -> None:
+    """Have the collector leave alone what is there: a look at it would copy its pages into each process that is forked."""
+    gc.collect()
+    gc.freeze()
+
+
+def warm(app: Flask) -> None:
+    """Import, configure and connect once; leaves no connection open, since a fork must not inherit one."""
+    import_all(app)
+    with app.app_context():
+        from superset.extensions import db
+
         # The login page takes the same way through templates, translations and sessions as any other.
         app.test_client().get("/login/")
         db.session.remove()
         db.engine.dispose()
+    freeze()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from celery import signals
@@ -70,8 +71,20 @@ def about_to_fork(**_: Any) -> None:
     from superset.extensions import db
     from superset.tasks.celery_app import flask_app
 
+    _prepare_once()
     with flask_app.app_context():
         db.engine.dispose()
+
+
+@cache
+def _prepare_once() -> None:
+    """Before its first child, the parent imports what tasks need: each child would do it by itself, in memory of its own."""
+    from superset.tasks.celery_app import flask_app
+
+    from runtime.superset import application
+
+    application.import_all(flask_app)
+    application.freeze()
 
 
 def forked(**_: Any) -> None:

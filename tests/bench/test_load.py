@@ -15,7 +15,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.load import delay_proxy, report, stock, workloads
+from bench.load import delay_proxy, quick, report, stock, workloads
 from bench.load.cells import (
     DEFAULT_CELLS,
     QUICK_CELLS,
@@ -205,6 +205,18 @@ def test_a_report_of_a_quiet_machine_has_ratios() -> None:
     cell = json.loads(report.as_json(_report(0.01)))["cells"][0]
     assert cell["name"] == "small-50u"
     assert cell["verdicts"]["queries/s"]["ratio"][0] == pytest.approx(2.96, abs=0.01)
+
+
+def test_a_quick_comparison_names_what_became_worse_than_its_baseline() -> None:
+    measured = quick.ratios(json.loads(report.as_json(_report(0.01))))
+    assert measured["small-50u"]["queries/s"] == pytest.approx(2.92, abs=0.05)
+    worse = {"small-50u": {"queries/s": measured["small-50u"]["queries/s"] * 1.5, "P50 s": 0.1}}
+    (said,) = quick.worse(worse, measured)
+    assert said.startswith("small-50u, queries/s: ")
+    dearer = {"small-50u": {"CPU ms a query": 0.3}}
+    assert quick.worse(dearer, {"small-50u": {"CPU ms a query": 0.41}}) == []
+    assert len(quick.worse(dearer, {"small-50u": {"CPU ms a query": 0.43}})) == 1
+    assert quick.worse(measured, measured) == []
 
 
 def test_a_report_of_a_noisy_machine_names_no_winner() -> None:
