@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from rich.cells import cell_len
 
@@ -19,6 +19,10 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+
+
+#: The largest integer up to which a double has every one (RFC 8259, section 6).
+EXACT = 2**53 - 1
 
 
 class Writable(Protocol):
@@ -71,15 +75,26 @@ def csv_lines(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[s
 
 
 def json_lines(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    """One JSON array of objects, one object a line."""
+    """One JSON array of objects, one object a line; see `exact` for numbers."""
     if not rows:
         yield "[]"
         return
     yield "["
     for number, row in enumerate(rows, 1):
-        record = json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False)
+        record = json.dumps(dict(zip(names, map(exact, row), strict=True)), ensure_ascii=False)
         yield record + ("," if number < len(rows) else "")
     yield "]"
+
+
+def exact(value: Any) -> Any:
+    """`value` as JSON readers take it without loss: an integer beyond ±2^53, which most of them round, is text."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT:
+        return str(value)
+    if isinstance(value, list):
+        return [exact(inner) for inner in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: exact(inner) for key, inner in cast("dict[str, Any]", value).items()}
+    return value
 
 
 def text(value: object) -> str:

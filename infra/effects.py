@@ -45,7 +45,7 @@ BASE: dict[str, Any] = {
     "urgent": {"queue": "urgent", "roles": [], "marker_roles": ["Admin"]},
     "tenants": {"acme": {"users": ["ann"]}, "beta": {"users": ["bob"], "pool": "shared"}},
     "web": {"max_replicas": 2},
-    "databases": {"lake": {"uri": "trino://lake.example.com/hive"}},
+    "databases": {"lake": {"uri": "postgresql://lake.example.com/hive"}},
 }
 #: The names in it that stand for `<name>`.
 NAMES = {"tenants": "acme", "pools": "default", "databases": "lake"}
@@ -116,7 +116,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "network.dns": {"network": {"dns": ["openshift"]}},
     "network.dns_cidrs": {"network": {"dns_cidrs": ["10.96.0.10/32"]}},
     "rates.currency": {"rates": {"currency": "EUR"}},
-    "databases.<name>.uri": {"databases": {"lake": {"uri": "trino://other.example.com/hive"}}},
+    "databases.<name>.uri": {"databases": {"lake": {"uri": "postgresql://other.example.com/hive"}}},
     "tenants.<name>.databases": {"tenants": {"acme": {"databases": ["lake"]}}},
     "tenants.<name>.guests": {"tenants": {"acme": {"guests": [{"claim": "org", "value": "acme"}]}}},
     "tenants.<name>.in_flight": {"tenants": {"beta": {"in_flight": 1}}, "workers": {"concurrency": 3}},

@@ -12,7 +12,7 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 
 from infra import platforms
 from infra.aws_answers import PLACEHOLDER
-from topology import plan, settings
+from topology import drivers, plan, settings
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.problems import Problem, StackError, did_you_mean
 from topology.settings import Settings
@@ -160,6 +160,8 @@ def _uri_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[
                 "is no SQLAlchemy URI",
                 "Write it as dialect://user:password@host/database",
             )
+        elif not uri.startswith(PLACEHOLDER) and (found := drivers.problem(uri, planned.images.drivers)):
+            yield Problem(f"{DATABASE_URIS}.{name}", HIDDEN, *found, also=("images.drivers",))
 
 
 def _password_problems(planned: Topology, secrets: Mapping[str, object]) -> Iterator[Problem]:

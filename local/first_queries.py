@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from client.errors import ClientError
+from client.errors import ClientError, LoginError
 from client.states import Timeline
 from client.superset_client import SupersetClient
 from runtime.superset.sample import TABLE
@@ -43,6 +43,15 @@ def show(known: dict[str, Any], console: Console) -> None:
         return
     password = Path(known["password_file"]).read_text().strip()
     with SupersetClient(known["url"], username=known["username"], password=password) as client:
+        try:
+            client.login()
+        except LoginError:
+            console.print(
+                f"[yellow]·[/] the password of {known['username']!r} was changed in Superset, so no first query is asked with "
+                f"the one in {known['password_file']}; write the new one there for `superset-async query`",
+                highlight=False,
+            )
+            return
         try:
             run = client.run(SQL, known["database_id"])
             chart = client.chart_data(chart_payload(known["dataset_id"]))

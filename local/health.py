@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import httpx
@@ -10,9 +11,15 @@ from celery import Celery
 from redis import Redis
 from redis.exceptions import RedisError
 
-from local.state import web_url
+from local import postgres
+from local.state import StateFolder, web_url
 from runtime.environment.redis_databases import located
 from topology.model import Pool, RedisInstance, Topology
+
+#: With less on its disk a platform at work cannot write much longer.
+FREE_BYTES_AT_WORK = 256 * 2**20
+#: How long workers have to answer: one whose children are all busy answers too.
+ASK_SECONDS = 3.0
 
 
 def redis_ready(instance: RedisInstance, secrets: Mapping[str, str]) -> bool:
@@ -43,6 +50,26 @@ def exporter_ready(topology: Topology) -> bool:
     except httpx.HTTPError:
         return False
     return "celery_exporter_up 1" in answer.text
+
+
+def problems(topology: Topology, secrets: Mapping[str, str], folder: StateFolder) -> Iterator[str]:
+    """What does not do its work, each in a sentence for who runs the platform: every part is asked."""
+    free = shutil.disk_usage(folder.root).free
+    if free < FREE_BYTES_AT_WORK:
+        yield f"the disk of {folder.root} is full ({free / 2**20:.0f} MiB free): free some, or data cannot be written"
+    if not postgres.ready(topology):
+        yield f"PostgreSQL does not answer at {topology.postgres.host}:{topology.postgres.port}: see {folder.logs}/postgres.log"
+    down = [instance for instance in topology.redis if not redis_ready(instance, secrets)]
+    for instance in down:
+        yield f"{instance.name} does not answer at {instance.host}:{instance.port}: see {folder.logs}/{instance.name}.log"
+    if not web_ready(topology):
+        yield f"the web tier does not answer at {web_url(topology)}: see {folder.logs}/web.log"
+    if not exporter_ready(topology):
+        yield f"the exporter does not answer, or does not see the broker: see {folder.logs}/exporter.log"
+    if not any(instance.carries_broker for instance in down):
+        answering = workers_answering(topology, secrets, ASK_SECONDS)
+        for name in (pool.name for pool in topology.pools if pool.name not in answering):
+            yield f"no worker of pool {name} answers: see {folder.logs}/worker-{name}.log"
 
 
 def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from local import binaries, health, observing, postgres, preflight
+from local import binaries, drivers, health, observing, postgres, preflight
 from local.processes import (
     Process,
     database_uris,
@@ -24,7 +24,7 @@ from local.processes import (
     supervisor_config,
 )
 from local.progress import Steps
-from local.state import PROJECT, StateFolder, ensure_secrets, web_url, write_private
+from local.state import PROJECT, StateFolder, ensure_secrets, program_digest, web_url, write_private
 from local.supervision import ProcessState, Supervisor, end_leftovers, leftovers, wait_until
 from topology import stack_file
 from topology.model import Topology
@@ -34,6 +34,8 @@ from topology.problems import MendableError, Problem, StackError
 #: The most seconds that one part may take until it does its work. A cold Superset needs about 30 on two busy cores.
 PATIENCE_SECONDS = 180
 _LOG_LINES = 15
+#: Lines of the bootstrap that begin so are for who started the platform.
+WARNING = "warning: "
 
 
 class PlatformError(MendableError):
@@ -90,7 +92,7 @@ def up(stack: str, steps: Steps, *, observe: bool = False) -> Platform:
     with preflight.only_one(folder):
         password_is_new = not folder.bootstrapped.exists()
         platform = Platform(topology, folder, ensure_secrets(folder, topology), password_is_new, observe)
-        database_uris(topology, platform.secrets)
+        drivers.check(topology, database_uris(topology, platform.secrets))
         config = supervisor_config(folder, platform.processes)
         _clear_the_way(platform, config, steps)
         if not platform.supervisor.alive():
@@ -106,17 +108,24 @@ def down(stack: str, steps: Steps, *, now: bool = False) -> None:
     """Stop everything and wait for it: queries that run may finish (at most the pool's grace period), unless `now`."""
     folder = StateFolder.of(stack)
     if not folder.root.exists():
-        steps.note(f"stack {stack} was never started here")
+        steps.note(f"stack {stack} was never started here; {_elsewhere(stack)}")
         return
     with preflight.only_one(folder):
         _stop(folder, steps, now=now)
+
+
+def _elsewhere(stack: str) -> str:
+    """Which stacks run here, where `stack` has no state; StackError where there is no such stack at all."""
+    stack_file.read(stack)
+    running = [folder.root.name for folder in StateFolder.all() if Supervisor(folder).alive()]
+    return f"running: {', '.join(running)}" if running else "nothing runs"
 
 
 def clean(stack: str, steps: Steps) -> None:
     """Stop everything and delete the state folder with its data and passwords."""
     folder = StateFolder.of(stack)
     if not folder.root.exists():
-        steps.note(f"stack {stack} has no data here")
+        steps.note(f"stack {stack} has no data here; {_elsewhere(stack)}")
         return
     with preflight.only_one(folder):
         _stop(folder, steps, now=True)
@@ -125,12 +134,13 @@ def clean(stack: str, steps: Steps) -> None:
 
 
 def status(stack: str) -> dict[str, Any]:
-    """What runs and how to reach it: url, username, password_file, database_id, dataset_id, processes, ports, state.
+    """What runs and how to reach it: url, username, password_file, database_id, dataset_id, processes, ports, state, problems.
 
-    `state` is stopped, running, or degraded (some process is not up, or an earlier run left some without a supervisor).
+    `state` is stopped, running, or degraded: some process is not up or does not answer, the disk is full, the program or the
+    stack file has changed since, or an earlier run left processes without a supervisor. `problems` says which, in words.
     """
     folder = StateFolder.of(stack)
-    known: dict[str, Any] = {"stack": stack, "state": "stopped", "processes": {}, "ports": {}}
+    known: dict[str, Any] = {"stack": stack, "state": "stopped", "processes": {}, "ports": {}, "problems": []}
     supervisor = Supervisor(folder)
     states = supervisor.states() if supervisor.alive() else []
     if states:
@@ -139,11 +149,25 @@ def status(stack: str) -> dict[str, Any]:
             process.name: {"state": process.state, "pid": process.pid, "description": process.description}
             for process in states
         }
-    elif leftovers(folder):
+    elif left := leftovers(folder):
         known["state"] = "degraded"
+        known["problems"] = [f"{len(left)} processes have lost their supervisor: `make up` or `make down` ends them"]
     topology = folder.read_topology()
     if topology is None:
+        if states:
+            known |= {"state": "degraded", "problems": ["it was started by another version of this project: `make up`"]}
         return known
+    if states:
+        known["problems"] = [
+            *(
+                f"{process.name} is {process.state.lower()}: {process.description}"
+                for process in states
+                if not process.running
+            ),
+            *health.problems(topology, ensure_secrets(folder, topology), folder),
+        ]
+        if known["problems"]:
+            known["state"] = "degraded"
     listening = preflight.ports(topology)
     if observing.NAMES[0] in known["processes"]:
         listening |= observing.ports(topology)
@@ -163,15 +187,19 @@ def status(stack: str) -> dict[str, Any]:
 def _clear_the_way(platform: Platform, config: str, steps: Steps) -> None:
     folder = platform.folder
     if platform.supervisor.alive():
-        unchanged = (
-            folder.supervisor_config.exists()
-            and folder.supervisor_config.read_text() == config
-            and folder.topology.read_text() == platform.topology.model_dump_json(indent=1)
-        )
-        if unchanged:
+        changed = [
+            what
+            for what, path, now in (
+                ("the stack file", folder.topology, platform.topology.model_dump_json(indent=1)),
+                ("the program", folder.program, program_digest()),
+                ("a process's command or environment", folder.supervisor_config, config),
+            )
+            if not path.exists() or path.read_text() != now
+        ]
+        if not changed:
             steps.note("already running; checking that each part does its work")
             return
-        steps.note("the stack file or the program changed since it was started: starting anew")
+        steps.note(f"{changed[0]} changed since it was started: starting anew")
         _stop(folder, steps, now=False)
     elif found := leftovers(folder):
         with steps.step(f"End {len(found)} processes that an earlier run left without a supervisor"):
@@ -181,6 +209,7 @@ def _clear_the_way(platform: Platform, config: str, steps: Steps) -> None:
 def _write_files(platform: Platform, config: str) -> None:
     folder, topology, secrets = platform.folder, platform.topology, platform.secrets
     write_private(folder.topology, topology.model_dump_json(indent=1))
+    write_private(folder.program, program_digest())
     write_private(folder.supervisor_config, config)
     for instance in topology.redis:
         folder.redis(instance.name).mkdir(exist_ok=True, mode=0o700)
@@ -248,6 +277,9 @@ def _bootstrap(platform: Platform, steps: Steps) -> None:
                 raise
         if code != 0:
             raise PlatformError(f"the bootstrap ended with exit code {code}; its last lines ({log}):\n{_tail(log)}")
+    for line in log.read_text(errors="replace").splitlines():
+        if line.startswith(WARNING):
+            steps.note(line.removeprefix(WARNING))
 
 
 def _bootstrap_fingerprint(topology: Topology) -> str:

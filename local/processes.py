@@ -11,9 +11,10 @@ from urllib.parse import quote
 from local import binaries
 from local.state import PROJECT, REDIS_OPERATOR_PASSWORD, StateFolder
 from runtime.start import start_script
-from topology import commands, valkey_conf
+from topology import commands, drivers, valkey_conf
 from topology import redis_acl as acl
 from topology.model import RedisInstance, RedisRole, Topology
+from topology.plan import uri_variable
 from topology.postgres_settings import arguments, server_settings
 from topology.problems import MendableError
 from topology.valkey_conf import ServerPaths
@@ -24,8 +25,8 @@ SAMPLE_DATABASE = "examples"
 SAMPLE_ROLE = "examples"
 
 
-class MissingUriError(MendableError):
-    """Declared databases without a URI in the environment; names every variable that is missing."""
+class UriError(MendableError):
+    """Declared databases whose URI is not in the environment, is said twice, or has no driver here; names each."""
 
 
 @dataclass(frozen=True)
@@ -147,23 +148,29 @@ def bucket_credentials(environment: Mapping[str, str]) -> dict[str, str]:
 def database_uris(topology: Topology, secrets: Mapping[str, str]) -> dict[str, str]:
     """URI of each declared database that has a secret one: the sample's own, others from this environment.
 
-    Raises MissingUriError.
+    Raises UriError with every mistake.
     """
     uris: dict[str, str] = {}
-    missing: list[str] = []
+    problems: list[str] = []
     for database in topology.databases:
+        key = f"databases.{database.name}"
         if database.uri_env is None:
-            continue
-        if database.sample:
+            variable = uri_variable(database.name)
+            if variable in os.environ:
+                problems.append(f"{key}.uri and {variable} both say where it is: remove one of them")
+        elif database.sample:
             server = f"{topology.postgres.host}:{topology.postgres.port}"
             password = quote(secrets["SAMPLE_PASSWORD"], safe="")
             uris[database.uri_env] = f"postgresql+psycopg2://{SAMPLE_ROLE}:{password}@{server}/{SAMPLE_DATABASE}"
-        elif database.uri_env in os.environ:
-            uris[database.uri_env] = os.environ[database.uri_env]
+        elif database.uri_env not in os.environ:
+            problems.append(f"{database.uri_env} is not set: it must hold the SQLAlchemy URI of {key}")
         else:
-            missing.append(f"{database.uri_env} (databases.{database.name})")
-    if missing:
-        raise MissingUriError(f"set the SQLAlchemy URI of each database in the environment: {', '.join(missing)}")
+            uri = os.environ[database.uri_env]
+            uris[database.uri_env] = uri
+            if found := drivers.problem(uri, topology.images.drivers):
+                problems.append(f"{database.uri_env} ({key}) {found[0]}. {found[1]}")
+    if problems:
+        raise UriError("\n".join(["the URIs of databases cannot be used:", *(f"  - {problem}" for problem in problems)]))
     return uris
 
 

@@ -8,6 +8,15 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+#: Columns where nobody looks at a terminal: a table that is cut to 80 lacks what a program searches for.
+WIDE = 400
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console of the terminal's width; off a terminal as wide as its content."""
+    found = Console(stderr=stderr)
+    return found if found.is_terminal else Console(stderr=stderr, width=WIDE)
+
 
 class Steps:
     """Prints each step as it ends; where the output is a terminal, the step under way spins."""

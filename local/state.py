@@ -37,6 +37,12 @@ class StateFolder:
         base = Path(os.environ.get(STATE_ENV) or project_folder() / ".state")
         return cls(base.resolve() / stack)
 
+    @classmethod
+    def all(cls) -> list[StateFolder]:
+        """Those of every stack that was started here."""
+        parent = cls.of("any").root.parent
+        return [cls(path) for path in sorted(parent.iterdir()) if path.is_dir()] if parent.is_dir() else []
+
     @property
     def topology(self) -> Path:
         """The topology's JSON, as every process reads it."""
@@ -56,6 +62,11 @@ class StateFolder:
     def bootstrapped(self) -> Path:
         """What the last bootstrap was made from; it is there only after one that succeeded."""
         return self.root / "bootstrapped.json"
+
+    @property
+    def program(self) -> Path:
+        """A digest of the program that was started last, as `program_digest` makes it."""
+        return self.root / "program.sha256"
 
     @property
     def supervisor_config(self) -> Path:
@@ -102,6 +113,18 @@ class StateFolder:
         """Create the folder, readable by its owner only."""
         for folder in (self.root, self.logs, self.home):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def program_digest() -> str:
+    """A digest of all code and packages that a process of the platform runs: running processes have what was there before."""
+    digest = sha256()
+    folders = ("runtime", "topology", "local")
+    for path in sorted(path for folder in folders for path in (PROJECT / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
+    for name in ("superset.txt", "local.txt"):
+        if (lock := PROJECT / "requirements" / name).exists():
+            digest.update(lock.read_bytes())
+    return digest.hexdigest()
 
 
 def web_url(topology: Topology) -> str:

@@ -21,6 +21,8 @@ from topology.problems import MendableError
 
 #: supervisord's XML-RPC faults for a process that is already in the state asked for.
 _ALREADY_STARTED, _NOT_RUNNING = 60, 70
+#: Programs of the data stores.
+_SERVERS = frozenset({"valkey-server", "postgres"})
 
 
 class SupervisorError(MendableError):
@@ -104,10 +106,10 @@ class Supervisor:
 
 
 def leftovers(folder: StateFolder) -> list[psutil.Process]:
-    """Processes of this state folder that are alive, parents first.
+    """Processes of this state folder that are alive, parents first, each known by its id and its start time.
 
-    Found by the mark in their environment, or by working below the folder: Valkey and PostgreSQL write their titles over
-    their environment.
+    Found by the mark in their environment; Valkey and PostgreSQL, which write their titles over it, by their program and by
+    working below the folder. A shell of a person's that stands there is none of them.
     """
     return sorted(_marked(str(folder.root)), key=lambda process: process.create_time())
 
@@ -138,12 +140,16 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1
 def _marked(root: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and (
-                process.environ().get(MARK) == root or Path(process.cwd()).is_relative_to(root)
-            ):
+            if process.pid != os.getpid() and (process.environ().get(MARK) == root or _server_below(process, root)):
                 yield process
         except psutil.Error:
             continue
+
+
+def _server_below(process: psutil.Process, root: str) -> bool:
+    # Of a program that was replaced meanwhile the system says so after its name.
+    program = Path(process.exe().removesuffix(" (deleted)")).name
+    return program in _SERVERS and Path(process.cwd()).is_relative_to(root)
 
 
 def _quietly(action: Callable[[], object]) -> None:

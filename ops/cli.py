@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from client.output import Format
-from local.progress import Steps
+from local.progress import Steps, console
 from ops import cost, live, query, size
 from topology.checkout import require_checkout
 from topology.problems import MendableError
@@ -31,8 +31,8 @@ app.command(name="queue")(live.queue)
 app.add_typer(live.worker, name="worker")
 app.command(name="cost", rich_help_panel=None)(cost.cost)
 app.command(name="size")(size.size)
-out = Console()
-err = Console(stderr=True)
+out = console()
+err = console(stderr=True)
 
 Stack = Annotated[
     str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml, of the checkout or else of the working directory")
@@ -63,9 +63,10 @@ def up(
         out.print(
             f"Prometheus: http://127.0.0.1:{watch.prometheus_port}  Alertmanager: http://127.0.0.1:{watch.alertmanager_port}"
         )
-    if running.password_is_new:
+    # Logs of CI are read by many, and kept.
+    if running.password_is_new and out.is_terminal:
         out.print(f"password [bold]{running.secrets['ADMIN_PASSWORD']}[/] (shown this once)", highlight=False)
-    out.print(f"password file: {known['password_file']}\nstop it: make down", highlight=False)
+    out.print(f"password file: {known['password_file']}\nstop it: make down{_of(stack)}", highlight=False)
 
 
 @app.command()
@@ -178,6 +179,11 @@ def policy(
     raise typer.Exit(check(stack, config))
 
 
+def _of(stack: str) -> str:
+    """What a make target needs to know of a stack that is not its default."""
+    return "" if stack == "local" else f" STACK={stack}"
+
+
 def _show_status(known: dict[str, object]) -> None:
     out.print(f"stack {known['stack']}: [bold]{known['state']}[/]")
     table = Table("process", "state", "pid", "", box=None)
@@ -189,6 +195,9 @@ def _show_status(known: dict[str, object]) -> None:
     for key in ("url", "username", "password_file"):
         if key in known:
             out.print(f"{key}: {known[key]}", highlight=False)
+    problems: list[str] = known["problems"]  # type: ignore[assignment]
+    for problem in problems:
+        out.print(f"[red]![/] {escape(problem)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -198,6 +207,10 @@ def main() -> None:
 
 def run(command: Callable[[], object]) -> None:
     """Call `command`; see `main`."""
+    for name in ("stdout", "stderr"):
+        # Closed by who called (`>&-`): Python then has no stream at all.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - until the process ends
     try:
         command()
     except MendableError as error:

@@ -69,9 +69,15 @@ def cost(
         if format is Format.TABLE:
             total = found["total"]
             sys.stderr.write(
-                f"{total['queries']} queries in {hours:g} hours cost {total['cost']:.2f} {found['currency']}: "
+                f"{total['queries']} queries in {_hours(hours, found)} cost {total['cost']:.2f} {found['currency']}: "
                 f"workers {total['worker_cost']:.2f}, Redis {total['redis_cost']:.2f}\n"
             )
+
+
+def _hours(asked: float, found: dict[str, Any]) -> str:
+    """The time that was asked for, and that of which queries are known where it is less."""
+    counted = float(found.get("counted_hours", asked))
+    return f"{asked:g} hours" if counted >= asked else f"{asked:g} hours (the first one began {counted:.2g} hours ago)"
 
 
 def table(found: dict[str, Any]) -> Result:

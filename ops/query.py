@@ -157,7 +157,7 @@ def run(
     token_file: TokenFile = None,
     stack: Stack = "local",
 ) -> None:
-    """Submit SQL, follow it, print its rows. `query SQL` without `run` is the same.
+    """Submit SQL, follow it, print its rows. `query SQL` without `run` is the same. Off a terminal stderr gets its id.
 
     When --timeout is over, or on Ctrl-C, the query is stopped on the server, be it queued or running. A query that no
     worker took in --pending-timeout stays queued: `query status ID` and `query results ID` find it again.
@@ -174,6 +174,9 @@ def run(
                     text, database_id, schema=schema, limit=limit, client_id=client_id, urgent=urgent
                 )
                 say(f"query {handle.id}: submitted")
+                if not sys.stderr.isatty():
+                    # Whoever reads a log finds it again by this number.
+                    _tell(f"query {handle.id}")
                 status = client.wait(handle, _teller(say, client), timeout, pending_timeout or None)
             say(f"query {handle.id}: fetching rows")
             result = client.results(status)
@@ -421,6 +424,8 @@ def _stop(client: SupersetClient, handle: QueryHandle) -> None:
 def _check_output(output: Path | None) -> None:
     """UsageError before anything is submitted where `output` cannot be written."""
     if output is None:
+        if sys.stdout.name == os.devnull:
+            raise UsageError("stdout is closed, so the rows would go nowhere: give --output FILE")
         return
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"--output {output}: wants a file in a folder that exists")

@@ -21,6 +21,9 @@ from policies.rules import ALL
 from topology import settings, stack_file
 from topology.problems import StackError
 
+#: Columns off a terminal.
+WIDE = 2000
+
 
 def check(stack: str, *, config_file: Path | None = None, today: date | None = None) -> Report:
     """What the rules find in the resources of `stack`. StackError or PolicyConfigError for what a person can mend."""
@@ -77,13 +80,17 @@ def run(stack: str, config_file: Path | None = None) -> int:
     except (StackError, PolicyConfigError) as error:
         Console(stderr=True).print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return 1
-    show(stack, report, Console())
+    out = Console()
+    # Off a terminal a line is as long as what it says.
+    show(stack, report, out if out.is_terminal else Console(width=WIDE))
     return 1 if report.mandatory else 0
 
 
 def show(stack: str, report: Report, out: Console) -> None:
     """Print what was found: a table of rule, resource, problem and fix, and a summary."""
-    table = Table("", "rule", "resource", "problem", "fix", box=None, pad_edge=False)
+    table = Table("", box=None, pad_edge=False)
+    for column in ("rule", "resource", "problem", "fix"):
+        table.add_column(column, overflow="fold")
     for each in (*report.mandatory, *report.advisory):
         mark = "[red]stop[/]" if each.severity == "mandatory" else "[yellow]advice[/]"
         table.add_row(mark, each.rule, each.resource, each.problem, f"{each.fix} ({each.runbook})")

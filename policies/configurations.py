@@ -26,6 +26,8 @@ from topology.model import Topology
 #: Superset's settings of caches.
 CACHES = ("CACHE_CONFIG", "DATA_CACHE_CONFIG", "FILTER_STATE_CACHE_CONFIG", "EXPLORE_FORM_DATA_CACHE_CONFIG")
 #: Its tasks that run queries, whose decorators have limits of their own: 21 600 and 21 660 s for SQL Lab.
+#: Stands for every secret: a configuration is looked at, and no service is asked.
+SHOWN = "0123456789abcdef" * 2
 QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
 #: Celery's names before version 4, which it still takes.
 _OLD_NAMES = {
@@ -190,7 +192,7 @@ def _rendered(text: str, role: str) -> Mapping[str, Any]:
         *(each.password_env for each in topology.process_redis_users().values()),
         *topology.message_key_envs().values(),
     )
-    secrets = dict.fromkeys((*names, "SUPERSET_SECRET_KEY", "ASYNC_QUERIES_JWT_SECRET"), "x" * 32)
+    secrets = dict.fromkeys((*names, "SUPERSET_SECRET_KEY", "ASYNC_QUERIES_JWT_SECRET"), SHOWN)
     return superset.render(topology, {**secrets, ROLE_ENV: role})
 
 

@@ -218,12 +218,17 @@ def _exporter(platform: Platform, settings: Settings) -> Exporter:
     return Exporter(**inherited(settings.metrics, MetricsSettings), host=address.host, port=address.port, bind=platform.bind)
 
 
+def uri_variable(name: str) -> str:
+    """The environment variable with the URI of the analytic database `name`, where its stack file has none."""
+    return f"DATABASE_URI_{name.upper().replace('-', '_')}"
+
+
 def _databases(settings: Settings) -> tuple[AnalyticDatabase, ...]:
     return tuple(
         AnalyticDatabase(
             **inherited(database, DatabaseOptions),
             name=name,
-            uri_env=None if database.uri else f"DATABASE_URI_{name.upper().replace('-', '_')}",
+            uri_env=None if database.uri else uri_variable(name),
             statement_timeout_seconds=database.statement_timeout or settings.statement_timeout,
             keep_connections=(
                 database.sample and not database.allow_dml

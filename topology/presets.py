@@ -34,6 +34,7 @@ _BASE: dict[str, Any] = {
         "redis": "valkey/valkey:8.1.4",
         "postgres": "postgres:18.1",
         "postgres_user": None,
+        "drivers": [],
         "pull_policy": "IfNotPresent",
     },
     "redis": {
@@ -70,6 +71,7 @@ _BASE: dict[str, Any] = {
         "threads": 10,
         "request_timeout": 120,
         "secure_cookies": True,
+        "telemetry": False,
         "cpu_target": 70,
         "route": None,
         "connections": {"size": 5, "max_overflow": 5, "recycle": 300},

@@ -67,6 +67,7 @@ EXCLUDED: tuple[Excluded, ...] = (
     Excluded(("beat.resources",), frozenset({"beat"}), "template"),
     Excluded(("exporter.resources",), frozenset({"exporter"}), "template"),
     Excluded(("images.superset", "images.pull_policy", "labels"), _ALL, "template"),
+    Excluded(("images.drivers",), _ALL, "others"),
     Excluded(("images",), _ALL, "server"),
     Excluded(("pools", "web.min_replicas", "web.max_replicas", "web.cpu_target_percent", "web.route"), _ALL, "others"),
     Excluded(("web.processes", "web.threads", "web.resources", "beat.resources"), _ALL, "others"),

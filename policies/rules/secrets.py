@@ -11,6 +11,7 @@ from policies.graph import Graph, UnknownValueError, at
 from policies.processes import CeleryProcess, celery_processes, configuration_of, web_processes
 from policies.rule import Option, Options, Plain, Rules, kinds, types
 from policies.workloads import Container, containers, data_of
+from runtime.environment.secrets import weak
 
 RULES = Rules("policy-secrets")
 #: Names under which a secret is kept.
@@ -156,8 +157,8 @@ def length(found: Plain, graph: Graph, options: Options) -> Iterator[str]:
 def key_length(secret: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """Whoever guesses Superset's keys can log in as anybody."""
     for key, value in data_of(graph, "Secret", secret.resource.namespace, secret.resource.object_name).items():
-        if key.upper().endswith(("SECRET_KEY", "JWT_SECRET")) and isinstance(value, str) and len(value.encode()) < 32:
-            yield f"{key} has {len(value.encode())} bytes"
+        if key.upper().endswith(("SECRET_KEY", "JWT_SECRET")) and isinstance(value, str) and (found := weak(value)):
+            yield f"{key} {found}"
 
 
 @RULES.rule(

@@ -20,6 +20,9 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "SESSION_COOKIE_SAMESITE": "Lax",
         "WTF_CSRF_ENABLED": True,
         "TALISMAN_ENABLED": True,
+        "TALISMAN_CONFIG": _headers(telemetry=topology.web.telemetry),
+        # As shipped PostgreSQL's statements are checked by a program that no image has: each valid one is marked as wrong.
+        "SQL_VALIDATORS_BY_ENGINE": {},
         # A proxy ends TLS and says in X-Forwarded-* what the client asked for; without one the headers would be a client's
         # own word.
         "ENABLE_PROXY_FIX": topology.web.behind_proxy,
@@ -34,6 +37,51 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         **_rate_storage(redis_databases.database(topology, secrets, "rate_limits")),
         # Without the cache server each process counts for itself: people can still log in.
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
+    }
+
+
+#: Superset's THEME_FONT_URL_ALLOWED_DOMAINS.
+FONT_HOSTS = ("fonts.googleapis.com", "fonts.gstatic.com", "use.typekit.net", "use.typekit.com")
+#: Where Superset's pages report each visit to.
+TELEMETRY_HOSTS = ("https://apachesuperset.gateway.scarf.sh", "https://static.scarf.sh/")
+
+
+def _headers(*, telemetry: bool) -> dict[str, object]:
+    """Superset's own TALISMAN_CONFIG (6.1.0, a test compares them), without the hosts of its telemetry unless that is wanted.
+
+    The address is in the pages themselves: a browser that may load no image from there does not call it.
+    """
+    fonts = [f"https://{host}" for host in FONT_HOSTS]
+    policy: dict[str, object] = {
+        "base-uri": ["'self'"],
+        "default-src": ["'self'"],
+        "img-src": [
+            "'self'",
+            "blob:",
+            "data:",
+            *(TELEMETRY_HOSTS if telemetry else ()),
+            "ows.terrestris.de",
+            "https://cdn.document360.io",
+        ],
+        "worker-src": ["'self'", "blob:"],
+        "connect-src": [
+            "'self'",
+            "https://api.mapbox.com",
+            "https://events.mapbox.com",
+            "https://tile.openstreetmap.org",
+            "https://tile.osm.ch",
+            "https://a.basemaps.cartocdn.com",
+        ],
+        "object-src": "'none'",
+        "style-src": ["'self'", "'unsafe-inline'", *fonts],
+        "font-src": ["'self'", *fonts],
+        "script-src": ["'self'", "'strict-dynamic'"],
+    }
+    return {
+        "content_security_policy": policy,
+        "content_security_policy_nonce_in": ["script-src"],
+        "force_https": False,
+        "session_cookie_secure": False,
     }
 
 

@@ -22,6 +22,8 @@ COLUMNS: Mapping[str, str] = {"tenant": "tenant", "user": "username", "database"
 #: How an execution ended that did not give a result. One that somebody stopped is no failure.
 FAILED = ("failed", "timed_out", "lost", "refused")
 HOUR = 3600.0
+#: Hours of a day.
+DAY = 24.0
 #: What the row of queries without a name is called.
 NOBODY = "(none)"
 
@@ -54,6 +56,10 @@ class Used:
     seconds: float
 
 
+#: When the first query began that is known: rows go after a while.
+FIRST = f"SELECT min(started_at) FROM {TABLE}"
+
+
 def windows(hours: float, now: datetime) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime]]:
     """The last `hours`, and this month until now, in UTC."""
     now = now.astimezone(UTC)
@@ -61,17 +67,27 @@ def windows(hours: float, now: datetime) -> tuple[tuple[datetime, datetime], tup
 
 
 def report(
-    topology: Topology, by: By, hours: float, *, used: Sequence[Used], month: Sequence[Used], now: datetime
+    topology: Topology,
+    by: By,
+    hours: float,
+    *,
+    used: Sequence[Used],
+    month: Sequence[Used],
+    now: datetime,
+    first: datetime | None = None,
 ) -> dict[str, Any]:
     """The report as data: a row for each name, the dearest first, and their sum; money in `currency`.
 
     `used` is of the last `hours`, `month` of this month until now. By tenant there are also the budget, what is left of it,
     the month's cost as it will be at its end if it goes on like this, and the cost of reserved workers; every tenant has a
-    row, used or not.
+    row, used or not. `first` is when the first query began that is known: nothing has cost anything before it (None: longer
+    ago), and a month is projected from a day at least.
     """
     now = now.astimezone(UTC)
+    age = (now - first).total_seconds() / HOUR if first else float("inf")
+    asked, hours = hours, min(hours, max(age, 1 / HOUR))
     costs = _costs(topology, used, hours)
-    month_hours = max((now - windows(1, now)[1][0]).total_seconds() / HOUR, 1 / HOUR)
+    month_hours = min(max((now - windows(1, now)[1][0]).total_seconds() / HOUR, 1 / HOUR), max(age, 1 / HOUR))
     of_month = _costs(topology, month, month_hours)
     names = {*costs, *(tenant.id for tenant in topology.tenants if by == "tenant")}
     whole = sum(cost["cost"] for cost in costs.values())
@@ -83,13 +99,20 @@ def report(
         if by == "tenant":
             to_date = of_month.get(name, _nothing())["cost"]
             row |= _reserved(topology, name, row["worker_cost"], hours)
-            row |= _budget(topology, name, to_date, to_date / month_hours, now)
+            row |= _budget(topology, name, to_date, to_date / month_hours if age >= DAY else None, now)
         rows.append({by: name or NOBODY} | row)
     rows.sort(key=lambda row: (-row["cost"], str(row[by])))
     total = {
         key: sum(row[key] for row in rows) for key in ("queries", "failed", "seconds", "worker_cost", "redis_cost", "cost")
     }
-    return {"by": by, "hours": hours, "currency": topology.rates.currency, "rows": rows, "total": total}
+    return {
+        "by": by,
+        "hours": asked,
+        "counted_hours": hours,
+        "currency": topology.rates.currency,
+        "rows": rows,
+        "total": total,
+    }
 
 
 def _nothing() -> dict[str, Any]:
@@ -122,12 +145,12 @@ def _reserved(topology: Topology, name: str, worker_cost: float, hours: float) -
     return {"reserved_cost": reserved, "reserved_used_percent": 100 * worker_cost / reserved if reserved else None}
 
 
-def _budget(topology: Topology, name: str, to_date: float, an_hour: float, now: datetime) -> dict[str, Any]:
+def _budget(topology: Topology, name: str, to_date: float, an_hour: float | None, now: datetime) -> dict[str, Any]:
     budget = next((tenant.monthly_budget for tenant in topology.tenants if tenant.id == name), None)
     days = calendar.monthrange(now.year, now.month)[1]
     return {
         "month_to_date": to_date,
-        "month_projected": an_hour * days * 24,
+        "month_projected": None if an_hour is None else an_hour * days * 24,
         "budget": budget,
         "budget_left": None if budget is None else budget - to_date,
     }

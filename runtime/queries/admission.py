@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Superset's kind of error for all refusals: its pages show the message as it is.
 ERROR_TYPE = "ASYNC_WORKERS_ERROR"
+#: What its pages put before "Error" in the title, where an error's `extra` has it as engine_name; else "DB engine".
+TITLE = "Query"
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,7 +36,12 @@ class Refusal(Exception):
 
     def errors(self) -> list[dict[str, Any]]:
         """The errors of the answer, as Superset writes them."""
-        extra = {"reason": self.reason, "queue": self.queue, "retry_after_seconds": self.retry_after_seconds}
+        extra = {
+            "reason": self.reason,
+            "queue": self.queue,
+            "retry_after_seconds": self.retry_after_seconds,
+            "engine_name": TITLE,
+        }
         return [{"message": self.message, "error_type": ERROR_TYPE, "level": "error", "extra": extra}]
 
 

@@ -31,6 +31,7 @@ def extend(app: Flask) -> None:
         live_api,
         lost_metadata,
         owned_queries,
+        page,
         request_schemas,
         script_guard,
         status,
@@ -58,6 +59,7 @@ def extend(app: Flask) -> None:
         status.install()
         submission.install(app)
         owned_queries.install()
+        page.install(app)
         usage_api.install(app)
         live_api.install(app)
 

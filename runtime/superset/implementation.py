@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.environment import metadata_database, versions
 from runtime.environment.metadata_database import Connection
-from runtime.queries import final_states, interfaces, query_tasks
+from runtime.queries import admission, final_states, interfaces, query_tasks
 from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
@@ -191,7 +191,13 @@ def error(message: str, error_type: ErrorType) -> dict[str, Any]:
     """One error, as Superset's pages expect it."""
     from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
 
-    return asdict(SupersetError(message=message, error_type=SupersetErrorType[error_type], level=ErrorLevel.ERROR))
+    found = SupersetError(
+        message=message,
+        error_type=SupersetErrorType[error_type],
+        level=ErrorLevel.ERROR,
+        extra={"engine_name": admission.TITLE},
+    )
+    return asdict(found)
 
 
 def reworded(errors: Sequence[Any]) -> list[Any]:

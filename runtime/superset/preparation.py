@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from superset.models.core import Database
 
 Report = Callable[[str], None]
+#: Names of the steps with the administrator's name, and with those of the databases that the stack has declared.
+ADMINISTRATOR, DATABASES = "administrator", "databases"
+#: What a line begins with that is for the person who starts the stack.
+WARNING = "warning: "
 
 
 @contextmanager
@@ -104,17 +108,34 @@ def sync_roles(app: Flask, report: Report) -> bool:
 
 
 def ensure_admin(app: Flask, username: str, password: str, report: Report) -> bool:
-    """Make the administrator if there is none of that name; the password of one that exists is never touched."""
-    del app
-    from superset.extensions import security_manager
+    """Make the administrator if there is none of that name; the password of one that exists is never touched.
 
-    if security_manager.find_user(username=username):
+    The administrator that an earlier run made is renamed with `admin_username`: otherwise there would be two, one of them with a
+    password that nobody looks after. Where somebody else has the new name, the earlier one can no longer log in.
+    """
+    del app
+    from superset.extensions import db, security_manager
+
+    made = _done(ADMINISTRATOR)
+    if made == username:
         return False
-    report(f"creating administrator {username!r}")
-    role = security_manager.find_role("Admin")
-    if not security_manager.add_user(username, "Admin", "User", f"{username}@localhost", role, password=password):
-        raise InitError(f"administrator {username!r} could not be created; Superset's log above says why")
-    return True
+    exists = security_manager.find_user(username=username) is not None
+    earlier = security_manager.find_user(username=made) if made else None
+    if earlier and not exists:
+        report(f"administrator {made!r} is called {username!r} now, with the same password")
+        earlier.username, earlier.email = username, f"{username}@localhost"
+        db.session.commit()
+    elif earlier:
+        report(f"{WARNING}administrator {made!r} can log in no more: the stack names {username!r}, who exists")
+        earlier.active = False
+        db.session.commit()
+    elif not exists:
+        report(f"creating administrator {username!r}")
+        role = security_manager.find_role("Admin")
+        if not security_manager.add_user(username, "Admin", "User", f"{username}@localhost", role, password=password):
+            raise InitError(f"administrator {username!r} could not be created; Superset's log above says why")
+    record(ADMINISTRATOR, username)
+    return not exists
 
 
 def register_databases(app: Flask, topology: Topology, env: Mapping[str, str], report: Report) -> dict[str, int]:
@@ -142,7 +163,39 @@ def register_databases(app: Flask, topology: Topology, env: Mapping[str, str], r
         session.commit()
         ids[declared.name] = cast(int, database.id)
         _sync_schemas(database, topology.admin_username, report)
+    _retire_databases(ids, report)
     return ids
+
+
+def _retire_databases(declared: Mapping[str, int], report: Report) -> None:
+    """Take away what an earlier run registered and the stack no longer declares: nobody may go on querying it unseen.
+
+    One without datasets is deleted; from one with datasets SQL Lab and asynchronous queries are taken, and their owners' charts
+    stay until a person decides.
+    """
+    from superset.connectors.sqla.models import SqlaTable
+    from superset.extensions import db
+    from superset.models.core import Database
+
+    session = db.session
+    before: set[str] = set(json.loads(_done(DATABASES) or "[]"))
+    for name in sorted(before - declared.keys()):
+        database = session.query(Database).filter_by(database_name=name).one_or_none()
+        if database is None:
+            continue
+        datasets = session.query(SqlaTable).filter_by(database_id=database.id).count()
+        database.expose_in_sqllab = False
+        if datasets:
+            report(
+                f"{WARNING}database {name!r} is no longer in the stack: SQL Lab does not offer it, and {datasets} datasets of it "
+                "stay. Delete them and the database in Superset, or declare it again"
+            )
+        else:
+            report(f"database {name!r} is no longer in the stack, and no dataset is of it: deleted")
+            session.delete(database)
+        session.commit()
+    kept = {name for name in before - declared.keys() if session.query(Database).filter_by(database_name=name).count()}
+    record(DATABASES, json.dumps(sorted({*declared, *kept})))
 
 
 def _sync_schemas(database: Database, username: str, report: Report) -> None:

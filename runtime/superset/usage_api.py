@@ -64,7 +64,8 @@ def collected(by: usage.By, hours: float, now: datetime) -> dict[str, Any]:
         ]
         for since, until in usage.windows(hours, now)
     )
-    return usage.report(process_topology.current(), by, hours, used=of_hours, month=of_month, now=now)
+    first = db.session.execute(text(usage.FIRST)).scalar()
+    return usage.report(process_topology.current(), by, hours, used=of_hours, month=of_month, now=now, first=first)
 
 
 def install(app: Flask) -> None:

@@ -19,7 +19,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "labels": {"team": "data"},
         "postgres": {"kind": "existing", "host": "db.example.com", "max_connections": 900, "backup": None},
         "postgres_password": "given-postgres-password",
-        "databases": {"warehouse": {}, "lake": {"uri": "trino://lake.example.com/hive"}},
+        "databases": {"warehouse": {}, "lake": {"uri": "postgresql://lake.example.com/hive"}},
         "database_uris": {"warehouse": "postgresql://reader:given-uri-password@warehouse.example.com/dwh"},
         "network": {"database_cidrs": ["10.20.0.0/16"]},
         "metrics": {"service_monitor": True, "rules": True, "runbooks": "https://wiki.example.com/superset/"},

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import shutil
 import stat
+import subprocess
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from local import platform, preflight
+from local import platform, preflight, state
 from local.binaries import MissingProgramError, superset_python
 from local.first_queries import chart_payload
-from local.processes import MissingUriError, database_uris, processes, supervisor_config
+from local.processes import MARK, UriError, database_uris, processes, supervisor_config
+from local.progress import Steps
 from local.state import StateFolder, ensure_secrets, write_private
+from local.supervision import end_leftovers, leftovers
 from runtime.superset.sample import dashboard_layout
 from topology.model import Topology
 from topology.plan import plan
+from topology.problems import MendableError
 
 
 def topology_of(**settings: Any) -> Topology:
@@ -104,7 +112,7 @@ def test_stores_start_before_what_uses_them(folder: StateFolder) -> None:
 def test_a_declared_database_needs_its_uri(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     topology = topology_of(databases={"sales": {}, "web-events": {}, "open": {"uri": "postgresql://db.internal/open"}})
     secrets = ensure_secrets(folder, topology)
-    with pytest.raises(MissingUriError, match=r"DATABASE_URI_SALES \(databases.sales\), DATABASE_URI_WEB_EVENTS"):
+    with pytest.raises(UriError, match=r"(?s)DATABASE_URI_SALES is not set: .* of databases.sales.*DATABASE_URI_WEB_EVENTS"):
         database_uris(topology, secrets)
     monkeypatch.setenv("DATABASE_URI_SALES", "postgresql://u:p@db.internal/sales")
     monkeypatch.setenv("DATABASE_URI_WEB_EVENTS", "postgresql://u:p@db.internal/events")
@@ -155,3 +163,55 @@ def test_a_dashboard_has_every_chart_in_a_row() -> None:
 def test_the_first_chart_goes_past_the_cache() -> None:
     assert chart_payload(3)["force"] is True
     assert chart_payload(3)["datasource"] == {"id": 3, "type": "table"}
+
+
+def test_a_persons_shell_in_the_state_folder_is_no_process_of_the_platform(folder: StateFolder) -> None:
+    shell = subprocess.Popen(["sleep", "600"], cwd=folder.root)
+    ours = subprocess.Popen(["sleep", "600"], env=os.environ | {MARK: str(folder.root)})
+    try:
+        assert [process.pid for process in leftovers(folder)] == [ours.pid]
+        assert end_leftovers(folder) == 1
+        ours.wait(timeout=60)
+        assert shell.poll() is None
+    finally:
+        for process in (shell, ours):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("command", [platform.down, platform.clean])
+def test_a_stack_that_does_not_exist_cannot_be_stopped(
+    command: Callable[[str, Steps], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPERSET_ASYNC_STATE", str(tmp_path))
+    said = StringIO()
+    steps = Steps(Console(file=said, width=200))
+    with pytest.raises(MendableError, match="minimall"):
+        command("minimall", steps)
+    command("minimal", steps)
+    assert "stack minimal" in said.getvalue() and "nothing runs" in said.getvalue()
+
+
+def test_the_program_that_runs_is_known_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("runtime", "topology", "local"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(state, "PROJECT", tmp_path)
+    first = state.program_digest()
+    (tmp_path / "runtime/more.py").write_text("x = 1")
+    second = state.program_digest()
+    (tmp_path / "runtime/more.py").write_text("x = 2")
+    assert len({first, second, state.program_digest()}) == 3
+
+
+def test_a_uri_that_is_said_twice_or_lacks_its_driver_is_refused(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = topology_of(databases={"open": {"uri": "postgresql://db.internal/open"}, "sales": {}})
+    secrets = ensure_secrets(folder, topology)
+    monkeypatch.setenv("DATABASE_URI_OPEN", "postgresql://db.internal/other")
+    monkeypatch.setenv("DATABASE_URI_SALES", "clickhousedb://u:p@db.internal/sales")
+    with pytest.raises(UriError) as refused:
+        database_uris(topology, secrets)
+    assert "databases.open.uri and DATABASE_URI_OPEN both say" in str(refused.value)
+    assert "Add the package clickhouse-connect to the image" in str(refused.value)
+    assert "u:p" not in str(refused.value)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from client.output import Format, csv_lines, escaped, json_lines, table_lines, text, write_rows
+from client.output import Format, csv_lines, escaped, exact, json_lines, table_lines, text, write_rows
 from client.superset_client import Column, Result
 
 plain = st.one_of(
@@ -44,7 +44,17 @@ def test_csv_is_read_back(table: tuple[list[str], list[list[Any]]]) -> None:
 @given(tables())
 def test_json_is_read_back(table: tuple[list[str], list[list[Any]]]) -> None:
     names, rows = table
-    assert json.loads("\n".join(json_lines(names, rows))) == [dict(zip(names, row, strict=True)) for row in rows]
+    expected = [dict(zip(names, map(exact, row), strict=True)) for row in rows]
+    assert json.loads("\n".join(json_lines(names, rows))) == expected
+
+
+def test_an_integer_that_json_readers_round_is_text() -> None:
+    row = [2**53 - 1, 2**53, -(2**63), 12345678901234567890, True, 0.5, [2**53, {"n": 2**60}]]
+    (line,) = list(json_lines([*"abcdefg"], [row]))[1:-1]
+    assert list(json.loads(line).values()) == [
+        *(2**53 - 1, str(2**53), str(-(2**63)), "12345678901234567890", True, 0.5),
+        [str(2**53), {"n": str(2**60)}],
+    ]
 
 
 @given(tables())

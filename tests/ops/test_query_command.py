@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,14 +66,14 @@ def test_sql_and_commands_are_told_apart(given: Sequence[str], meant: list[str])
     assert with_command(given, COMMANDS) == meant
 
 
-def test_rows_and_nothing_else_on_stdout(query: Query, superset: Playing) -> None:
+def test_rows_alone_on_stdout_and_off_a_terminal_the_querys_id_on_stderr(query: Query, superset: Playing) -> None:
     for arguments in (["select 1"], ["run", "select 1"]):
         done = query(*arguments, "-f", "csv")
-        assert (done.exit_code, done.stdout, done.stderr) == (0, "n,x\n1,\n", "")
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "n,x\n1,\n", "query 7\n")
     assert superset.asked("POST", "/api/v1/sqllab/execute/")[0].body["database_id"] == 3
     done = query("select 1", "--timeline", "--database", "sales", "--format", "json", "--limit", "5")
     assert done.stdout == '[\n{"n": 1, "x": null}\n]\n'
-    assert done.stderr.startswith("query 7: submitted 0 · queued ")
+    assert done.stderr.startswith("query 7\nquery 7: submitted 0 · queued ")
     assert superset.asked("POST", "/api/v1/sqllab/execute/")[-1].body["queryLimit"] == 5
 
 
@@ -111,7 +113,7 @@ def test_rows_that_a_limit_cut_are_announced(query: Query, superset: Playing) ->
     superset.on("GET", RESULTS, Answer(result(limiting_factor="DROPDOWN")))
     assert (
         query("select 1", "--limit", "1").stderr
-        == "warning: only the first 1 rows, because of --limit; the query has more\n"
+        == "query 7\nwarning: only the first 1 rows, because of --limit; the query has more\n"
     )
     assert "because of the server's row limit" in query("select 1").stderr
 
@@ -258,3 +260,18 @@ def test_the_documentation_has_every_exit_code() -> None:
     rows = re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE)
     documented = {int(code) for row in rows for code in row.split(",")}
     assert documented == set(map(int, ExitCode))
+
+
+def test_a_closed_stdout_is_refused_before_anything_is_submitted(superset: Playing, tmp_path: Path) -> None:
+    """`superset-async query SQL >&-`: Python has no stdout at all then."""
+    env = os.environ | {
+        "SUPERSET_ASYNC_STATE": str(tmp_path),
+        "SUPERSET_ASYNC_URL": superset.url,
+        "SUPERSET_ASYNC_USERNAME": USER,
+        "SUPERSET_ASYNC_PASSWORD": PASSWORD,
+    }
+    command = f"exec {sys.executable} -m ops.cli query 'SELECT 1' --database 3 >&-"
+    done = subprocess.run(["sh", "-c", command], env=env, check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == ExitCode.USAGE
+    assert "stdout is closed" in done.stderr and "Traceback" not in done.stderr
+    assert superset.asked("POST", "/api/v1/sqllab/execute/") == []

@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     caching.spilled_results_are_kept,
     databases.sample_has_no_uri,
     databases.kept_connections_only_read,
+    databases.drivers_are_in_the_image,
     tenants.tenants_are_recognised,
     tenants.recognisers_are_of_one_tenant,
     tenants.tenants_databases_exist,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from topology import drivers
 from topology.model import Topology
 from topology.problems import Problem
 from topology.settings import Settings
@@ -26,3 +27,10 @@ def kept_connections_only_read(settings: Settings, topology: Topology) -> Iterat
                 "is only for a database without DML",
                 f"Remove it, or databases.{name}.allow_dml",
             )
+
+
+def drivers_are_in_the_image(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """Superset can open a database only with its driver: without one users would get an error 500."""
+    for name, database in settings.databases.items():
+        if database.uri is not None and (found := drivers.problem(database.uri, settings.images.drivers)):
+            yield Problem(f"databases.{name}.uri", database.uri, *found, also=("images.drivers",))

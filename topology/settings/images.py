@@ -28,4 +28,7 @@ class Images(Section):
         description="id of the user postgres in that image (70 in those on Alpine); null: 999 as in the official ones on Debian, "
         "26 with cloudnativepg"
     )
+    drivers: tuple[str, ...] = Field(
+        strict=False, description="packages with drivers of databases that the image has beside requirements/superset.txt"
+    )
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")

@@ -40,6 +40,7 @@ class WebServer(Section):
         validation_alias="request_timeout", description="seconds after which gunicorn kills a silent worker"
     )
     secure_cookies: bool = Field(description="cookies only over HTTPS; false only where users reach it over plain HTTP")
+    telemetry: bool = Field(description="whether pages may call Superset's telemetry host")
     route: Route | None = Field(description="way in from outside the cluster; null: by port-forward only")
     connections: ConnectionPool
     resources: Resources

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any, get_args
 
 import pytest
 
+from local import binaries
 from runtime.config import render
 from tests.runtime.config.names import unread_cache, unread_celery, unread_settings
-from tests.runtime.conftest import Prepared, run_script
+from tests.runtime.conftest import PROJECT, Prepared, run_script
 from tests.runtime.stacks import STACKS, environment, topology
 from topology.model import Purpose, Topology
 from topology.settings.workers import Compression
@@ -141,3 +143,23 @@ def test_what_superset_makes_of_it_is_the_topologys(
         "recycle": connections.recycle_seconds,
         "ping": True,
     }
+
+
+def test_the_response_headers_are_supersets_own_but_for_its_telemetry(prepared: Prepared) -> None:
+    """Ours are written out: a newer Superset's must not be lost."""
+    program = "import json; from superset import config; print(json.dumps(config.TALISMAN_CONFIG))"
+    env = {**prepared.environment("web")}
+    del env["SUPERSET_CONFIG_PATH"]
+    done = subprocess.run(
+        [str(binaries.superset_python()), "-c", program], env=env, cwd=PROJECT, check=True, capture_output=True, text=True
+    )
+    shipped = json.loads(done.stdout.strip().splitlines()[-1])
+    plan = topology("minimal")
+    for telemetry in (True, False):
+        web = plan.web.model_copy(update={"telemetry": telemetry})
+        changed = plan.model_copy(update={"web": web})
+        ours = json.loads(json.dumps(render(changed, environment(changed))["TALISMAN_CONFIG"]))
+        images = shipped["content_security_policy"]["img-src"]
+        if not telemetry:
+            shipped["content_security_policy"]["img-src"] = [host for host in images if "scarf.sh" not in host]
+        assert ours == shipped

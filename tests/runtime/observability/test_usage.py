@@ -66,6 +66,17 @@ def test_a_budget_is_of_the_month_and_goes_on_as_it_began() -> None:
     assert acme["budget_left"] == pytest.approx(500 - to_date)
 
 
+def test_nothing_has_cost_anything_before_the_first_query() -> None:
+    """A platform of three minutes: three minutes of Redis, and no projection."""
+    used = [Used("acme", "acme", 1, 0, 60)]
+    found = report(PLAN, "tenant", 24, used=used, month=used, now=NOW, first=NOW - timedelta(minutes=3))
+    acme = by_name(found)["acme"]
+    assert acme["redis_cost"] == pytest.approx(0.1 * 3 / 60)
+    assert acme["month_to_date"] == pytest.approx(acme["cost"])
+    assert acme["month_projected"] is None
+    assert (found["hours"], found["counted_hours"]) == (24, pytest.approx(0.05))
+
+
 def test_a_queue_that_is_gone_costs_as_the_default_pool() -> None:
     found = report(PLAN, "user", 1, used=[Used("eve", "removed", 1, 0, HOUR)], month=[], now=NOW)
     assert found["rows"][0]["worker_cost"] == pytest.approx(0.5 / 4)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.runtime.conftest import DECLARED_LIMIT, Prepared
+from local import binaries
+from tests.runtime.conftest import DECLARED_LIMIT, PROJECT, Prepared
+from topology.model import Topology
 
 pytestmark = pytest.mark.superset
 
@@ -69,3 +72,42 @@ def test_a_database_of_a_newer_superset_is_not_touched(prepared: Prepared) -> No
     assert "is at revision from-the-future, which this Superset" in done.stderr
     assert "newer" in done.stderr
     assert found == "from-the-future"
+
+
+def test_another_administrators_name_renames_the_administrator(prepared: Prepared) -> None:
+    sql = prepared.services.sql
+    password = sql("SELECT password FROM ab_user WHERE username = 'admin'")
+    renamed = prepared.topology.model_copy(update={"admin_username": "root"})
+    done = run_init(prepared, renamed)
+    assert "administrator 'admin' is called 'root' now" in done.stdout
+    assert sql("SELECT username, password FROM ab_user") == f"root|{password}"
+    sql("UPDATE ab_user SET username = 'ada' WHERE username = 'root'")
+    sql("UPDATE superset_async_steps SET digest = 'ada' WHERE name = 'administrator'")
+    assert "administrator 'ada' is called 'admin' now" in run_init(prepared, prepared.topology).stdout
+
+
+def test_a_database_that_leaves_the_stack_can_be_queried_no_more(prepared: Prepared) -> None:
+    """One without datasets is deleted; from one with datasets SQL Lab is taken, and the job's log says so."""
+    sql = prepared.services.sql
+    only = tuple(database for database in prepared.topology.databases if database.name == "analytics")
+    without = prepared.topology.model_copy(update={"databases": only})
+    warehouse = sql("SELECT id FROM dbs WHERE database_name = 'warehouse'")
+    sql(f"INSERT INTO tables (table_name, database_id) VALUES ('sales', {warehouse})")
+    done = run_init(prepared, without)
+    assert "warning: database 'warehouse' is no longer in the stack" in done.stdout
+    assert "1 datasets of it stay" in done.stdout
+    assert sql("SELECT expose_in_sqllab FROM dbs WHERE database_name = 'warehouse'") == "f"
+    sql(f"DELETE FROM tables WHERE database_id = {warehouse}")
+    assert "no dataset is of it: deleted" in run_init(prepared, without).stdout
+    assert sql("SELECT count(*) FROM dbs WHERE database_name = 'warehouse'") == "0"
+    assert "registering database 'warehouse'" in run_init(prepared, prepared.topology).stdout
+    assert sql("SELECT expose_in_sqllab FROM dbs WHERE database_name = 'warehouse'") == "t"
+
+
+def run_init(prepared: Prepared, plan: Topology) -> subprocess.CompletedProcess[str]:
+    """The init job of another topology on the same services."""
+    env = prepared.services.process_environment(plan, "init", "changed-init")
+    command = [str(binaries.superset_python()), "-m", "runtime.start.init"]
+    done = subprocess.run(command, env=env, cwd=PROJECT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-4000:]
+    return done

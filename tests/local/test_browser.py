@@ -1,0 +1,154 @@
+"""What a person sees in a real browser of a query or chart that waits, is refused, times out, is stopped, fails or is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from client.superset_client import SupersetClient
+from runtime.config.web import TELEMETRY_HOSTS
+from runtime.superset.sample import DASHBOARD_SLUG
+from tests.local import test_dashboard
+from tests.local.conftest import RunningPlatform
+from tests.local.test_dashboard import forget_chart_data, log_in
+from tests.waiting import until
+
+#: Hours of counting on any machine.
+ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b"
+pytestmark = test_dashboard.pytestmark
+browser = test_dashboard.browser
+PICTURES = os.environ.get("SUPERSET_ASYNC_PICTURES")
+
+
+@pytest.fixture
+def page(platform: RunningPlatform, browser: webdriver.Chrome) -> webdriver.Chrome:
+    browser.set_window_size(1100, 760)
+    log_in(browser, platform)
+    return browser
+
+
+def picture(browser: webdriver.Chrome, name: str) -> None:
+    if PICTURES:
+        Path(PICTURES).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(f"{PICTURES}/{name}.png")
+
+
+def text_of(browser: webdriver.Chrome) -> str:
+    return browser.find_element(By.TAG_NAME, "body").text
+
+
+def shows(browser: webdriver.Chrome, words: str, name: str, seconds: float = 120) -> str:
+    """The page's text once it has `words`; a picture of it where they are wanted."""
+    try:
+        until(lambda: words in text_of(browser), seconds, f"the page shows {words!r}", pause=0.5)
+    finally:
+        picture(browser, name)
+    return text_of(browser)
+
+
+def run(browser: webdriver.Chrome, platform: RunningPlatform, sql: str) -> None:
+    """Run a statement in a new tab of SQL Lab."""
+    browser.get(f"{platform.url}/sqllab/?dbid={platform.database_id}&sql={quote(sql)}&autorun=true&schema=public")
+    WebDriverWait(browser, 60).until(lambda it: it.find_elements(By.CSS_SELECTOR, ".SqlEditor, .ace_editor"))
+
+
+def open_dashboard(browser: webdriver.Chrome, platform: RunningPlatform) -> None:
+    forget_chart_data(platform)
+    browser.get(f"{platform.url}/superset/dashboard/{DASHBOARD_SLUG}/")
+
+
+def client_of(platform: RunningPlatform) -> SupersetClient:
+    return SupersetClient(platform.url, username=platform.username, password=platform.password_file.read_text().strip())
+
+
+@contextmanager
+def at_the_users_bound(platform: RunningPlatform) -> Generator[None]:
+    """The platform while its user may have one query, and has one that runs; the bound is read live from the topology's file."""
+    file = platform.state_dir / "topology.json"
+    before = file.read_text()
+    changed = json.loads(before)
+    changed["resilience"]["max_in_flight_per_user"] = 1
+    with client_of(platform) as client:
+        handle = client.submit(ENDLESS, platform.database_id)
+        file.write_text(json.dumps(changed))
+        try:
+            until(lambda: refused(client, platform), 60, "the bound is taken from the file", pause=1)
+            yield
+        finally:
+            file.write_text(before)
+            client.stop(handle)
+
+
+def refused(client: SupersetClient, platform: RunningPlatform) -> bool:
+    from client.errors import SubmissionRefusedError
+
+    try:
+        client.stop(client.submit("SELECT 1", platform.database_id))
+    except SubmissionRefusedError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def blocked(browser: webdriver.Chrome) -> Iterator[str]:
+    """What the content security policy refused, as the browser's network log has it."""
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.responseReceived":
+            yield message["params"]["response"]["url"]
+
+
+def test_a_result_has_its_row_numbers_and_no_telemetry_host_is_called(
+    page: webdriver.Chrome, platform: RunningPlatform
+) -> None:
+    run(page, platform, "SELECT n AS number, 'row ' || n AS name FROM generate_series(1, 5) AS n")
+    shows(page, "row 5", "query-success")
+    cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, ".row-number-col")]
+    assert cells[-5:] == ["1", "2", "3", "4", "5"]
+    # A valid statement is not marked.
+    assert page.find_elements(By.CSS_SELECTOR, ".ace_gutter-cell.ace_error") == []
+    called = {url for url in blocked(page) if url.startswith(TELEMETRY_HOSTS)}
+    assert called == set()
+
+
+def test_a_failed_query_is_told_once_in_the_databases_words(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    run(page, platform, "SELECT * FROM nosuch")
+    said = shows(page, 'relation "nosuch" does not exist', "query-failed")
+    assert said.count('relation "nosuch" does not exist') == 1, said
+
+
+def test_a_running_query_is_stopped_by_its_button(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    run(page, platform, ENDLESS)
+    button = (By.XPATH, "//button[normalize-space()='Stop']")
+    WebDriverWait(page, 60).until(lambda it: it.find_elements(*button))
+    shows(page, "running", "query-running")
+    page.find_element(*button).click()
+    shows(page, "Query was stopped", "query-stopped")
+
+
+def test_a_refused_query_and_a_refused_chart_have_their_words(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    words = "and a user may have 1"
+    with at_the_users_bound(platform):
+        run(page, platform, "SELECT 'refused'")
+        said = shows(page, words, "query-refused")
+        assert said.count(words) == 1, said
+        assert "DB engine Error" not in said
+        open_dashboard(page, platform)
+        said = shows(page, words, "chart-refused")
+        assert "DB engine Error" not in said
+
+
+def test_a_query_beyond_its_limit_says_which(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    run(page, platform, ENDLESS)
+    said = shows(page, "The database ended this statement after 15s", "query-timed-out")
+    assert said.count("The database ended this statement after 15s") == 1, said
