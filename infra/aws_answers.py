@@ -1,6 +1,6 @@
 """What AWS would add to a resource when it makes it: ARNs, endpoints, names. Stand-ins, so that a program runs to its end.
 
-A host or name that AWS would choose begins with `PLACEHOLDER`, as a secret's does: nobody takes it for a real one.
+A host or name that AWS would choose has `PLACEHOLDER` in it, as a secret's does: nobody takes it for a real one.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ def _cluster(name: str, inputs: Inputs) -> dict[str, Any]:
 def _database(name: str, inputs: Inputs) -> dict[str, Any]:
     secret = {"secretArn": f"arn:aws:secretsmanager:{PLACEHOLDER}:000000000000:secret:rds!{name}", "secretStatus": "active"}
     return {
-        "address": f"{PLACEHOLDER}-{name}.rds.amazonaws.com",
+        # As AWS makes it: the identifier begins it, by which the policies know whose address a URL has.
+        "address": f"{inputs.get('identifier') or name}.{PLACEHOLDER}.rds.amazonaws.com",
         **({"masterUserSecrets": [secret]} if inputs.get("manageMasterUserPassword") else {}),
     }
 
 
 _OWN: dict[str, Callable[[str, Inputs], dict[str, Any]]] = {
-    "aws:elasticache/replicationGroup:ReplicationGroup": lambda name, _: {
-        "primaryEndpointAddress": f"{PLACEHOLDER}-{name}.cache.amazonaws.com"
+    "aws:elasticache/replicationGroup:ReplicationGroup": lambda name, inputs: {
+        "primaryEndpointAddress": f"master.{inputs.get('replicationGroupId') or name}.{PLACEHOLDER}.cache.amazonaws.com"
     },
     "aws:rds/instance:Instance": _database,
     "aws:eks/cluster:Cluster": _cluster,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from topology.aws import catalogue, subnets
 from topology.aws.model import Aws, DatabaseInstance, ReplicationGroup
 from topology.model import Postgres, RedisInstance, Topology
+from topology.platforms import aws_limits
 from topology.platforms.kubernetes import (
     KUBERNETES,
     configuration_fits,
@@ -440,5 +441,6 @@ AWS = replace(
         redis_fits,
         postgres_fits,
         way_in_is_aws_own,
+        *aws_limits.RULES,
     ),
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.aws.common import KEY_DELETION_DAYS
 from infra.recording import Resource
+from policies.evaluation import evaluate
+from policies.graph import from_recording
 from tests.components.aws.calls import documents
 from tests.components.aws.stacks import STACKS, of_kind, on_aws, recorded, topology_of
 
@@ -173,9 +176,10 @@ def test_processes_get_the_hosts_that_aws_chose(stack: str) -> None:
     manifests = recorded(stack).of_kind("ConfigMap")
     read = json.loads(manifests["superset-topology"]["data"]["topology.json"])
     for instance in read["redis"]:
-        assert instance["host"] == f"replace-me-{instance['name']}.cache.amazonaws.com"
+        group = topology_of(stack).on_aws().group(instance["name"]).identifier
+        assert instance["host"] == f"master.{group}.replace-me.cache.amazonaws.com"
         assert instance["tls"] == {"secret_name": None, "ca_file": None}
-    assert read["postgres"]["host"] == "replace-me-postgres.rds.amazonaws.com"
+    assert read["postgres"]["host"] == f"{stack}-metadata.replace-me.rds.amazonaws.com"
     assert read["postgres"]["ca_file"].endswith(".pem")
     assert read["postgres"]["password_secret"].endswith(":secret:rds!postgres")
     bucket = read["caching"]["bucket"]
@@ -210,6 +214,52 @@ def test_no_secret_is_in_clear_and_passwords_are_marked(stack: str) -> None:
         assert instance.inputs["manageMasterUserPassword"]
         assert "password" not in instance.inputs
     assert "POSTGRES_PASSWORD" not in recorded(stack).of_kind("Secret")["superset-app"]["stringData"]
+
+
+@each_stack
+def test_what_neither_a_policy_nor_a_scanner_looks_at(stack: str) -> None:
+    """Each was planted once, and noticed by nothing else."""
+    for policy in of_kind(stack, "BucketPolicy"):
+        ((statement,),) = [document["Statement"] for document in documents(policy)]
+        assert (statement["Effect"], statement["Action"]) == ("Deny", "s3:*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert all(each.inputs["alarmActions"] for each in of_kind(stack, "MetricAlarm"))
+    assert all(each.inputs["trafficType"] == "ALL" for each in of_kind(stack, "FlowLog"))
+    for route in of_kind(stack, "Route"):
+        way, other = ("natGatewayId", "gatewayId") if "-private-" in route.name else ("gatewayId", "natGatewayId")
+        assert way in route.inputs
+        assert other not in route.inputs
+    for group in of_kind(stack, "ReplicationGroup"):
+        assert group.inputs["subnetGroupName"] == group.name
+        assert group.inputs["userGroupIds"]
+        assert group.inputs["autoMinorVersionUpgrade"]
+    for user in of_kind(stack, "User"):
+        assert user.inputs["authenticationMode"]["type"] == "password"
+        assert "-@admin -@dangerous" in user.inputs["accessString"] or "+@all" not in user.inputs["accessString"]
+    for instance in of_kind(stack, "Instance"):
+        assert set(instance.inputs["enabledCloudwatchLogsExports"]) == {"postgresql", "upgrade"}
+        assert instance.inputs["username"] != "postgres"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "rule"),
+    [
+        ("ReplicationGroup", {"snapshotRetentionLimit": 0}, "redis-broker-not-persistent"),
+        ("ParameterGroup", {"parameters": [{"name": "maxmemory-policy", "value": "allkeys-lru"}]}, "redis-broker-evicts"),
+    ],
+)
+def test_the_policies_know_which_server_carries_the_broker(kind: str, inputs: dict[str, Any], rule: str) -> None:
+    """By the address in the configuration of what runs Superset."""
+    known = recorded("aws-enterprise")
+    broken = tuple(
+        replace(each, inputs={**each.inputs, **inputs})
+        if each.type.endswith(f":{kind}") and each.name == "redis-broker"
+        else each
+        for each in known.resources
+    )
+    found = {each.rule for each in evaluate(from_recording(replace(known, resources=broken))).findings}
+    assert rule in found
+    assert rule not in {each.rule for each in evaluate(from_recording(known)).findings}
 
 
 @each_stack
