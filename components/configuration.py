@@ -32,7 +32,7 @@ def located(topology: Topology, hosts: Mapping[str, str]) -> Topology:
     if POSTGRES in hosts:
         postgres = postgres.model_copy(update={"host": hosts[POSTGRES]})
     if POSTGRES_SECRET in hosts:
-        postgres = postgres.model_copy(update={"password_secret": hosts[POSTGRES_SECRET]})
+        postgres = postgres.model_copy(update={"password_secret_arn": hosts[POSTGRES_SECRET]})
     return topology.model_copy(update={"redis": redis, "postgres": postgres})
 
 

@@ -281,11 +281,11 @@ def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -
     if planned.bucket:
         # S3's addresses are public ones, and change; by its gateway endpoint none of this leaves AWS.
         outside.append(OutsideNetworks(superset, ["0.0.0.0/0"], HTTPS))
-    elif topology.postgres.password_secret:
+    elif topology.postgres.password_secret_arn:
         # Secrets Manager's: in the VPC where the stack has an endpoint of it there.
         inside = "secretsmanager" in planned.network.endpoints and planned.network.existing is None
         outside.append(OutsideNetworks(superset, vpc if inside else ["0.0.0.0/0"], HTTPS))
-    if planned.bucket or topology.postgres.password_secret:
+    if planned.bucket or topology.postgres.password_secret_arn:
         outside.append(OutsideNetworks(superset, [POD_IDENTITY_AGENT], POD_IDENTITY_PORT))
     return NetworkPoliciesArgs(
         scope,

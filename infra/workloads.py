@@ -80,7 +80,7 @@ def foundation(
 
 def password_variable(topology: Topology) -> str | None:
     """The variable with the metadata database's password; None where processes read it from AWS."""
-    return None if topology.postgres.password_secret else topology.postgres.password_env
+    return None if topology.postgres.password_secret_arn else topology.postgres.password_env
 
 
 def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, opts: pulumi.ResourceOptions) -> Workloads:

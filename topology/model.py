@@ -135,14 +135,14 @@ class Postgres(PostgresServer):
     `ca_file` is the file, in the image, with the authorities that may have signed its certificate: then clients speak TLS to it
     and check whom they speak to. None: as the server offers it.
 
-    `password_secret` is the ARN of the secret of AWS Secrets Manager that has the role's password, which RDS changes by itself.
+    `password_secret_arn` names the secret of AWS Secrets Manager that has the role's password, which RDS changes by itself.
     None: the password is in the variable `password_env`.
     """
 
     host: str
     port: int
     password_env: str
-    password_secret: str | None = None
+    password_secret_arn: str | None = None
     max_connections: int
     ca_file: str | None
 

@@ -19,10 +19,10 @@ _NAME = re.compile(
     r"(?i)(passw(or)?d|_pass$|secret|token|api_?key|secret_?key|private_?key|(database|broker|redis)_ur[il]|_dsn$)"
 )
 _POINTER = re.compile(r"(?i)(_file|_env|_path|_name|_ref|_header|_cookie|_expires?|_ttl)$")
-#: A password in a URL, and one that is assigned or given as an option.
+#: A password in a URL, and one that is assigned or given as an option. An ARN has `:secret:` before a name, which is none.
 _IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s:/@\"']*:([^\s@/$(){}<>\"']{3,})@")
 _ASSIGNED = re.compile(
-    r"(?i)(?<![\w-])(?:[\w-]*(?:password|passwd|secret|token|secret_?key|requirepass))[\"']?(?:\s*=|:)\s*[\"']?"
+    r"(?i)(?<![\w:-])(?:[\w-]*(?:password|passwd|secret|token|secret_?key|requirepass))[\"']?(?:\s*=|:)\s*[\"']?"
     r"([^\s\"'$(){}<>,;%:]{4,})|--(?:password|requirepass)[\s=]+([^\s\"'$(){}<>-][^\s\"'$]*)"
 )
 #: Values that everyone tries first.

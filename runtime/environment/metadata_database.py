@@ -79,7 +79,7 @@ def give_password(topology: Topology, env: Mapping[str, str]) -> None:
     log-in (its event `do_connect`). Nothing to do where the URL has the password. To be called once, before the first engine.
     """
     server = topology.postgres
-    if server.password_secret is None:
+    if server.password_secret_arn is None:
         return
     from sqlalchemy import event
     from sqlalchemy.engine import Engine

@@ -82,8 +82,8 @@ def log_in(topology: Topology, env: Mapping[str, str], attempt: Callable[[str], 
     Raises what `attempt` raises, ConfigurationError where the environment lacks the password, and PasswordUnreadable.
     """
     server = topology.postgres
-    if server.password_secret:
-        return managed(server.password_secret).log_in(attempt)
+    if server.password_secret_arn:
+        return managed(server.password_secret_arn).log_in(attempt)
     password = env.get(server.password_env)
     if not password:
         raise ConfigurationError(

@@ -68,7 +68,7 @@ def read(topology: Topology, env: Mapping[str, str]) -> Secrets:
     """The secrets of `topology` in `env`; ConfigurationError names all that are missing or too short, at once."""
     redis_envs: dict[RedisRole, str] = {role: user.password_env for role, user in topology.process_redis_users().items()}
     key_envs = topology.message_key_envs()
-    postgres_env = None if topology.postgres.password_secret else topology.postgres.password_env
+    postgres_env = None if topology.postgres.password_secret_arn else topology.postgres.password_env
     always = (SECRET_KEY_ENV, JWT_SECRET_ENV, *redis_envs.values(), *key_envs.values())
     needed = (*always, postgres_env) if postgres_env else always
     problems = [f"{name} is not set" for name in needed if not env.get(name)]

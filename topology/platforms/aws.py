@@ -83,7 +83,7 @@ def complete(settings: Settings, topology: Topology) -> Topology:
     if decided.postgres and decided.postgres.managed_password:
         # Its ARN is known only once RDS has made it: until then any of this stack's region and account.
         made_later = f"arn:aws:secretsmanager:{given.region}:{account}:secret:rds"
-        postgres = postgres.model_copy(update={"password_secret": made_later})
+        postgres = postgres.model_copy(update={"password_secret_arn": made_later})
     return topology.model_copy(update={"aws": decided, "caching": caching, "postgres": postgres})
 
 
@@ -213,7 +213,7 @@ def network_is_complete(settings: Settings, topology: Topology) -> Iterator[Prob
                 "Take a larger network, such as a /16",
                 also=("workers", "pools", "tenants", "web"),
             )
-    needed = [*NEEDED_ENDPOINTS, *(["secretsmanager"] if topology.postgres.password_secret else [])]
+    needed = [*NEEDED_ENDPOINTS, *(["secretsmanager"] if topology.postgres.password_secret_arn else [])]
     missing = [each for each in needed if each not in network.endpoints]
     if network.nat == "none" and missing:
         yield Problem(

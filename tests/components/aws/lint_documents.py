@@ -1,3 +1,4 @@
+# pyright: basic, reportMissingImports=false
 """Run in the scanners' environment: parliament's findings on the policy documents that come as a JSON list, as one of theirs."""
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def kept(initialized: Prepared, endpoint: str) -> Iterator[Kept]:
     first = secrets.token_urlsafe(12)
     prepared.services.sql(f"CREATE ROLE {ROLE} SUPERUSER LOGIN PASSWORD '{first}'", database="postgres")
     arn = client(endpoint).create_secret(Name="rds!db-metadata", SecretString=content(first))["ARN"]
-    server = prepared.topology.postgres.model_copy(update={"user": ROLE, "password_secret": arn})
+    server = prepared.topology.postgres.model_copy(update={"user": ROLE, "password_secret_arn": arn})
     topology = prepared.topology.model_copy(update={"postgres": server})
     yield Kept(prepared.services, topology, prepared.first_run, endpoint, arn)
     prepared.services.sql(f"REASSIGN OWNED BY {ROLE} TO superset; DROP ROLE {ROLE}")
@@ -208,7 +208,7 @@ def test_a_secret_that_cannot_be_read_is_said_by_its_arn(kept: Kept, secret: str
         client(kept.endpoint).create_secret(Name=secret, SecretString="hunter2")
     arn = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{secret}"
     arn = client(kept.endpoint).describe_secret(SecretId=secret)["ARN"] if secret == "not-json" else arn
-    server = kept.topology.postgres.model_copy(update={"password_secret": arn})
+    server = kept.topology.postgres.model_copy(update={"password_secret_arn": arn})
     wrong = replace(kept, topology=kept.topology.model_copy(update={"postgres": server}))
     command = [str(binaries.superset_python()), "-m", "runtime.start.ready", "--wait=0"]
     done = subprocess.run(command, env=wrong.environment("web"), cwd=PROJECT, check=False, capture_output=True, text=True)
