@@ -55,7 +55,7 @@ _EXISTING = {
     "username": "superset",
     "tls": True,
     "ca_secret": "authority",
-    "password_secret_arn": "login",
+    "password_secret": "login",
     "cidrs": ["10.9.0.0/24"],
 }
 _ROUTE = {"kind": "ingress", "host": "x.example.com", "parent": "nginx", "tls_secret": "tls", "from_namespaces": ["nginx"]}

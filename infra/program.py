@@ -208,7 +208,7 @@ def _redis_password_problems(planned: Topology, secrets: Mapping[str, object]) -
                 "missing" if password in (None, "") else HIDDEN,
                 f"must hold, as text, the password of user {instance.users[0].username!r} on {instance.host}",
                 f"pulumi config set --secret --path {PROJECT_NAME}:{REDIS_PASSWORDS}.{section} <password>, "
-                f"or name a Secret in redis.{section}.existing.password_secret_arn",
+                f"or name a Secret in redis.{section}.existing.password_secret",
                 also=(f"redis.{section}", f"redis.{section}.existing", "redis"),
             )
     for section in passwords:

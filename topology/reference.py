@@ -40,7 +40,7 @@ Three keys are secrets and never stand in the file in clear; with the engine, se
 |---|---|
 | `superset-async:database_uris.<name>` | SQLAlchemy URI, password included, of the analytic database `<name>` that has no `uri` |
 | `superset-async:postgres_password` | password of `postgres.user` on a server of `kind: existing` |
-| `superset-async:redis_passwords.broker`, `.cache` | password on the `existing` server without `password_secret_arn` |
+| `superset-async:redis_passwords.broker`, `.cache` | password on the `existing` server without `password_secret` |
 
 On the local platform the URI of an analytic database comes from the environment instead: `DATABASE_URI_<NAME>`, upper case, `-`
 as `_`.
@@ -56,7 +56,7 @@ config:
       replicas: 0
       sentinel: false
     cache:
-      existing: {host: cache.example.com, tls: true, ca_secret: cache-authority, password_secret_arn: cache-login}
+      existing: {host: cache.example.com, tls: true, ca_secret: cache-authority, password_secret: cache-login}
       replicas: 0
       sentinel: false
   superset-async:redis_passwords:

@@ -22,7 +22,7 @@ ROUTE = {"host": "superset.example.com", "from_namespaces": ["ingress"]}
 
 def existing(host: str) -> dict[str, Any]:
     """Settings of a Redis that the stack does not run, over TLS, with its password in a Secret of its namespace."""
-    server = {"host": host, "port": 6380, "tls": True, "password_secret_arn": "login", "cidrs": ["10.9.0.0/24"]}
+    server = {"host": host, "port": 6380, "tls": True, "password_secret": "login", "cidrs": ["10.9.0.0/24"]}
     return {"existing": server, "replicas": 0, "sentinel": False}
 
 

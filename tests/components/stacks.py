@@ -68,7 +68,7 @@ OTHERS: dict[str, dict[str, Any]] = {
                     "host": "10.9.0.7",
                     "port": 6380,
                     "tls": True,
-                    "password_secret_arn": "cache-login",
+                    "password_secret": "cache-login",
                     "cidrs": ["10.9.0.0/24"],
                 },
                 "replicas": 0,

@@ -178,7 +178,7 @@ BROKER: dict[str, Any] = {"redis": {"broker": {"existing": {"host": "redis.examp
         ({"redis_passwords": {"broker": "p"}}, {"redis_passwords.broker"}),
         (
             {
-                "redis": {"broker": {"existing": {"host": "r", "password_secret_arn": "login"}}},
+                "redis": {"broker": {"existing": {"host": "r", "password_secret": "login"}}},
                 "redis_passwords": {"broker": "p"},
             },
             {"redis_passwords.broker"},

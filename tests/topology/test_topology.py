@@ -499,9 +499,7 @@ def test_what_exists_has_the_names_that_its_server_allows() -> None:
         {
             "topology": "minimal",
             "redis": {
-                "broker": {
-                    "existing": {"host": "r", "password_secret_arn": "1." + "a" * 63, "tls": True, "ca_secret": "c.d"}
-                }
+                "broker": {"existing": {"host": "r", "password_secret": "1." + "a" * 63, "tls": True, "ca_secret": "c.d"}}
             },
             "postgres": {
                 "kind": "existing",

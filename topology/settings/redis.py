@@ -33,7 +33,7 @@ class ExistingRedisSettings(Section):
     host: Host = Field(description="host of the server")
     port: ServerPort = Field(default=6379, description="port of the server")
     username: RedisUserName = Field(default="default", description="its ACL user, for all that this server is used for")
-    password_secret_arn: ObjectName | None = Field(
+    password_secret: ObjectName | None = Field(
         default=None,
         description="Secret with the key password; null: the password is superset-async:redis_passwords.broker or .cache",
     )
