@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class RunningPlatform:
     stack: str
     environment: dict[str, str]
     state_dir: Path
+    #: What the first `up` printed.
+    said: list[str] = field(default_factory=list[str])
 
     @property
     def status(self) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
     environment = write_stack(folder, STACK, statement_timeout=STATEMENT_TIMEOUT)
     running = RunningPlatform(STACK, environment, folder / "state" / STACK)
     try:
-        running.run("up", "--stack", STACK, timeout=600)
+        running.said.append(running.run("up", "--stack", STACK, timeout=600).stdout)
         yield running
     finally:
         running.run("down", "--stack", STACK, "--now", check=False)

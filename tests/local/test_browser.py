@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -70,6 +72,10 @@ def client_of(platform: RunningPlatform) -> SupersetClient:
     return SupersetClient(platform.url, username=platform.username, password=platform.password_file.read_text().strip())
 
 
+def worker(platform: RunningPlatform) -> psutil.Process:
+    return psutil.Process(platform.status["processes"]["worker-default"]["pid"])
+
+
 @contextmanager
 def at_the_users_bound(platform: RunningPlatform) -> Generator[None]:
     """The platform while its user may have one query, and has one that runs; the bound is read live from the topology's file."""
@@ -100,6 +106,18 @@ def refused(client: SupersetClient, platform: RunningPlatform) -> bool:
     return False
 
 
+@contextmanager
+def stopped(processes: list[psutil.Process]) -> Generator[None]:
+    """The processes do nothing while the block runs."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
 def blocked(browser: webdriver.Chrome) -> Iterator[str]:
     """What the content security policy refused, as the browser's network log has it."""
     for entry in browser.get_log("performance"):
@@ -125,6 +143,16 @@ def test_a_failed_query_is_told_once_in_the_databases_words(page: webdriver.Chro
     run(page, platform, "SELECT * FROM nosuch")
     said = shows(page, 'relation "nosuch" does not exist', "query-failed")
     assert said.count('relation "nosuch" does not exist') == 1, said
+
+
+def test_a_pending_query_says_so_and_can_be_stopped(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    found = worker(platform)
+    with stopped([found, *found.children(recursive=True)]):
+        run(page, platform, "SELECT 'of a stopped worker'")
+        shows(page, "pending", "query-pending")
+        open_dashboard(page, platform)
+        shows(page, "Waiting on", "chart-pending")
+    shows(page, "189M", "chart-success", 180)
 
 
 def test_a_running_query_is_stopped_by_its_button(page: webdriver.Chrome, platform: RunningPlatform) -> None:

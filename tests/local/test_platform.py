@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from client.superset_client import SupersetClient
-from local import first_queries
+from local import first_queries, health
 from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
 from tests.local.conftest import RunningPlatform, write_stack
@@ -49,6 +50,57 @@ def test_status_tells_a_program_what_it_needs(platform: RunningPlatform) -> None
     assert httpx.get(f"{known['url']}/health").text == "OK"
     assert known["database_id"] > 0
     assert known["dataset_id"] > 0
+
+
+def test_what_up_prints_off_a_terminal_has_no_password_and_says_how_to_stop(platform: RunningPlatform) -> None:
+    (said,) = platform.said
+    assert platform.secrets["ADMIN_PASSWORD"] not in said
+    assert f"password file: {platform.password_file}" in said
+    assert f"stop it: make down STACK={platform.stack}" in said
+
+
+def test_status_asks_the_web_tier_and_the_disk(platform: RunningPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A web tier that is there and does not answer, and a full disk."""
+    web = psutil.Process(states_of(platform)["web"]["pid"])
+    found = [web, *web.children(recursive=True)]
+    for process in found:
+        process.suspend()
+    try:
+        done = platform.run("status", "--stack", platform.stack, check=False)
+    finally:
+        for process in found:
+            process.resume()
+    assert done.returncode == 4
+    assert "degraded" in done.stdout and "the web tier does not answer at" in done.stdout
+    wait_for(lambda: platform.status["state"] == "running", 120)
+    usage = shutil.disk_usage(platform.state_dir)._replace(free=100 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    (problem,) = health.problems(platform.topology, platform.secrets, StateFolder(platform.state_dir))
+    assert "is full (100 MiB free)" in problem
+
+
+def test_up_goes_on_where_the_administrators_password_was_changed_in_superset(platform: RunningPlatform) -> None:
+    before = platform.password_file.read_text()
+    platform.password_file.write_text("of-another-day\n")
+    try:
+        done = platform.run("up", "--stack", platform.stack)
+    finally:
+        platform.password_file.write_text(before)
+    assert "the password of 'admin' was changed in Superset" in done.stdout
+
+
+def test_the_samples_charts_can_be_computed_without_their_page(platform: RunningPlatform) -> None:
+    """By the query context that each has, as warm-up, annotations and API clients do; and the dataset is found in its catalog."""
+    with client_of(platform) as client:
+        session = client._session  # pyright: ignore[reportPrivateUsage]
+        charts = session.call("GET", "/api/v1/chart/").json()["result"]
+        assert len(charts) == 4
+        for chart in charts:
+            answer = session.call("PUT", "/api/v1/chart/warm_up_cache", body={"chart_id": chart["id"]})
+            (result,) = answer.json()["result"]
+            assert result["viz_error"] is None, (chart["slice_name"], result)
+        dataset = session.call("GET", f"/api/v1/dataset/{platform.dataset_id}").json()["result"]
+    assert dataset["catalog"] == "examples"
 
 
 def test_a_query_is_executed_by_a_worker_on_a_million_rows(platform: RunningPlatform) -> None:
