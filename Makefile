@@ -17,7 +17,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos bench bench-quick bench-tuning lint types format docs lock image
+.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,16 +128,19 @@ format: $(VENV)/.bench ## write the format
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
+schema: $(VENV)/.program ## write stacks/schema.json, which editors check stack files with
+	@$(VENV)/bin/python -m topology.schema > stacks/schema.json.new && mv stacks/schema.json.new stacks/schema.json
+
 docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes.md from the settings, policies.md from the rules
 	@$(VENV)/bin/python -m topology.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 	@$(VENV)/bin/python -m infra.effects > docs/settings-and-processes.md.new && mv docs/settings-and-processes.md.new docs/settings-and-processes.md
 	@$(VENV)/bin/python -m tests.policies.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset superset-types dev bench stock scan; do \
+	@for set in bootstrap program local superset ldap superset-types dev bench stock scan; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done
 
-image: $(VENV)/.program ## build the image that the stacks name (docker, podman or buildah)
+image: $(VENV)/.program ## build the image that the stacks name (docker, podman or buildah) [LDAP=1: with python-ldap]
 	@sh runtime/image.sh

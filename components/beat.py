@@ -50,7 +50,7 @@ class BeatScheduler(pulumi.ComponentResource):
         )
         deployment = apps.Deployment(
             name,
-            metadata=metadata(scope, name, object_labels),
+            metadata=metadata(scope, name, object_labels, args.superset.own.annotations),
             spec=apps.DeploymentSpecArgs(
                 replicas=1,
                 revision_history_limit=3,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pulumi
 import pulumi_random as random
@@ -35,10 +35,13 @@ class SecretsArgs:
     database_uris: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     #: Passwords on existing Redis servers, by the instance's name.
     redis_passwords: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    #: The secrets of the team's own Superset, by the variable that holds each.
+    own: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
 
 class Secrets(pulumi.ComponentResource):
-    """Passwords and keys, generated once and kept in the stack's state; and three Secrets, with one more an existing Redis.
+    """Passwords and keys, generated once and kept in the stack's state; and three Secrets, with one more an existing Redis, and
+    one for the team's own Superset.
 
     `app` is for every Superset process, `readers` for the exporter, KEDA and people with Celery's tools, `init` for the one job
     that creates the administrator and registers databases. Redis and PostgreSQL get their passwords as inputs and keep them in
@@ -57,6 +60,8 @@ class Secrets(pulumi.ComponentResource):
     redis_passwords: dict[RedisRole, pulumi.Output[str]]
     #: Where the given password of an existing Redis server is, by the instance's name.
     existing_redis: dict[str, PasswordRef]
+    #: The secrets of the team's own Superset; None where the stack keeps none.
+    own: SecretRef | None
 
     def __init__(self, name: str, args: SecretsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:secrets:Secrets", name, None, opts)
@@ -99,6 +104,11 @@ class Secrets(pulumi.ComponentResource):
             )
             for instance, password in args.redis_passwords.items()
         }
+        self.own = None
+        if args.own:
+            own = self._secret("own", dict(args.own))
+            # As above: a person chose them.
+            self.own = replace(own, fingerprint=fingerprint({**args.own, SECRET_KEY: secret_key}))
         self.register_outputs({"app": self.app.name, "init": self.init.name})
 
     def _postgres_password(self) -> pulumi.Output[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 from pulumi_kubernetes.core import v1 as core
@@ -25,6 +25,7 @@ from components.common import (
     spread,
 )
 from components.configuration import FILE, ConfigurationRef
+from components.own_superset import OwnSupersetRef
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
 from topology import commands, readers
 from topology.commands import ROLE_ENV, TOPOLOGY_ENV
@@ -58,6 +59,8 @@ class SupersetArgs:
     redis: Sequence[RedisAccess]
     #: Where web and workers keep large results.
     spill: Spill | None = None
+    #: What makes it the team's own.
+    own: OwnSupersetRef = field(default_factory=OwnSupersetRef)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def recently_written(seconds: int, prefix: str) -> list[str]:
 def secret_digest(args: SupersetArgs, process: Process) -> pulumi.Output[str]:
     """A digest that changes with any secret of the process."""
     digests = [each.fingerprint for each in (args.secrets, *process.secrets)]
+    if args.own.fingerprint is not None:
+        digests.append(args.own.fingerprint)
     return pulumi.Output.all(*digests, *given_fingerprints(args.redis)).apply("-".join)
 
 
@@ -150,6 +155,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             *process.environment,
             *secret_environment(args.secrets),
             *given_passwords(args.redis),
+            *args.own.variables,
             *(variable for secret in process.secrets for variable in secret_environment(secret)),
         ],
         ports=list(process.ports) or None,
@@ -163,6 +169,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
             core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
             *(mount for access in args.redis for mount in access.mounts),
+            *args.own.mounts,
             *([core.VolumeMountArgs(name="results", mount_path=spill.folder)] if spill else []),
         ],
     )
@@ -172,6 +179,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             annotations={
                 f"{PREFIX}/config": _config_digest(args, process),
                 f"{PREFIX}/secret": secret_digest(args, process),
+                **({f"{PREFIX}/own-module": args.own.digest} if args.own.digest else {}),
             },
         ),
         spec=core.PodSpecArgs(
@@ -191,6 +199,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
                 core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),
                 scratch("tmp", "2Gi"),
                 *(volume for access in args.redis for volume in access.volumes),
+                *args.own.volumes,
                 *(
                     [
                         core.VolumeArgs(

@@ -76,7 +76,7 @@ class WebTier(pulumi.ComponentResource):
         )
         deployment = apps.Deployment(
             name,
-            metadata=metadata(scope, name, object_labels),
+            metadata=metadata(scope, name, object_labels, args.superset.own.annotations),
             spec=apps.DeploymentSpecArgs(
                 # What a scaler decides must not be decided here as well.
                 replicas=None if web.cpu_target_percent else web.min_replicas,

@@ -79,7 +79,7 @@ class Workers(pulumi.ComponentResource):
         )
         deployment = apps.Deployment(
             name,
-            metadata=metadata(scope, name, object_labels),
+            metadata=metadata(scope, name, object_labels, args.superset.own.annotations),
             spec=apps.DeploymentSpecArgs(
                 # What a scaler decides must not be decided here as well.
                 replicas=None if pool.scaling else pool.min_workers,

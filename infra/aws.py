@@ -35,7 +35,7 @@ from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPo
 from components.redis_access import PasswordRef, RedisAccess
 from components.secrets import Secrets
 from infra import kubernetes, workloads
-from infra.workloads import BEAT, INIT, Stores, Workloads
+from infra.workloads import BEAT, INIT, Given, Stores, Workloads
 from topology.aws.model import Aws
 from topology.model import PROCESS_ROLES, RedisInstance, RedisRole, Topology
 from topology.problems import Problem
@@ -52,13 +52,7 @@ def check(topology: Topology) -> Iterator[Problem]:
     yield from kubernetes.check(topology)
 
 
-def deploy(
-    topology: Topology,
-    *,
-    database_uris: Mapping[str, pulumi.Input[str]],
-    postgres_password: pulumi.Input[str] | None,
-    redis_passwords: Mapping[str, pulumi.Input[str]],
-) -> dict[str, pulumi.Input[object]]:
+def deploy(topology: Topology, given: Given) -> dict[str, pulumi.Input[object]]:
     """Make every resource of `topology`, as `infra.platforms.Deployment` has it."""
     planned = topology.on_aws()
     account = AwsScope(topology.stack, planned.account, planned.region)
@@ -68,13 +62,7 @@ def deploy(
     cluster = _cluster(planned, account, network, logs_key, there)
 
     on_cluster = pulumi.ResourceOptions(providers=[_kubernetes_provider(cluster)])
-    namespace, scope, secrets = workloads.foundation(
-        topology,
-        database_uris=database_uris,
-        postgres_password=postgres_password,
-        redis_passwords=redis_passwords,
-        opts=on_cluster,
-    )
+    namespace, scope, secrets = workloads.foundation(topology, given, opts=on_cluster)
     ours = [instance for instance in topology.redis if not instance.existing]
     clients = {CLUSTER: cluster.security_group_id}
     redis = {
@@ -123,7 +111,7 @@ def deploy(
     prepared = pulumi.ResourceOptions.merge(
         on_cluster, pulumi.ResourceOptions(depends_on=_prepare_cluster(planned, scope, on_cluster))
     )
-    made = workloads.deploy(topology, scope, secrets, stores, prepared)
+    made = workloads.deploy(topology, scope, secrets, stores, given=given, opts=prepared)
     way_in = (
         WebLoadBalancer(
             "web-route",
@@ -266,7 +254,8 @@ def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -
     superset, scraped = workloads.superset_pods(topology), Group("exporter", made.exporter.match)
     vpc = [planned.network.cidr]
     existing_flows, existing_outside = kubernetes.existing_networks(topology, superset, scraped)
-    outside = [OutsideNetworks(superset, topology.database_cidrs), *existing_outside]
+    peer_flows, peers = workloads.sign_on_peer(topology, made)
+    outside = [OutsideNetworks(superset, topology.database_cidrs), *existing_outside, *peers]
     for instance in topology.redis:
         if not instance.existing:
             outside += [
@@ -289,7 +278,7 @@ def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -
         outside.append(OutsideNetworks(superset, [POD_IDENTITY_AGENT], POD_IDENTITY_PORT))
     return NetworkPoliciesArgs(
         scope,
-        [*workloads.flows(topology, made), *existing_flows],
+        [*workloads.flows(topology, made), *existing_flows, *peer_flows],
         outside,
         # A load balancer's addresses are in the VPC.
         inside=[InsideNetworks(vpc, Group("web", made.web.match), topology.web.port)] if planned.load_balancer else [],

@@ -47,8 +47,12 @@ BASE: dict[str, Any] = {
     "web": {"max_replicas": 2},
     "databases": {"lake": {"uri": "postgresql://lake.example.com/hive"}},
 }
+_KEY = {"secret": "login", "key": "password"}
+_SECRET = {"secret": "login", "key": "secret"}
+_OIDC = {"issuer": "https://login.example.com", "client_id": "superset", "client_secret": _SECRET}
+_LDAP = {"server": "ldaps://ldap.example.com", "search": "dc=example", "bind_user": "cn=superset", "bind_password": _SECRET}
 #: The names in it that stand for `<name>`.
-NAMES = {"tenants": "acme", "pools": "default", "databases": "lake"}
+NAMES = {"tenants": "acme", "pools": "default", "databases": "lake", "env": "ACME"}
 _EXISTING = {
     "host": "redis.example.com",
     "port": 6380,
@@ -78,6 +82,14 @@ BESIDE: dict[str, dict[str, Any]] = {
     "celery.acks_late": {"tenants": {"beta": {"pool": "dedicated"}}},
     "workers.prefetch_multiplier": {"tenants": {"beta": {"pool": "dedicated"}}},
     "pools.<name>.prefetch_multiplier": {"tenants": {"beta": {"pool": "dedicated"}}},
+    "superset.env.": {"superset": {"env": {"ACME": {"secret": "acme", "key": "token"}}}},
+    "superset.sign_on.oidc.": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.ldap.": {"superset": {"sign_on": {"ldap": _LDAP}}},
+    "superset.sign_on.remote_user.": {"superset": {"sign_on": {"remote_user": {"proxies": ["10.2.0.0/16"]}}}},
+    "superset.sign_on.roles": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.registration_role": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.sync_roles": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.cidrs": {"superset": {"sign_on": {"oidc": _OIDC}}},
     "tenants.<name>.quota.": {"tenants": {"acme": {"quota": {"cpu": "90", "memory": "900Gi"}}}},
 }
 _RESOURCES = {"cpu_request": "300m", "cpu_limit": "2", "memory_request": "1100Mi", "memory_limit": "3Gi"}
@@ -115,6 +127,27 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "web.route.kind": {"web": {"route": {"kind": "gateway", "parent": "gateways/public", "tls_secret": None}}},
     "network.dns": {"network": {"dns": ["openshift"]}},
     "network.dns_cidrs": {"network": {"dns_cidrs": ["10.96.0.10/32"]}},
+    "superset.feature_flags": {"superset": {"feature_flags": {"DASHBOARD_RBAC": True}}},
+    "superset.settings": {"superset": {"settings": {"APP_NAME": "Acme"}}},
+    "superset.own_settings": {"superset": {"own_settings": {"ACME_REGION": "eu"}}},
+    "superset.config_module": {"superset": {"config_module": "../docs/examples/acme"}},
+    "superset.env.<name>.secret": {"superset": {"env": {"ACME": {"secret": "other"}}}},
+    "superset.env.<name>.key": {"superset": {"env": {"ACME": {"key": "other"}}}},
+    "superset.sign_on": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.oidc": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.oidc.issuer": {"superset": {"sign_on": {"oidc": {"issuer": "https://other.example.com"}}}},
+    "superset.sign_on.oidc.client_secret": {"superset": {"sign_on": {"oidc": {"client_secret": _KEY}}}},
+    "superset.sign_on.oidc.scopes": {"superset": {"sign_on": {"oidc": {"scopes": ["openid", "groups"]}}}},
+    "superset.sign_on.ldap": {"superset": {"sign_on": {"ldap": _LDAP}}},
+    "superset.sign_on.ldap.server": {"superset": {"sign_on": {"ldap": {"server": "ldaps://other.example.com"}}}},
+    "superset.sign_on.ldap.start_tls": {
+        "superset": {"sign_on": {"ldap": {"server": "ldap://ldap.example.com", "start_tls": True}}}
+    },
+    "superset.sign_on.ldap.bind_password": {"superset": {"sign_on": {"ldap": {"bind_password": _KEY}}}},
+    "superset.sign_on.remote_user": {"superset": {"sign_on": {"remote_user": {"proxies": ["10.1.0.0/16"]}}}},
+    "superset.sign_on.roles": {"superset": {"sign_on": {"roles": {"admins": ["Admin"]}}}},
+    "superset.sign_on.sync_roles": {"superset": {"sign_on": {"sync_roles": False}}},
+    "tenants.<name>.groups": {"tenants": {"acme": {"groups": ["analysts"]}}, "superset": {"sign_on": {"oidc": _OIDC}}},
     "rates.currency": {"rates": {"currency": "EUR"}},
     "databases.<name>.uri": {"databases": {"lake": {"uri": "postgresql://other.example.com/hive"}}},
     "tenants.<name>.databases": {"tenants": {"acme": {"databases": ["lake"]}}},
@@ -128,6 +161,7 @@ ELSEWHERE = {
     "local": "`make up` starts every process anew",
     "aws": "resources of AWS: [aws.md](aws.md)",
     "policy_exceptions": "read by the policy pack alone",
+    "superset.sign_on.ldap.ca_file": "for this machine alone",
     "caching.bucket": "on AWS and on this machine: web and workers restart",
     "databases.<name>.sample": "for this machine alone",
     "topology": "another stack",
@@ -312,6 +346,15 @@ workers of that pool alone.
 """
 
 
+def effect_of_setting(path: str, field: FieldInfo) -> Mapping[readers.Process, Reach] | None:
+    """What a change of the setting at `path` does to each kind of process; None where no other value of it is known."""
+    change = change_of(path, field)
+    before = plan("any", beside(path))
+    if change is not None:
+        return effect_of(before, plan("any", merge(beside(path), change)))
+    return effect_of_field(path) if field_of(before, path) else None
+
+
 def document() -> str:
     """The whole page; ValueError with the settings of which no other value is known (add one to `EXAMPLES`)."""
     lines: list[str] = []
@@ -321,13 +364,8 @@ def document() -> str:
             if path in ELSEWHERE or path.split(".")[0] not in {line.split("`")[1].split(".")[0] for line in lines}:
                 lines.append(f"| `{path if path in ELSEWHERE else path.split('.')[0] + '.*'}` | {text} | | | | |")
             continue
-        change = change_of(path, field)
-        before = plan("any", beside(path))
-        if change is not None:
-            effect = effect_of(before, plan("any", merge(beside(path), change)))
-        elif field_of(before, path):
-            effect = effect_of_field(path)
-        else:
+        effect = effect_of_setting(path, field)
+        if effect is None:
             unknown.append(path)
             continue
         lines.append(f"| `{path}` | {' | '.join(effect.values())} |")

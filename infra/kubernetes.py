@@ -21,7 +21,7 @@ from components.route import WebRoute, WebRouteArgs
 from components.secrets import Secrets
 from components.sentinel import Sentinel, SentinelArgs
 from infra import workloads
-from infra.workloads import Stores, Workloads
+from infra.workloads import Given, Stores, Workloads
 from topology.model import SENTINEL_PORT, RedisInstance, Topology
 from topology.problems import Problem
 
@@ -60,27 +60,13 @@ def check(topology: Topology) -> Iterator[Problem]:
             yield Problem(f"labels.{key}", repr(value), "is a label that this project sets itself", "Choose another key")
 
 
-def deploy(
-    topology: Topology,
-    *,
-    database_uris: Mapping[str, pulumi.Input[str]],
-    postgres_password: pulumi.Input[str] | None,
-    redis_passwords: Mapping[str, pulumi.Input[str]],
-) -> dict[str, pulumi.Input[object]]:
+def deploy(topology: Topology, given: Given) -> dict[str, pulumi.Input[object]]:
     """Make every resource of `topology`; what a person needs to know of them, by the name of a stack output.
 
-    `database_uris` maps the environment variable of each analytic database to its URI; `postgres_password` is that of an
-    existing server, else None; `redis_passwords` are those of the existing Redis instances, by name, that are in no Secret
-    of somebody else's. The metadata database is prepared before web, workers and beat start.
+    The metadata database is prepared before web, workers and beat start.
     """
     here = pulumi.ResourceOptions(providers=[provider()])
-    namespace, scope, secrets = workloads.foundation(
-        topology,
-        database_uris=database_uris,
-        postgres_password=postgres_password,
-        redis_passwords=redis_passwords,
-        opts=here,
-    )
+    namespace, scope, secrets = workloads.foundation(topology, given, opts=here)
     ours = [instance for instance in topology.redis if not instance.existing]
     redis = {
         instance.name: Redis(
@@ -107,7 +93,7 @@ def deploy(
     }
     postgres = _postgres(topology, scope, secrets, here)
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
-    made = workloads.deploy(topology, scope, secrets, Stores(accesses, servers), here)
+    made = workloads.deploy(topology, scope, secrets, Stores(accesses, servers), given=given, opts=here)
     route = (
         WebRoute("web-route", WebRouteArgs(scope, topology.web.route, made.web.service, topology.web.port), here)
         if topology.web.route
@@ -211,10 +197,11 @@ def _network(
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
             flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
     existing_flows, outside = existing_networks(topology, superset, scraped)
+    peer_flows, peers = workloads.sign_on_peer(topology, made)
     return NetworkPoliciesArgs(
         scope,
-        [*flows, *existing_flows],
-        [OutsideNetworks(superset, topology.database_cidrs), *outside],
+        [*flows, *existing_flows, *peer_flows],
+        [OutsideNetworks(superset, topology.database_cidrs), *outside, *peers],
         resolvers=topology.resolvers,
     )
 

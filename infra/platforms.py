@@ -6,12 +6,13 @@ platform one in `topology.platforms`). `local` has none: its processes are start
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Protocol
 
 import pulumi
 
 from infra import aws, kubernetes
+from infra.workloads import Given
 from topology.model import Topology
 from topology.problems import Problem
 from topology.settings.stack import PlatformName
@@ -27,17 +28,9 @@ class Deployment(Protocol):
     def deploy(
         self,
         topology: Topology,
-        *,
-        database_uris: Mapping[str, pulumi.Input[str]],
-        postgres_password: pulumi.Input[str] | None,
-        redis_passwords: Mapping[str, pulumi.Input[str]],
+        given: Given,
     ) -> dict[str, pulumi.Input[object]]:
-        """Make every resource of `topology`; what a person needs to know of them, by the name of a stack output.
-
-        `database_uris` maps the environment variable of each analytic database to its URI; `postgres_password` is that of an
-        existing server, else None; `redis_passwords` are those of the existing Redis instances, by name, that are in no Secret
-        of somebody else's.
-        """
+        """Make every resource of `topology`; what a person needs to know of them, by the name of a stack output."""
         ...
 
 

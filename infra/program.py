@@ -12,7 +12,10 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 
 from infra import platforms
 from infra.aws_answers import PLACEHOLDER
-from topology import drivers, plan, settings
+from infra.own_secrets import SIGN_ON_SECRET, SUPERSET_ENV, own_secret_problems
+from infra.workloads import Given
+from topology import drivers, own_module, plan, settings
+from topology.commands import SIGN_ON_SECRET_ENV
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.problems import Problem, StackError, did_you_mean
 from topology.settings import Settings
@@ -24,16 +27,16 @@ from topology.stack_file import PROJECT_NAME, misspelt_prefixes
 DATABASE_URIS = "database_uris"
 POSTGRES_PASSWORD = "postgres_password"  # noqa: S105 a key's name
 REDIS_PASSWORDS = "redis_passwords"
-SECRET_KEYS = (DATABASE_URIS, POSTGRES_PASSWORD, REDIS_PASSWORDS)
+SECRET_KEYS = (DATABASE_URIS, POSTGRES_PASSWORD, REDIS_PASSWORDS, SUPERSET_ENV, SIGN_ON_SECRET)
 HIDDEN = "(hidden)"
 #: Keys whose whole value is text, whatever it looks like: a password of digits is no number.
-_TEXT_KEYS = {POSTGRES_PASSWORD} | {
+_TEXT_KEYS = {POSTGRES_PASSWORD, SIGN_ON_SECRET} | {
     key
     for key, (_, setting) in fields_by_key(Settings).items()
     if setting.annotation is str or get_origin(setting.annotation) is Literal
 }
 #: How the path goes on below a key that holds several secrets.
-_EACH = {DATABASE_URIS: ".<name>", REDIS_PASSWORDS: ".<broker or cache>"}
+_EACH = {DATABASE_URIS: ".<name>", REDIS_PASSWORDS: ".<broker or cache>", SUPERSET_ENV: ".<NAME>"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class GivenSecrets:
     postgres_password: str | None = field(default=None, repr=False)
     #: Passwords on existing Redis servers, by the section of the stack file that names the server.
     redis_passwords: Mapping[RedisRole, str] = field(default_factory=dict[RedisRole, str], repr=False)
+    #: Variables of superset.env without a Secret, by name.
+    superset_env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    #: Of superset.sign_on.
+    sign_on_secret: str | None = field(default=None, repr=False)
 
 
 def main() -> None:
@@ -55,14 +62,19 @@ def main() -> None:
     except StackError as error:
         raise pulumi.RunError(str(error)) from None
     variables = {database.name: database.uri_env for database in planned.databases if database.uri_env}
+    own = dict(given.superset_env) | ({SIGN_ON_SECRET_ENV: given.sign_on_secret} if given.sign_on_secret else {})
     outputs = platforms.deployment_of(planned).deploy(
         planned,
-        database_uris={variables[name]: pulumi.Output.secret(uri) for name, uri in given.database_uris.items()},
-        postgres_password=None if given.postgres_password is None else pulumi.Output.secret(given.postgres_password),
-        redis_passwords={
-            instance.name: pulumi.Output.secret(given.redis_passwords[section])
-            for section, instance in _with_given_password(planned).items()
-        },
+        Given(
+            database_uris={variables[name]: pulumi.Output.secret(uri) for name, uri in given.database_uris.items()},
+            postgres_password=None if given.postgres_password is None else pulumi.Output.secret(given.postgres_password),
+            redis_passwords={
+                instance.name: pulumi.Output.secret(given.redis_passwords[section])
+                for section, instance in _with_given_password(planned).items()
+            },
+            own={name: pulumi.Output.secret(value) for name, value in own.items()},
+            own_module=own_module.read(planned)[0],
+        ),
     )
     for name, value in outputs.items():
         pulumi.export(name, value)
@@ -87,6 +99,16 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
         for key in secrets
         if not is_secret(prefix + key)
     ]
+    problems.extend(
+        Problem(
+            key,
+            HIDDEN,
+            "is encrypted in the stack file, and would stand in a ConfigMap in clear",
+            f"Store it in clear; secrets are {', '.join(SECRET_KEYS)}",
+        )
+        for key in keys
+        if is_secret(prefix + key)
+    )
     problems.extend(misspelt_prefixes(config))
     reading = settings.read(keys)
     planned = plan.build(stack, reading.settings)
@@ -101,6 +123,8 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
             _uri_problems(planned, secrets),
             _password_problems(planned, secrets),
             _redis_password_problems(planned, secrets),
+            own_secret_problems(planned, secrets),
+            own_module.read(planned)[1],
             platforms.check(planned),
         )
         for problem in check
@@ -112,6 +136,8 @@ def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]
         cast("dict[str, str]", secrets.get(DATABASE_URIS, {})),
         cast("str | None", secrets.get(POSTGRES_PASSWORD)),
         cast("dict[RedisRole, str]", secrets.get(REDIS_PASSWORDS, {})),
+        cast("dict[str, str]", secrets.get(SUPERSET_ENV, {})),
+        cast("str | None", secrets.get(SIGN_ON_SECRET)),
     )
 
 

@@ -14,7 +14,8 @@ from components.configuration import Configuration, ConfigurationArgs
 from components.exporter import QueueExporter, QueueExporterArgs
 from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
-from components.network import Flow, Group
+from components.network import Flow, Group, OutsideNetworks
+from components.own_superset import OwnSuperset, OwnSupersetArgs, OwnSupersetRef
 from components.redis_access import RedisAccess
 from components.rules import AlertingRules, AlertingRulesArgs
 from components.secrets import ADMIN_PASSWORD, Secrets, SecretsArgs
@@ -25,6 +26,24 @@ from components.workers import Workers, WorkersArgs
 from monitoring import rules
 from topology import commands, readers
 from topology.model import Topology
+from topology.own_module import OwnModule
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a stack gives beside its topology: the secrets in its configuration, and the files of the team's own module."""
+
+    #: Whole URIs of analytic databases, by the environment variable of each.
+    database_uris: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    #: Of an existing PostgreSQL server, else None.
+    postgres_password: pulumi.Input[str] | None = None
+    #: Of existing Redis instances, by name, whose passwords are in no Secret of somebody else's.
+    redis_passwords: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    #: Of the team's own Superset and its sign-on, by environment variable.
+    own: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    #: The team's own module; None where the stack has none, or it is in the image.
+    own_module: OwnModule | None = None
+
 
 #: Names of beat and of the init job, and so of their service accounts.
 BEAT, INIT = "beat", "superset-init"
@@ -52,10 +71,7 @@ class Workloads:
 
 def foundation(
     topology: Topology,
-    *,
-    database_uris: Mapping[str, pulumi.Input[str]],
-    postgres_password: pulumi.Input[str] | None,
-    redis_passwords: Mapping[str, pulumi.Input[str]],
+    given: Given,
     opts: pulumi.ResourceOptions,
 ) -> tuple[Namespace, Scope, Secrets]:
     """What everything else on the cluster needs: the namespace, what its resources are made in, and the passwords and keys."""
@@ -69,9 +85,10 @@ def foundation(
             redis_password_envs={user.role: user.password_env for instance in ours for user in instance.users},
             message_key_envs=[*topology.message_key_envs().values()],
             postgres_password_env=password_variable(topology),
-            postgres_password=postgres_password,
-            database_uris=database_uris,
-            redis_passwords=redis_passwords,
+            postgres_password=given.postgres_password,
+            database_uris=given.database_uris,
+            redis_passwords=given.redis_passwords,
+            own=given.own,
         ),
         opts,
     )
@@ -83,9 +100,16 @@ def password_variable(topology: Topology) -> str | None:
     return None if topology.postgres.password_secret_arn else topology.postgres.password_env
 
 
-def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, opts: pulumi.ResourceOptions) -> Workloads:
+def deploy(
+    topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, *, given: Given, opts: pulumi.ResourceOptions
+) -> Workloads:
     """Make every process of `topology` on the cluster of `opts`; web, workers and beat after the metadata database is ready."""
     configuration = Configuration("superset-topology", ConfigurationArgs(scope, topology, stores.hosts), opts)
+    own = (
+        OwnSuperset("superset-own", OwnSupersetArgs(scope, topology.superset, given.own_module, secrets.own), opts).ref
+        if given.own_module or topology.superset.env or topology.superset.sign_on
+        else OwnSupersetRef()
+    )
     superset = SupersetArgs(
         scope,
         topology.images,
@@ -94,6 +118,7 @@ def deploy(topology: Topology, scope: Scope, secrets: Secrets, stores: Stores, o
         password_variable(topology),
         list(stores.accesses.values()),
         topology.caching.spill,
+        own,
     )
     initialization = Initialization(
         INIT,
@@ -179,6 +204,17 @@ def flows(topology: Topology, workloads: Workloads) -> list[Flow]:
             else []
         ),
     ]
+
+
+def sign_on_peer(topology: Topology, workloads: Workloads) -> tuple[list[Flow], list[OutsideNetworks]]:
+    """What the web tier needs to reach the identity provider or the directory: one port, in the networks that the stack names."""
+    sign_on = topology.superset.sign_on
+    if sign_on is None or sign_on.peer_port is None:
+        return [], []
+    web = Group("web", workloads.web.match)
+    if sign_on.cidrs is None:
+        return [Flow(web, None, sign_on.peer_port)], []
+    return [], [OutsideNetworks(web, sign_on.cidrs, sign_on.peer_port)]
 
 
 def outputs(

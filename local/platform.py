@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from local import binaries, drivers, health, observing, postgres, preflight
+from local import binaries, drivers, health, observing, own_superset, postgres, preflight
 from local.processes import (
     Process,
     database_uris,
@@ -26,8 +26,9 @@ from local.processes import (
 from local.progress import Steps
 from local.state import PROJECT, StateFolder, ensure_secrets, program_digest, web_url, write_private
 from local.supervision import ProcessState, Supervisor, end_leftovers, leftovers, wait_until
-from topology import stack_file
+from topology import own_module, stack_file
 from topology.model import Topology
+from topology.own_module import OwnModule
 from topology.plan import plan
 from topology.problems import MendableError, Problem, StackError
 
@@ -52,6 +53,8 @@ class Platform:
     password_is_new: bool
     #: Whether Prometheus and Alertmanager run beside it.
     observed: bool = False
+    #: The team's own module, as the processes have it.
+    own_module: OwnModule | None = None
 
     @property
     def supervisor(self) -> Supervisor:
@@ -62,7 +65,7 @@ class Platform:
     def processes(self) -> tuple[Process, ...]:
         """Every process of this stack, data stores first."""
         beside = observing.processes(self.topology, self.folder) if self.observed else ()
-        return (*processes(self.topology, self.folder, self.secrets), *beside)
+        return (*processes(self.topology, self.folder, self.secrets, self.own_module), *beside)
 
     @property
     def ports(self) -> dict[str, tuple[str, int]]:
@@ -76,6 +79,8 @@ def planned(stack: str) -> Topology:
     if topology.platform != "local":
         fix = "Use STACK=local, or a stack file with superset-async:platform: local"
         raise StackError(stack, [Problem("platform", topology.platform, "does not run on this machine", fix)])
+    if problems := own_module.read(topology)[1]:
+        raise StackError(stack, problems)
     return topology
 
 
@@ -91,7 +96,9 @@ def up(stack: str, steps: Steps, *, observe: bool = False) -> Platform:
     binaries.superset_python()
     with preflight.only_one(folder):
         password_is_new = not folder.bootstrapped.exists()
-        platform = Platform(topology, folder, ensure_secrets(folder, topology), password_is_new, observe)
+        module, _ = own_module.read(topology)
+        platform = Platform(topology, folder, ensure_secrets(folder, topology), password_is_new, observe, module)
+        own_superset.check(topology)
         drivers.check(topology, database_uris(topology, platform.secrets))
         config = supervisor_config(folder, platform.processes)
         _clear_the_way(platform, config, steps)
@@ -210,6 +217,7 @@ def _write_files(platform: Platform, config: str) -> None:
     folder, topology, secrets = platform.folder, platform.topology, platform.secrets
     write_private(folder.topology, topology.model_dump_json(indent=1))
     write_private(folder.program, program_digest())
+    own_superset.write_module(folder, platform.own_module)
     write_private(folder.supervisor_config, config)
     for instance in topology.redis:
         folder.redis(instance.name).mkdir(exist_ok=True, mode=0o700)
@@ -257,7 +265,7 @@ def _start(platform: Platform, steps: Steps) -> None:
 def _bootstrap(platform: Platform, steps: Steps) -> None:
     """Migrations, roles, administrator, databases and sample in one Superset start-up; skipped while nothing of it changed."""
     folder = platform.folder
-    fingerprint = _bootstrap_fingerprint(platform.topology)
+    fingerprint = _bootstrap_fingerprint(platform.topology, platform.own_module)
     if folder.bootstrapped.exists() and json.loads(folder.bootstrapped.read_text())["fingerprint"] == fingerprint:
         return
     log = folder.logs / "bootstrap.log"
@@ -266,7 +274,7 @@ def _bootstrap(platform: Platform, steps: Steps) -> None:
             process = subprocess.Popen(
                 [str(binaries.superset_python()), "-m", "local.bootstrap", str(folder.bootstrapped), fingerprint],
                 cwd=PROJECT,
-                env=superset_environment(platform.topology, folder, platform.secrets, "init"),
+                env=superset_environment(platform.topology, folder, platform.secrets, "init", platform.own_module),
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
@@ -282,13 +290,15 @@ def _bootstrap(platform: Platform, steps: Steps) -> None:
             steps.note(line.removeprefix(WARNING))
 
 
-def _bootstrap_fingerprint(topology: Topology) -> str:
+def _bootstrap_fingerprint(topology: Topology, module: OwnModule | None) -> str:
     """A hash of everything that the bootstrap's result depends on."""
     digest = sha256()
     sources = sorted([*(PROJECT / "runtime").rglob("*.py"), PROJECT / "local/bootstrap.py"])
     for path in (*sources, PROJECT / "requirements/superset.txt"):
         digest.update(path.read_bytes())
-    made_from = (topology.databases, topology.admin_username, topology.caching, topology.celery.queues)
+    groups = [tenant.groups for tenant in topology.tenants]
+    own = (topology.superset, module.digest if module else None, groups)
+    made_from = (topology.databases, topology.admin_username, topology.caching, topology.celery.queues, own)
     digest.update(repr(made_from).encode())
     return digest.hexdigest()
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from local import binaries
+from local import binaries, own_superset
 from local.state import PROJECT, REDIS_OPERATOR_PASSWORD, StateFolder
 from runtime.start import start_script
 from topology import commands, drivers, valkey_conf
 from topology import redis_acl as acl
 from topology.model import RedisInstance, RedisRole, Topology
+from topology.own_module import OwnModule
 from topology.plan import uri_variable
 from topology.postgres_settings import arguments, server_settings
 from topology.problems import MendableError
@@ -44,7 +45,9 @@ class Process:
             raise ValueError(f"process {self.name}: a command or environment value has a line break")
 
 
-def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str]) -> tuple[Process, ...]:
+def processes(
+    topology: Topology, folder: StateFolder, secrets: Mapping[str, str], module: OwnModule | None = None
+) -> tuple[Process, ...]:
     """Every process of `topology`, data stores first: the order in which they start, and stop in reverse."""
     mark = {MARK: str(folder.root)}
     stores = [
@@ -69,7 +72,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
         Process(
             name="web",
             command=_in_superset_environment(commands.web(topology)),
-            environment=superset_environment(topology, folder, secrets, "web"),
+            environment=superset_environment(topology, folder, secrets, "web", module),
             stop_signal="TERM",
             stop_wait_seconds=35,
         )
@@ -78,7 +81,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
         Process(
             name=f"worker-{pool.name}",
             command=_in_superset_environment(commands.worker(pool)),
-            environment=superset_environment(topology, folder, secrets, "worker"),
+            environment=superset_environment(topology, folder, secrets, "worker", module),
             stop_signal="TERM",
             stop_wait_seconds=pool.grace_period_seconds,
         )
@@ -97,7 +100,7 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
         Process(
             name="beat",
             command=_in_superset_environment(commands.beat(str(folder.root / "beat-schedule"))),
-            environment=superset_environment(topology, folder, secrets, "beat"),
+            environment=superset_environment(topology, folder, secrets, "beat", module),
             stop_signal="TERM",
             stop_wait_seconds=30,
         )
@@ -105,8 +108,12 @@ def processes(topology: Topology, folder: StateFolder, secrets: Mapping[str, str
     return (*stores, postgres, *superset)
 
 
-def superset_environment(topology: Topology, folder: StateFolder, secrets: Mapping[str, str], role: str) -> dict[str, str]:
-    """The environment of a Superset process; the administrator's password only where it is set, in `init`."""
+def superset_environment(
+    topology: Topology, folder: StateFolder, secrets: Mapping[str, str], role: str, module: OwnModule | None = None
+) -> dict[str, str]:
+    """The environment of a Superset process; the administrator's password only where it is set, in `init`; nothing of the team's
+    own Superset in the exporter, which runs none.
+    """
     names = secret_names(topology, role)
     uris = database_uris(topology, secrets) if role == "init" else {}
     return {
@@ -123,6 +130,7 @@ def superset_environment(topology: Topology, folder: StateFolder, secrets: Mappi
         **{name: secrets[name] for name in sorted(names)},
         **(bucket_credentials(os.environ) if topology.caching.bucket else {}),
         **uris,
+        **({} if role == "exporter" else own_superset.environment(topology, folder, module, os.environ)),
     }
 
 
@@ -222,7 +230,7 @@ def supervisor_config(folder: StateFolder, processes: tuple[Process, ...]) -> st
         "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
     ]
     for process in processes:
-        environment = ",".join(f'{name}="{_escaped(value)}"' for name, value in process.environment.items())
+        environment = ",".join(f"{name}={_in_quotes(value)}" for name, value in process.environment.items())
         sections += [
             "",
             f"[program:{process.name}]",
@@ -242,6 +250,12 @@ def supervisor_config(folder: StateFolder, processes: tuple[Process, ...]) -> st
             "stdout_logfile_backups=2",
         ]
     return "\n".join(sections) + "\n"
+
+
+def _in_quotes(value: str) -> str:
+    """A value as the supervisor reads it: in the quotes that it has none of."""
+    quote = "'" if '"' in value else '"'
+    return f"{quote}{_escaped(value)}{quote}"
 
 
 def _escaped(value: str) -> str:

@@ -96,6 +96,11 @@ class StateFolder:
         """HOME of the Superset processes, so that nothing is written to the user's own."""
         return self.root / "home"
 
+    @property
+    def own(self) -> Path:
+        """The team's own module, one folder a version of it."""
+        return self.root / "own"
+
     def redis(self, instance: str) -> Path:
         """Data directory and configuration of a Redis instance."""
         return self.root / instance

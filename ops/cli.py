@@ -15,7 +15,7 @@ from rich.table import Table
 
 from client.output import Format
 from local.progress import Steps, console
-from ops import cost, live, query, size
+from ops import cost, explain, first_stack, live, query, size
 from topology.checkout import require_checkout
 from topology.problems import MendableError
 
@@ -31,6 +31,8 @@ app.command(name="queue")(live.queue)
 app.add_typer(live.worker, name="worker")
 app.command(name="cost", rich_help_panel=None)(cost.cost)
 app.command(name="size")(size.size)
+app.command(name="init")(first_stack.init)
+app.command(name="explain")(explain.explain)
 out = console()
 err = console(stderr=True)
 

@@ -20,7 +20,7 @@ from policies.servers import RedisServer, host_of, reaches, redis_servers
 from policies.workloads import Container, containers
 from runtime import config as superset
 from runtime.superset.statement_timeout import StatementTimeout
-from topology.commands import ROLE_ENV
+from topology.commands import ROLE_ENV, SIGN_ON_SECRET_ENV
 from topology.model import Topology
 
 #: Superset's settings of caches.
@@ -192,7 +192,8 @@ def _rendered(text: str, role: str) -> Mapping[str, Any]:
         *(each.password_env for each in topology.process_redis_users().values()),
         *topology.message_key_envs().values(),
     )
-    secrets = dict.fromkeys((*names, "SUPERSET_SECRET_KEY", "ASYNC_QUERIES_JWT_SECRET"), SHOWN)
+    own = (*topology.superset.env, SIGN_ON_SECRET_ENV)
+    secrets = dict.fromkeys((*names, *own, "SUPERSET_SECRET_KEY", "ASYNC_QUERIES_JWT_SECRET"), SHOWN)
     return superset.render(topology, {**secrets, ROLE_ENV: role})
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the image that a stack names, with docker, podman or buildah, whichever is there (or BUILDER).
-# IMAGE overrides its name, BASE the Python image that it is built on (a mirror's, for example), STACK the stack.
+# IMAGE overrides its name, BASE the Python image that it is built on (a mirror's, for example), STACK the stack. LDAP=1 adds
+# python-ldap, which sign-on with a directory needs.
 set -eu
 cd "$(dirname "$0")/.."
 if [ ! -f requirements/superset.txt ]; then
@@ -32,7 +33,7 @@ fi
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir "$context/requirements"
-cp requirements/superset.txt "$context/requirements/"
+cp requirements/superset.txt requirements/ldap.txt "$context/requirements/"
 cp -R topology "$context/topology"
 cp -R runtime "$context/runtime"
 find "$context" -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -40,5 +41,5 @@ find "$context" -name __pycache__ -type d -prune -exec rm -rf {} +
 chmod -R a+rX "$context"
 
 echo "building $IMAGE with $BUILDER"
-"$BUILDER" build --file "$context/runtime/Dockerfile" --tag "$IMAGE" ${BASE:+--build-arg "BASE=$BASE"} "$context"
+"$BUILDER" build --file "$context/runtime/Dockerfile" --tag "$IMAGE" ${BASE:+--build-arg "BASE=$BASE"} ${LDAP:+--build-arg "LDAP=$LDAP"} "$context"
 echo "built $IMAGE"

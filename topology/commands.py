@@ -9,6 +9,13 @@ CELERY_APP = "superset.tasks.celery_app:app"
 ROLE_ENV = "SUPERSET_ASYNC_ROLE"
 #: Path of the topology's JSON.
 TOPOLOGY_ENV = "SUPERSET_ASYNC_TOPOLOGY"
+#: Path of the team's own module, where the platform carries it.
+OWN_MODULE_ENV = "SUPERSET_ASYNC_CONFIG_MODULE"
+#: Secret of the client at the identity provider, or password of the account that looks users up in the directory.
+SIGN_ON_SECRET_ENV = "SIGN_ON_SECRET"  # noqa: S105 a variable's name
+
+#: Where a pod has the authority of the directory's certificate.
+LDAP_CA_FILE = "/etc/superset-async-sign-on/ca.crt"
 
 
 def web(topology: Topology) -> list[str]:

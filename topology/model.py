@@ -25,6 +25,7 @@ from topology.settings.redis import RedisServer
 from topology.settings.resilience import Resilience, Urgent
 from topology.settings.resources import Quota, Resources
 from topology.settings.stack import PlatformName
+from topology.settings.superset import SupersetSettings
 from topology.settings.tenants import Priority, Rates, TenantTerms
 from topology.settings.web import WebServer
 from topology.settings.workers import Celery, WorkerSettings
@@ -267,6 +268,7 @@ class Topology(Frozen):
     redis: tuple[RedisInstance, ...]
     redis_databases: tuple[RedisDatabase, ...]
     postgres: Postgres
+    superset: SupersetSettings
     web: Web
     celery: Celery
     pools: tuple[Pool, ...]

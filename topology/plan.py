@@ -7,6 +7,7 @@ otherwise returns a topology that holds all invariants. No Pulumi, no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from topology import invariants, redis_layout
 from topology import settings as stack_settings
@@ -71,6 +72,7 @@ def build(stack: str, settings: Settings) -> Topology:
         redis=redis,
         redis_databases=redis_layout.redis_databases(settings, redis),
         postgres=_postgres(platform, settings, connections_needed(celery, pools, web)),
+        superset=settings.superset,
         web=web,
         celery=celery,
         pools=pools,
@@ -140,8 +142,11 @@ def _celery(settings: Settings) -> Celery:
 
 def _tenant(settings: Settings, tenant_id: str, tenant: TenantSettings) -> Tenant:
     celery = settings.celery
+    # Its members get a role of this name when they log in, by which they are recognised from then on.
+    roles = (*tenant.roles, *((tenant_role(tenant_id),) if tenant.groups else ()))
+    terms: dict[str, Any] = {**inherited(tenant, TenantTerms), "roles": roles}
     return Tenant(
-        **inherited(tenant, TenantTerms),
+        **terms,
         id=tenant_id,
         queue=tenant_id,
         pool=tenant_id if tenant.pool == "dedicated" else _shared_pool(settings),
@@ -149,6 +154,11 @@ def _tenant(settings: Settings, tenant_id: str, tenant: TenantSettings) -> Tenan
         time_limit_seconds=tenant.time_limit or celery.time_limit_seconds,
         statement_timeout_seconds=tenant.statement_timeout or settings.statement_timeout,
     )
+
+
+def tenant_role(tenant_id: str) -> str:
+    """The role, without permissions, that the members of a tenant's groups have."""
+    return f"Tenant {tenant_id}"
 
 
 def _shared_pool(settings: Settings) -> str:
@@ -199,6 +209,9 @@ def _share(settings: Settings, queue: str, concurrency: int) -> Share:
 def _beat(settings: Settings) -> Beat:
     keep = settings.maintenance
     jobs: list[ScheduledJob] = []
+    if settings.superset.feature_flags.get("ALERT_REPORTS"):
+        jobs.append(ScheduledJob(name="reports", task="reports.scheduler", cron="* * * * *", kwargs={}))
+        jobs.append(ScheduledJob(name="report-logs", task="reports.prune_log", cron="0 0 * * *", kwargs={}))
     if settings.celery.result_backend == "postgresql":
         jobs.append(ScheduledJob(name="celery-results", task="celery.backend_cleanup", cron="7 * * * *", kwargs={}))
     # Of a tenant that was removed.

@@ -64,6 +64,14 @@ _BASE: dict[str, Any] = {
         "volume_size": "5Gi",
         "resources": _resources("250m", "1", "512Mi", "1Gi"),
     },
+    "superset": {
+        "feature_flags": {},
+        "settings": {},
+        "own_settings": {},
+        "config_module": None,
+        "env": {},
+        "sign_on": None,
+    },
     "web": {
         "min_replicas": 1,
         "max_replicas": 1,

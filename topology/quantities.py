@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -68,6 +68,10 @@ def _cpu_share(value: object, info: ValidationInfo) -> object:
 
 
 #: Bytes.
-Memory = Annotated[int, BeforeValidator(parse_memory)]
+Memory = Annotated[
+    int, BeforeValidator(parse_memory), WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_MEMORY.pattern}$"})
+]
 #: Millicores.
-Cpu = Annotated[int, BeforeValidator(_cpu_share)]
+Cpu = Annotated[
+    int, BeforeValidator(_cpu_share), WithJsonSchema({"type": ["string", "number"], "pattern": f"^({_CPU.pattern})$"})
+]

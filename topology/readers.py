@@ -113,6 +113,8 @@ EXCLUDED: tuple[Excluded, ...] = (
     Excluded(("rates",), _ALL, "others"),
     Excluded(("admin_username",), _but("init"), "others"),
     Excluded(("databases",), _but("init", "beat"), "others"),
+    # It runs no Superset.
+    Excluded(("superset",), frozenset({"exporter"}), "others"),
     Excluded(("beat",), _but("beat"), "others"),
     Excluded(("web.connections",), _but("web"), "others"),
     # The reaper gives a request this long to send its query.

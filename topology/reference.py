@@ -34,13 +34,15 @@ Only `topology` must be given: it names the preset whose values stand in the tab
 key, a wrong value and a broken rule are all reported at once, before anything is created or started. Memory is written as
 `512Mi` or `2Gi`, CPU as `500m` or `1.5`, times in seconds.
 
-Three keys are secrets and never stand in the file in clear; with the engine, set them by `pulumi config set --secret --path`:
+Five keys are secrets and never stand in the file in clear; with the engine, set them by `pulumi config set --secret --path`:
 
 | key | is |
 |---|---|
 | `superset-async:database_uris.<name>` | SQLAlchemy URI, password included, of the analytic database `<name>` that has no `uri` |
 | `superset-async:postgres_password` | password of `postgres.user` on a server of `kind: existing` |
 | `superset-async:redis_passwords.broker`, `.cache` | password on the `existing` server without `password_secret` |
+| `superset-async:superset_env.<NAME>` | value of the variable `<NAME>` of `superset.env` that names no Secret |
+| `superset-async:sign_on_secret` | of `superset.sign_on`: the client's secret, or the directory account's password |
 
 On the local platform the URI of an analytic database comes from the environment instead: `DATABASE_URI_<NAME>`, upper case, `-`
 as `_`.
@@ -109,7 +111,7 @@ def document() -> str:
     for path, field in setting_leaves(Settings):
         cells = [_show(_value(preset, path)) for preset in values]
         shown = [cell if index == 0 or cell != cells[index - 1] else "·" for index, cell in enumerate(cells)]
-        lines.append(f"| `{'.'.join(path)}` | {_describe(field)} | {' | '.join(shown)} |")
+        lines.append(f"| `{'.'.join(path)}` | {describe(field)} | {' | '.join(shown)} |")
     return _HEADER + "\n".join(lines) + "\n"
 
 
@@ -150,7 +152,8 @@ def _show(value: object) -> str:
     return "none" if value == {} else str(value)
 
 
-def _describe(field: FieldInfo) -> str:
+def describe(field: FieldInfo) -> str:
+    """What a key is, with the choices that its description does not name."""
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
     text = field.description or "as in `workers`, for this pool"
     missing = [str(choice) for choice in choices if str(choice) not in text]

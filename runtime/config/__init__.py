@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runtime.config import async_queries, caches, limits, metadata, tasks, web
+from runtime.config import async_queries, caches, limits, metadata, own, sign_on, tasks, web
 from runtime.environment import secrets
 from runtime.environment.process_topology import role
 from topology.model import Topology
@@ -17,13 +17,16 @@ def render(topology: Topology, env: Mapping[str, str]) -> dict[str, object]:
 
     Plain data, but for the descriptions of `objects` (a schedule, a function, a store), which `objects.realise` replaces.
     ConfigurationError where `env` lacks a secret or names no role.
+    What the stack file says of the team's own Superset is in it; what the team's module says comes later (`own.with_module`).
     """
     known = secrets.read(topology, env)
-    return {
+    settings = {
         **metadata.settings(topology, known, role(env)),
         **tasks.settings(topology, known),
         **caches.settings(topology, known),
         **async_queries.settings(topology, known),
         **limits.settings(topology),
         **web.settings(topology, known),
+        **sign_on.settings(topology, env),
     }
+    return own.with_data(topology, settings, env)

@@ -1,4 +1,7 @@
-"""What Superset loads through SUPERSET_CONFIG_PATH: the settings of this process's topology, under their own names."""
+"""What Superset loads through SUPERSET_CONFIG_PATH: the settings of this process's topology, under their own names.
+
+The team's own module comes last of what says a setting, and before anything is replaced in Superset.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from runtime.config.objects import realise
 from runtime.environment import metadata_database
 from runtime.environment.process_topology import role, started
 from runtime.observability import heartbeat, task_metrics
+from runtime.start import own_module
 from runtime.superset import (
     implementation,
     known_users,  # noqa: F401 - refuses an untested Flask-AppBuilder now
@@ -23,7 +27,7 @@ from runtime.tenants import fairness, identity
 
 _topology = started()
 metadata_database.give_password(_topology, os.environ)
-globals().update(realise(render(_topology, os.environ)))
+globals().update(own_module.merged(_topology, realise(render(_topology, os.environ)), os.environ))
 identity.look_up_in(SupersetDirectory())
 implementation.install()
 pings.install()

@@ -107,6 +107,20 @@ def sync_roles(app: Flask, report: Report) -> bool:
     return True
 
 
+def look_for_roles(app: Flask, topology: Topology, report: Report) -> None:
+    """Warn of a role that the sign-on gives and nobody has made."""
+    del app
+    from superset.extensions import security_manager
+
+    sign_on = topology.superset.sign_on
+    given = {role for roles in sign_on.roles.values() for role in roles} if sign_on else set[str]()
+    if sign_on and sign_on.registration_role:
+        given.add(sign_on.registration_role)
+    for role in sorted(given):
+        if not security_manager.find_role(role):
+            report(f"warning: role {role!r} of superset.sign_on does not exist: make it, or its users get nothing by it")
+
+
 def ensure_admin(app: Flask, username: str, password: str, report: Report) -> bool:
     """Make the administrator if there is none of that name; the password of one that exists is never touched.
 

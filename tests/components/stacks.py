@@ -12,7 +12,8 @@ from topology import stack_file
 from topology.model import Topology
 
 #: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway;
-#: spilled results; Redis over TLS; Redis servers that exist, in this project's and another's keeping, and one for everything.
+#: spilled results; Redis over TLS; Redis servers that exist, in this project's and another's keeping, and one for everything; a
+#: team's own Superset with an identity provider, and one with a directory.
 OTHERS: dict[str, dict[str, Any]] = {
     "existing": {
         "topology": "enterprise",
@@ -77,6 +78,37 @@ OTHERS: dict[str, dict[str, Any]] = {
         },
         "redis_passwords": {"broker": "given-redis-password"},
     },
+    "own-superset": {
+        "topology": "multi-tenant",
+        "tenants": {"acme": {"groups": ["acme-analysts"]}},
+        "superset": {
+            "feature_flags": {"ENABLE_TEMPLATE_PROCESSING": True},
+            "settings": {"APP_NAME": "Acme", "SMTP_PASSWORD": {"from_env": "SMTP_PASSWORD"}},
+            "config_module": "../docs/examples/acme",
+            "env": {"SMTP_PASSWORD": {}, "ACME_BILLING_TOKEN": {"secret": "acme-billing", "key": "token"}},
+            "sign_on": {
+                "oidc": {"provider": "keycloak", "issuer": "https://login.example.com/realms/acme", "client_id": "superset"},
+                "roles": {"acme-admins": ["Admin"]},
+                "cidrs": ["10.30.0.0/24"],
+            },
+        },
+        "superset_env": {"SMTP_PASSWORD": "given-smtp-password"},
+        "sign_on_secret": "given-client-secret",
+    },
+    "ldap": {
+        "topology": "minimal",
+        "superset": {
+            "sign_on": {
+                "ldap": {
+                    "server": "ldaps://ldap.example.com",
+                    "search": "ou=people,dc=example,dc=com",
+                    "bind_user": "cn=superset,dc=example,dc=com",
+                    "bind_password": {"secret": "ldap-account", "key": "password"},
+                    "ca_secret": "ldap-authority",
+                }
+            }
+        },
+    },
     "existing-shared-redis": {
         "topology": "minimal",
         "redis": {"broker": {"existing": {"host": "valkey.stores.svc"}}},
@@ -84,7 +116,13 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 #: Every value in `OTHERS` that is a secret.
-GIVEN_SECRETS = ("given-postgres-password", "given-uri-password", "given-redis-password")
+GIVEN_SECRETS = (
+    "given-postgres-password",
+    "given-uri-password",
+    "given-redis-password",
+    "given-smtp-password",
+    "given-client-secret",
+)
 SECRET_KEYS = frozenset(program.SECRET_KEYS)
 STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant", *OTHERS)
 
@@ -103,5 +141,7 @@ def recorded(stack: str) -> Recording:
 @cache
 def topology_of(stack: str) -> Topology:
     """The topology of a stack."""
-    planned, _ = program.read(stack, recording.as_engine_config(config_of(stack)), lambda key: True)
+    planned, _ = program.read(
+        stack, recording.as_engine_config(config_of(stack)), lambda key: key.partition(":")[2] in SECRET_KEYS
+    )
     return planned

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from components import redis
+from components.own_superset import kept_elsewhere
 from tests.components.stacks import STACKS, recorded, topology_of
 from topology.model import Topology
 
@@ -137,6 +138,11 @@ def references_lead_somewhere(objects: Objects, topology: Topology) -> Iterator[
             keys[f"Secret/{instance.tls.secret_name}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
         if instance.existing and instance.existing.password_secret_name:
             keys[f"Secret/{instance.existing.password_secret_name}"] = {"password"}
+    for secret, key in kept_elsewhere(topology.superset).values():
+        keys[f"Secret/{secret}"] = {key}
+    sign_on = topology.superset.sign_on
+    if sign_on and sign_on.ldap and sign_on.ldap.ca_secret_name:
+        keys[f"Secret/{sign_on.ldap.ca_secret_name}"] = {"ca.crt"}
     for where, template, manifest in pods(objects):
         spec = template["spec"]
         if f"ServiceAccount/{spec.get('serviceAccountName')}" not in {name_of(each) for each in objects}:
@@ -441,6 +447,46 @@ def existing_servers_are_let_out_to(objects: Objects, topology: Topology) -> Ite
                 yield f"{source} to {instance.host}: {policies.get(f'allow-from-{source}')}"
 
 
+def superset_is_the_teams_own(objects: Objects, topology: Topology) -> Iterator[str]:
+    """Every process that runs Superset has the team's module and variables, and is rolled by a change of what the stack keeps."""
+    superset = topology.superset
+    variables = {*superset.env, *({"SIGN_ON_SECRET"} if superset.sign_on and superset.sign_on.needs_secret else set[str]())}
+    if superset.config_module:
+        variables.add("SUPERSET_ASYNC_CONFIG_MODULE")
+    for where, template, manifest in pods(objects):
+        if template["metadata"]["labels"].get("app.kubernetes.io/name") != "superset":
+            continue
+        container = template["spec"]["containers"][0]
+        if missing := variables - {variable["name"] for variable in container["env"]}:
+            yield f"{where} lacks {sorted(missing)}"
+        paths = {mount["mountPath"] for mount in container["volumeMounts"]}
+        if superset.config_module and "/etc/superset-async-own" not in paths:
+            yield f"{where} has no module"
+        if superset.config_module and "superset-async/own-module" not in template["metadata"]["annotations"]:
+            yield f"{where} is not rolled by a changed module"
+        kept = sorted({secret for secret, _ in kept_elsewhere(superset).values()})
+        if manifest["kind"] == "Deployment" and kept:
+            told = manifest["metadata"].get("annotations", {}).get("secret.reloader.stakater.com/reload")
+            if told != ",".join(kept):
+                yield f"{where} is not rolled by {kept}: {told}"
+
+
+def sign_on_is_let_out_to(objects: Objects, topology: Topology) -> Iterator[str]:
+    """The web tier, and nothing else, reaches the identity provider or the directory: one port, in its networks."""
+    sign_on = topology.superset.sign_on
+    policies = {
+        manifest["metadata"]["name"]: manifest["spec"] for manifest in objects if manifest["kind"] == "NetworkPolicy"
+    }
+    found = policies.get("allow-from-web", {}).get("egress", [])
+    if sign_on is None or sign_on.peer_port is None:
+        return
+    port = {"port": sign_on.peer_port, "protocol": "TCP"}
+    cidrs = sign_on.cidrs
+    wanted = {"ports": [port]} if cidrs is None else {"ports": [port], "to": [{"ipBlock": {"cidr": c}} for c in cidrs]}
+    if found != [wanted]:
+        yield f"web to its sign-on: {found}"
+
+
 def _allowed(
     policies: list[Manifest], direction: str, peers: str, own: dict[str, str], other: dict[str, str], port: int
 ) -> bool:
@@ -480,6 +526,8 @@ RULES: tuple[Rule, ...] = (
     redis_is_reached_as_it_listens,
     every_flow_has_a_policy,
     existing_servers_are_let_out_to,
+    superset_is_the_teams_own,
+    sign_on_is_let_out_to,
     the_topology_arrives_whole,
 )
 
@@ -506,6 +554,8 @@ def _volume(objects: Objects, deployment: str, name: str) -> Manifest:
 _PLANTED_IN: dict[Rule, str] = {
     redis_is_reached_as_it_listens: "redis-tls",
     existing_servers_are_let_out_to: "existing-redis",
+    superset_is_the_teams_own: "own-superset",
+    sign_on_is_let_out_to: "own-superset",
     a_tenants_pods_are_told_apart: "multi-tenant",
 }
 
@@ -607,6 +657,15 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     (redis_is_reached_as_it_listens, lambda o: _volume(o, "web", "redis-cache-ca")["secret"].update(secretName="other")),
     (redis_is_reached_as_it_listens, lambda o: _volume(o, "exporter", "redis-broker-ca")["secret"]["items"].clear()),
     (existing_servers_are_let_out_to, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-from-exporter"))),
+    (sign_on_is_let_out_to, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-from-web"))),
+    (superset_is_the_teams_own, lambda o: _pod(o, "Deployment", "beat")["containers"][0]["env"].clear()),
+    (
+        superset_is_the_teams_own,
+        lambda o: chosen(o, "Deployment", "web")["spec"]["template"]["metadata"]["annotations"].pop(
+            "superset-async/own-module"
+        ),
+    ),
+    (superset_is_the_teams_own, lambda o: chosen(o, "Deployment", "web")["metadata"].pop("annotations")),
     (
         existing_servers_are_let_out_to,
         lambda o: chosen(o, "NetworkPolicy", "allow-from-superset")["spec"]["egress"].pop(),

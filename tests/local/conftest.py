@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
 from local.state import StateFolder
 from local.supervision import leftovers
@@ -135,10 +139,33 @@ def write_stack(folder: Path, stack: str, **settings: Any) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
     folder = tmp_path_factory.mktemp("platform")
-    environment = write_stack(folder, STACK, statement_timeout=STATEMENT_TIMEOUT)
-    running = RunningPlatform(STACK, environment, folder / "state" / STACK)
+    with up(folder, STACK, write_stack(folder, STACK, statement_timeout=STATEMENT_TIMEOUT)) as running:
+        yield running
+
+
+@contextmanager
+def up(folder: Path, stack: str, environment: dict[str, str]) -> Generator[RunningPlatform]:
+    """The platform of a stack file that `write_stack` wrote, while it runs."""
+    running = RunningPlatform(stack, environment, folder / "state" / stack)
     try:
-        running.said.append(running.run("up", "--stack", STACK, timeout=600).stdout)
+        running.said.append(running.run("up", "--stack", stack, timeout=600).stdout)
         yield running
     finally:
-        running.run("down", "--stack", STACK, "--now", check=False)
+        running.run("down", "--stack", stack, "--now", check=False)
+
+
+def headless() -> webdriver.Chrome:
+    """A browser without a window that keeps its network log."""
+    options = Options()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1100"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+
+
+#: Of a test with a browser.
+BROWSER = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="no chromium and chromedriver on PATH (Debian: chromium, chromium-driver)",
+)

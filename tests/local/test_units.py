@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from supervisor.datatypes import dict_of_key_value_pairs  # pyright: ignore[reportMissingTypeStubs]
 
-from local import platform, preflight, state
+from local import own_superset, platform, preflight, state
 from local.binaries import MissingProgramError, superset_python
 from local.first_queries import chart_payload
 from local.processes import MARK, UriError, database_uris, processes, supervisor_config
@@ -25,6 +26,7 @@ from local.state import StateFolder, ensure_secrets, write_private
 from local.supervision import end_leftovers, leftovers
 from runtime.superset.sample import dashboard_layout
 from topology.model import Topology
+from topology.own_module import OwnModule
 from topology.plan import plan
 from topology.problems import MendableError
 
@@ -215,3 +217,46 @@ def test_a_uri_that_is_said_twice_or_lacks_its_driver_is_refused(
     assert "databases.open.uri and DATABASE_URI_OPEN both say" in str(refused.value)
     assert "Add the package clickhouse-connect to the image" in str(refused.value)
     assert "u:p" not in str(refused.value)
+
+
+def test_the_teams_secrets_come_from_the_environment_and_each_that_is_missing_is_named(folder: StateFolder) -> None:
+    oidc = {"issuer": "https://login.example.com", "client_id": "superset"}
+    topology = topology_of(superset={"env": {"A": {}, "B": {}}, "sign_on": {"oidc": oidc}})
+    with pytest.raises(own_superset.OwnSecretsError, match=r"A \(superset.env.A\), SIGN_ON_SECRET \(superset.sign_on\)"):
+        own_superset.check(topology, {"B": "b"})
+    given = {"A": '{"json": "x"}', "B": "it's", "SIGN_ON_SECRET": "s", "OTHER": "o"}
+    own_superset.check(topology, given)
+    assert own_superset.environment(topology, folder, None, given) == {
+        key: given[key] for key in ("A", "B", "SIGN_ON_SECRET")
+    }
+    for odd in ("a\nb", "a'b\"c", "ends with'"):
+        with pytest.raises(own_superset.OwnSecretsError, match=r"A \(superset.env.A\) has a line break"):
+            own_superset.check(topology, given | {"A": odd})
+
+
+def test_a_changed_module_is_another_path_and_the_old_one_goes(folder: StateFolder) -> None:
+    topology = topology_of(superset={"config_module": "own.py"})
+    first, second = (OwnModule("own/__init__.py", {"own/__init__.py": f"A = {n}"}) for n in (1, 2))
+    paths: list[Path] = []
+    for module in (first, second):
+        own_superset.write_module(folder, module)
+        paths.append(Path(own_superset.environment(topology, folder, module, {})["SUPERSET_ASYNC_CONFIG_MODULE"]))
+        assert paths[-1].read_text() == module.files["own/__init__.py"]
+    assert not paths[0].exists()
+    own_superset.write_module(folder, None)
+    assert not any(folder.own.iterdir())
+
+
+@pytest.mark.services
+def test_the_supervisor_hands_on_what_has_quotes(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"A": '{"json": "100%"}', "B": "it's, a, list=x"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    topology = topology_of(superset={"env": {"A": {}, "B": {}}})
+    wanted = processes(topology, folder, ensure_secrets(folder, topology))
+    parsed = configparser.RawConfigParser()
+    parsed.read_string(supervisor_config(folder, wanted))
+    read = dict_of_key_value_pairs(parsed["program:web"]["environment"].replace("%%", "%"))
+    assert given.items() <= read.items()
+    exporter = dict_of_key_value_pairs(parsed["program:exporter"]["environment"].replace("%%", "%"))
+    assert not given.keys() & exporter.keys()

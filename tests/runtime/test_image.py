@@ -59,7 +59,7 @@ def test_the_stacks_image_is_built_from_what_the_image_carries_and_no_more(
     assert not any("__pycache__" in file for file in files)
     # Everything that the recipe takes from the context is in it.
     sources = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE, re.MULTILINE)
-    assert sources == ["requirements/superset.txt", "topology", "runtime"]
+    assert sources == ["requirements/superset.txt", "requirements/ldap.txt", "topology", "runtime"]
     for source in sources:
         assert any(file.startswith(f"./{source}") for file in files)
 

@@ -382,7 +382,7 @@ QUOTA = {"cpu": "1250m", "memory": "2560Mi"}
 @pytest.mark.parametrize(
     ("tenants", "more", "key", "says"),
     [
-        ({"a": {}}, {}, "tenants.a", "has no users, roles, databases or guests"),
+        ({"a": {}}, {}, "tenants.a", "has no users, roles, groups, databases or guests"),
         ({"a": {"users": [], "monthly_budget": 9000}}, {}, "tenants.a", "has no users"),
         ({"a": {"users": [""]}}, {}, "tenants.a.users", "must not be empty"),
         ({"a": {"users": ["ann", "ann"]}}, {}, "tenants.a.users", "is listed twice"),

@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from topology.invariants import caching, celery, databases, postgres, redis, tenant_pools, tenants, web, workers
+from topology.invariants import (
+    caching,
+    celery,
+    databases,
+    postgres,
+    redis,
+    sign_on,
+    superset,
+    tenant_pools,
+    tenants,
+    web,
+    workers,
+)
 from topology.model import Topology
 from topology.platforms import platform_of
 from topology.problems import Problem
@@ -36,6 +48,13 @@ RULES: tuple[Rule, ...] = (
     databases.sample_has_no_uri,
     databases.kept_connections_only_read,
     databases.drivers_are_in_the_image,
+    superset.flags_are_known,
+    superset.settings_are_the_teams,
+    superset.own_settings_are_not_supersets,
+    superset.variables_are_the_teams,
+    sign_on.one_way_to_sign_on,
+    sign_on.sign_on_is_safe,
+    sign_on.secrets_are_where_the_platform_looks,
     tenants.tenants_are_recognised,
     tenants.recognisers_are_of_one_tenant,
     tenants.tenants_databases_exist,

@@ -25,7 +25,7 @@ def tenants_are_recognised(settings: Settings, topology: Topology) -> Iterator[P
             yield Problem(
                 f"tenants.{tenant_id}",
                 tenant_id,
-                "has no users, roles, databases or guests: no query would ever be recognised as its",
+                "has no users, roles, groups, databases or guests: no query would ever be recognised as its",
                 "Give at least one of them",
                 also=tuple(f"tenants.{tenant_id}.{kind}" for kind in recognisers),
             )
@@ -62,6 +62,7 @@ def _recognisers(tenant: TenantSettings) -> dict[str, tuple[str, ...]]:
     return {
         "users": tenant.users,
         "roles": tenant.roles,
+        "groups": tenant.groups,
         "databases": tenant.databases,
         "guests": tuple(f"{guest.claim}={guest.value}" for guest in tenant.guests),
     }

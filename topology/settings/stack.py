@@ -19,6 +19,7 @@ from topology.settings.redis import RedisTier
 from topology.settings.resilience import Resilience, Urgent
 from topology.settings.resources import Resources
 from topology.settings.section import Section
+from topology.settings.superset import SupersetSettings
 from topology.settings.tenants import Rates, TenantSettings
 from topology.settings.values import Cron, Identifier, Name, ObjectName, Positive
 from topology.settings.web import WebSettings
@@ -51,6 +52,7 @@ class Settings(Section):
     images: Images
     redis: RedisTier
     postgres: PostgresSettings
+    superset: SupersetSettings
     web: WebSettings
     celery: Celery
     workers: WorkerSettings

@@ -32,6 +32,9 @@ class TenantTerms(Section):
     roles: tuple[str, ...] = Field(
         default=(), strict=False, description="Superset roles whose users' queries are this tenant's"
     )
+    groups: tuple[str, ...] = Field(
+        default=(), strict=False, description="groups of superset.sign_on whose members' queries are this tenant's"
+    )
     databases: tuple[str, ...] = Field(
         default=(), strict=False, description="names of databases in Superset; queries of them are this tenant's"
     )
@@ -49,7 +52,7 @@ class TenantTerms(Section):
 
 
 class TenantSettings(TenantTerms):
-    """One tenant: how its queries are recognised, and what they get. At least one of the first four must be given.
+    """One tenant: how its queries are recognised, and what they get. At least one of the first five must be given.
 
     A claim of the guest token decides first, then the user, then the user's roles, then the database.
     """

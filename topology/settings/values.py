@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 
-def matching(pattern: str, rule: str) -> AfterValidator:
-    """A validator that refuses a string that does not match `pattern`, and says `rule` ("rule|way out")."""
-    compiled = re.compile(pattern)
+@dataclass(frozen=True)
+class Matching:
+    """A text that matches `pattern`; the error says `rule` ("rule|way out"), and an editor knows the pattern from the schema."""
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise ValueError(rule)
+    pattern: str
+    rule: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(schema)
+        # Only Python's expressions can say that case does not count.
+        return found if "(?i)" in self.pattern else {**found, "pattern": f"^({self.pattern})$"}
+
+    def check(self, value: str) -> str:
+        """`value` itself; ValueError with the rule where it does not match."""
+        if not re.fullmatch(self.pattern, value):
+            raise ValueError(self.rule)
         return value
 
-    return AfterValidator(check)
+
+def matching(pattern: str, rule: str) -> Matching:
+    """A validator that refuses a text that does not match `pattern`, and says `rule` ("rule|way out")."""
+    return Matching(pattern, rule)
 
 
 #: As SQLAlchemy takes it apart: what follows the port cannot be wrong, and a password may hold anything but "@".

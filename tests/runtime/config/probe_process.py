@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -103,8 +104,8 @@ def started() -> dict[str, Any]:
         }
 
 
-def main() -> None:
-    """Start each topology in a fork, and print everything as one line of JSON."""
+def main(ask: Callable[[], dict[str, Any]] = started) -> None:
+    """Start each topology in a fork, `ask` it, and print everything as one line of JSON."""
     environments: dict[str, dict[str, str]] = json.loads(Path(sys.argv[1]).read_text())
     import superset.app  # noqa: F401
 
@@ -119,7 +120,7 @@ def main() -> None:
             sys.stdout.flush()
             pid = os.fork()
             if pid == 0:
-                _child(environments[name], answer)
+                _child(environments[name], answer, ask)
             running[pid] = (name, answer)
         pid, _ = os.wait()
         name, answer = running.pop(pid)
@@ -128,11 +129,11 @@ def main() -> None:
     print(json.dumps({"known": known(), "started": answers}))
 
 
-def _child(environment: dict[str, str], answer: Path) -> None:
+def _child(environment: dict[str, str], answer: Path, ask: Callable[[], dict[str, Any]]) -> None:
     """Never returns: a fork ends with its answer written."""
     os.environ.update(environment)
     try:
-        found: dict[str, Any] = started()
+        found = ask()
     except BaseException:
         found = {"error": traceback.format_exc()}
     answer.write_text(json.dumps(found, default=repr))

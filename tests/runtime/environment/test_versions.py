@@ -49,6 +49,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.request_schemas": {"flask-appbuilder"},
     "runtime.superset.sample": {"apache-superset"},
     "runtime.superset.script_guard": {"apache-superset"},
+    "runtime.superset.sign_on": {"apache-superset", "flask-appbuilder"},
     "runtime.superset.status": {"apache-superset", "flask-appbuilder", "sqlalchemy"},
     "runtime.superset.stops": {"apache-superset", "sqlalchemy"},
     "runtime.superset.submission": {"apache-superset", "celery"},
