@@ -9,11 +9,12 @@ import os
 
 from acme.pages import pages
 from acme.security import AcmeSecurityManager
-from acme.sql import connect_as, fiscal_year, mark_query
+from acme.sql import connect_as, fiscal_year, mark_query, tracked
 
 CUSTOM_SECURITY_MANAGER = AcmeSecurityManager
 SQL_QUERY_MUTATOR = mark_query
 DB_CONNECTION_MUTATOR = connect_as
+TRACKING_URL_TRANSFORMER = tracked
 JINJA_CONTEXT_ADDONS = {"fiscal_year": fiscal_year}
 BLUEPRINTS = [pages]
 # A secret is a variable of superset.env, and never in this file.

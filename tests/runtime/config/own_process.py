@@ -16,6 +16,8 @@ def started() -> dict[str, Any]:
     """What the application of this process's environment has of the team's own."""
     from superset.app import create_app
 
+    from runtime.superset import status
+
     app: Any = create_app()
     config = app.config
     with app.app_context():
@@ -45,6 +47,7 @@ def started() -> dict[str, Any]:
                 name: str(getattr(value, "__name__", value)) for name, value in params.get("connect_args", {}).items()
             },
             "jinja": rendered,
+            "transforms_urls": status.transforms_urls(),
             "page": client.get("/acme/health").get_data(as_text=True),
             "started": config.get("ACME_STARTED"),
             "auth_type": config["AUTH_TYPE"],

@@ -64,6 +64,7 @@ def test_data_of_the_stack_file_is_what_superset_has(started: dict[str, Any]) ->
     assert (found["app_name"], found["smtp"], found["own"]) == ("Acme", "s3cret", "eu")
     assert found["flags"] == ["ENABLE_TEMPLATE_PROCESSING", "GLOBAL_ASYNC_QUERIES"]
     assert found["manager"][0] == "SupersetSecurityManager"
+    assert not found["transforms_urls"]
 
 
 def test_a_module_is_chained_with_the_platform(started: dict[str, Any]) -> None:
@@ -71,6 +72,8 @@ def test_a_module_is_chained_with_the_platform(started: dict[str, Any]) -> None:
     assert "error" not in found, found
     assert found["manager"][:3] == ["SecurityManager", "AcmeSecurityManager", "SupersetSecurityManager"]
     assert found["mutated"] == "/* acme */ SELECT 1"
+    # Superset has it under the name of its own function, and polls are answered by the team's.
+    assert found["transforms_urls"]
     assert found["jinja"] == "SELECT 'FY2027'"
     # Theirs and ours: the connection's name, and the class that limits its statements.
     assert found["connect_args"]["application_name"] == "acme-superset"
