@@ -19,13 +19,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from components.redis_files import SERVER_ACL, SERVER_PATHS
+from components.redis_files import SENTINEL_ACL, SERVER_ACL, SERVER_PATHS
 from local import binaries
 from runtime.observability import exporter
 from tests.components.test_postgres import Server
 from tests.waiting import until
 from topology import redis_acl, stack_file, valkey_conf
 from topology.commands import TOPOLOGY_ENV, web
+from topology.model import SENTINEL_PORT
 from topology.plan import plan
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,12 +51,23 @@ def main(folder: Path, host: str) -> None:
     assert paths.bind is SERVER_PATHS.bind is None
     config.write_text(valkey_conf.server_conf(instance, paths))
     (folder / SERVER_ACL).write_text(redis_acl.server_acl(instance, {user.role: "x" for user in instance.users}, "x"))
+    watched = next(each for each in plan("enterprise", stack_file.read("enterprise")).redis if each.sentinel)
+    sentinel, sentinel_paths = folder / "sentinel.conf", valkey_conf.ServerPaths(str(folder), str(folder / SENTINEL_ACL))
+    (folder / SENTINEL_ACL).write_text(redis_acl.sentinel_acl(watched, {user.role: "x" for user in watched.users}, "x"))
+    monitored = f"sentinel monitor {watched.name} localhost {instance.port} 1\n"
+    sentinel.write_text(valkey_conf.sentinel_conf(watched, sentinel_paths) + monitored + valkey_conf.monitor_conf(watched))
+    server = str(binaries.valkey_server())
     python = binaries.superset_python()
     # Its command line, but for Superset itself, which takes half a minute to load.
     gunicorn = [str(python.parent / "gunicorn"), *web(topology)[1:-1], "--workers=1", "wsgiref.simple_server:demo_app"]
     environment = os.environ | {TOPOLOGY_ENV: str(file), "PYTHONPATH": str(PROJECT)}
     with ExitStack() as running, (folder / "log").open("wb") as log:
-        for command in ([str(binaries.valkey_server()), str(config)], [arg for arg in gunicorn if arg != "--preload"]):
+        commands = (
+            [server, str(config)],
+            [server, str(sentinel), "--sentinel"],
+            [arg for arg in gunicorn if arg != "--preload"],
+        )
+        for command in commands:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             running.callback(process.wait, 60)
             running.callback(process.terminate)
@@ -69,6 +81,7 @@ def main(folder: Path, host: str) -> None:
         running.enter_context(postgres.running())
         ports = {
             "redis": instance.port,
+            "sentinel": SENTINEL_PORT,
             "web": topology.web.port,
             "exporter": topology.exporter.port,
             "postgres": postgres.spec.port,

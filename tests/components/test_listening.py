@@ -27,7 +27,9 @@ def test_every_server_is_reached_at_every_address(
     command = [*isolated, sys.executable, "-m", "tests.components.listening", str(tmp_path), host]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PROJECT, timeout=200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(("redis", "web", "exporter", "postgres"), addresses)
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(
+        ("redis", "sentinel", "web", "exporter", "postgres"), addresses
+    )
 
 
 def test_without_ipv6_in_the_kernel_it_is_every_ipv4_address(monkeypatch: pytest.MonkeyPatch) -> None:
