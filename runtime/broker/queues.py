@@ -94,7 +94,8 @@ def readdressed(message: bytes, queue: str) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _broker() -> tuple[Redis[bytes], str]:
+def own_broker() -> tuple[Redis[bytes], str]:
+    """A client of this process's broker, as the user that it is there, and the prefix of its keys."""
     topology = process_topology.started()
     database = redis_databases.database(topology, secrets.read(topology, os.environ), "broker")
     return client(database), database.prefix
@@ -102,7 +103,7 @@ def _broker() -> tuple[Redis[bytes], str]:
 
 def depth(queue: str) -> int:
     """How many messages wait in `queue` of this process's broker. Raises RedisError where it does not answer."""
-    broker, prefix = _broker()
+    broker, prefix = own_broker()
     pipeline = broker.pipeline(transaction=False)
     for suffix in PRIORITY_SUFFIXES:
         pipeline.llen(f"{prefix}{queue}{suffix}")

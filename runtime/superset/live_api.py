@@ -10,7 +10,6 @@ and tested with Superset 6.1.0; no upstream issue known).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +21,7 @@ from flask_appbuilder.security.decorators import protect
 from redis import RedisError
 from superset.errors import SupersetErrorType
 
-from runtime.broker import draining, reserved_tasks
+from runtime.broker import draining, queues, reserved_tasks
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, process_topology, versions
 from runtime.environment.metadata_database import Connection
@@ -138,7 +137,8 @@ def _queues(work: list[Open]) -> list[dict[str, Any]]:
     from superset.extensions import db
 
     topology = process_topology.current()
-    reading = exporter.broker(topology, os.environ).read()
+    # As this process's own user: the exporter's may only read, and its password is not here.
+    reading = exporter.Broker(*queues.own_broker(), topology.celery.queues).read()
     recent = [live.Recent(str(queue), int(n), float(mean)) for queue, n, mean in db.session.execute(live.RECENT)]
     return live.queues(topology, reading, _published(), work, recent)
 

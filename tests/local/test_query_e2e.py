@@ -72,7 +72,9 @@ WRITTEN = {
 @pytest.mark.parametrize("written", WRITTEN)
 def test_rows_with_odd_values(platform: RunningPlatform, written: str) -> None:
     done = query(platform, ODD, "--format", written)
-    assert (done.returncode, done.stdout, done.stderr) == (0, WRITTEN[written], "")
+    assert (done.returncode, done.stdout) == (0, WRITTEN[written])
+    # Nothing but its id, since this is no terminal.
+    assert re.fullmatch(r"query \d+\n", done.stderr)
 
 
 def test_rows_as_json_into_a_file_with_a_timeline_and_cut_by_the_limit(platform: RunningPlatform, tmp_path: Path) -> None:
