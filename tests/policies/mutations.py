@@ -122,6 +122,7 @@ def _keys(path: str, value: Any) -> dict[str, Any]:
     return keys
 
 
+_LDAP = {"server": "ldaps://ldap", "search": "dc=example,dc=com", "bind_user": "cn=superset"}
 #: Keys of a stack file (with / between them; none: a whole file), and a value that breaks an invariant or has no meaning.
 SETTINGS: tuple[tuple[str, Any], ...] = (
     ("topology", "tiny"),
@@ -200,6 +201,15 @@ SETTINGS: tuple[tuple[str, Any], ...] = (
     ("databases", {"sales": {"uri": "postgresql://sales@db/sales", "statement_timeout": 900}}),
     ("databases", {"sales": {"sample": True}}),
     ("databases", {"sales": {}}),
+    ("databases", {"sales": {"uri": "clickhousedb://sales@db/sales"}}),
+    ("databases", {"sales": {"uri": "postgresql://sales@db/sales", "allow_dml": True, "keep_connections": True}}),
+    ("superset", {"feature_flags": {"DASHBORD_RBAC": True}}),
+    ("superset", {"settings": {"CELERY_CONFIG": {}}}),
+    ("superset", {"own_settings": {"APP_NAME": "Sales"}}),
+    ("superset", {"env": {"PATH": {}}}),
+    ("superset", {"sign_on": {"remote_user": {"proxies": ["10.0.0.0/8"]}, "ldap": _LDAP}}),
+    ("superset", {"sign_on": {"ldap": _LDAP | {"start_tls": True}}}),
+    ("superset", {"sign_on": {"ldap": _LDAP | {"ca_file": "/etc/ssl/ldap-ca.pem"}}}),
     ("tenants", {"default": {"users": ["eve"]}}),
     ("tenants", {"tenant-x": {"users": ["eve"]}, "tenant-y": {"users": ["eve"]}}),
     ("tenants", {"tenant-x": {"users": []}}),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from runtime.environment.batches import MOST, Batches
+from runtime.environment.batches import MOST, Batches, logger
 from tests.waiting import until
 
 
@@ -60,7 +61,13 @@ def test_what_was_not_taken_is_tried_again_before_what_is_newer() -> None:
     assert table.batches == [[1, 2]]
 
 
-def test_beyond_the_bound_the_oldest_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_beyond_the_bound_the_oldest_are_dropped_and_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever an earlier test has made of logging.
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level(logging.WARNING, logger.name)
     table = Table(fails=2)
     batches = quiet(table)
     for number in range(MOST):

@@ -44,6 +44,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.lost_metadata": {"apache-superset", "sqlalchemy"},
     "runtime.superset.pings": {"apache-superset"},
     "runtime.superset.owned_queries": {"apache-superset"},
+    "runtime.superset.page": {"apache-superset"},
     "runtime.superset.preparation": {"apache-superset"},
     "runtime.superset.reaper_thread": {"apache-superset", "celery"},
     "runtime.superset.request_schemas": {"flask-appbuilder"},
