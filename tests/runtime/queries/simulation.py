@@ -257,7 +257,8 @@ class World:
         patch.setattr(counters, "count", lambda *_, **__: None)
         patch.setattr(completions, "count", lambda *_: None)
         patch.setattr(metadata_database, "transaction", self.transaction)
-        patch.setattr(process_topology, "started", lambda: SimpleNamespace(resilience=BOUNDS))
+        for read in ("started", "current"):
+            patch.setattr(process_topology, read, lambda: SimpleNamespace(resilience=BOUNDS))
         patch.setattr(TaskMessage, "send", lambda message, app: self._sent(message))
         patch.setattr(fork_safety, "undisturbed", nullcontext)
         patch.setattr(leases, "keeper", _Keepers(self))

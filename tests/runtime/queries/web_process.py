@@ -120,7 +120,7 @@ class Process:
         plan = process_topology.started()
         bounds = {"max_queued": max_queued, "max_in_flight_per_user": max_in_flight_per_user}
         changed = plan.model_copy(update={"resilience": plan.resilience.model_copy(update=bounds)})
-        process_topology.started = lambda: changed
+        process_topology.started = process_topology.current = lambda *_: changed
 
     def sweep(self, *after: float) -> None:
         """Have the reaper sweep once after each of so many seconds, by its own clock."""
