@@ -31,8 +31,9 @@ from fakeredis._socket import _base as fake_socket
 from greenlet import getcurrent, greenlet
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from runtime.broker import delayed_messages, fork_safety, reserved_tasks
+from runtime.broker import delayed_messages, fork_safety, reserved_tasks, signatures
 from runtime.broker.messages import Messages
+from runtime.broker.signatures import Signatures
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, counters, leases, metadata_database, process_topology
 from runtime.queries import (
@@ -54,6 +55,8 @@ TICK = 0.5
 QUEUE = "q"
 MIGRATIONS = Path(executions.__file__).parent / "migrations/versions"
 PACE = reaper.Pace(every=10, apart=10, quiet=25, unsent=30, synchronous=600)
+#: What the processes sign their messages with.
+SIGNATURES = Signatures(1, {1: b"of the simulation"})
 BOUNDS = SimpleNamespace(max_retries=3, retry_backoff_seconds=8)
 
 
@@ -259,6 +262,7 @@ class World:
         patch.setattr(metadata_database, "transaction", self.transaction)
         for read in ("started", "current"):
             patch.setattr(process_topology, read, lambda: SimpleNamespace(resilience=BOUNDS))
+        patch.setattr(signatures, "of_process", lambda: SIGNATURES)
         patch.setattr(TaskMessage, "send", lambda message, app: self._sent(message))
         patch.setattr(fork_safety, "undisturbed", nullcontext)
         patch.setattr(leases, "keeper", _Keepers(self))

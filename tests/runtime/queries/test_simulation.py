@@ -451,7 +451,7 @@ def delayed_number(task: str) -> int:
     """Which of the task's messages Redis has."""
     client: Any = coordination.client()
     kept = client.hget(coordination.key(delayed_messages.MESSAGES), task)
-    return int(TaskMessage.from_json(kept.decode().partition(" ")[2]).args[0])
+    return int(TaskMessage.from_json(kept.decode().split(" ", 2)[2]).args[0])
 
 
 def test_what_is_delayed_is_sent_as_it_was_wanted_last() -> None:
