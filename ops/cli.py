@@ -16,6 +16,7 @@ from rich.table import Table
 from client.output import Format
 from local.progress import Steps, console
 from ops import cost, explain, first_stack, live, query, size
+from ops.options import RowFormat
 from topology.checkout import require_checkout
 from topology.problems import MendableError
 
@@ -159,7 +160,7 @@ def render(
 @app.command()
 def estimate(
     stack: Annotated[str, typer.Option(help="stack file to read: stacks/Pulumi.STACK.yaml")] = "aws-enterprise",
-    format: query.RowFormat = Format.TABLE,
+    format: RowFormat = Format.TABLE,
 ) -> None:
     """Show what a stack on AWS would cost in a month, at rest and with every pool at its most workers.
 

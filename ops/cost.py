@@ -11,8 +11,7 @@ import typer
 
 from client.output import Format, write_rows
 from client.superset_client import Column, Result
-from ops.connection import Wanted
-from ops.query import PasswordFile, RowFormat, Stack, TokenFile, Url, Username, connection, reported
+from ops.options import Connect, RowFormat, connected, reported
 
 
 class By(StrEnum):
@@ -44,23 +43,20 @@ _OF_TENANTS: dict[str, int | None] = {
 }
 
 
+@connected
 def cost(
     *,
     by: Annotated[By, typer.Option("--by", help="what rows are of")] = By.TENANT,
     hours: Annotated[float, typer.Option("--hours", min=0.01, max=8784, help="of how many hours until now")] = 24,
     format: RowFormat = Format.TABLE,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Show what the queries of the last hours cost, SQL Lab's and charts', with the stack's rates.
 
     By tenant also what its reserved workers cost whether used or not, and what is left of its budget of this month. JSON is
     the whole report, with the sum. The user must be allowed to read Superset's action log, as administrators are.
     """
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         found = client.operations.usage(by, hours)
         if format is Format.JSON:
             sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")

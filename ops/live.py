@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from client.errors import UnexpectedAnswerError
-from client.output import Format, escaped, text, write_rows
+from client.output import Format, text, write_rows
 from client.superset_client import Column, Result, SupersetClient
-from ops.connection import Wanted
-from ops.query import PasswordFile, RowFormat, Stack, TokenFile, Url, Username, connection, reported
+from ops.options import Connect, RowFormat, connected, reported, tell
 
 #: Seconds between two looks at a worker that is to drain.
 LOOK_SECONDS = 2.0
@@ -26,43 +25,37 @@ class Found(IntEnum):
     PROBLEM = 12
 
 
+@connected
 def queue(
     *,
     format: RowFormat = Format.TABLE,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Show each queue: messages that wait, the oldest, workers and slots, the wait to expect, and who waits.
 
     Exit code 12: a queue has a problem, such as messages and no worker. The user must be allowed to read Superset's action log.
     """
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         rows = client.operations.queues()
     _show(rows, format)
     problems = [f"{row['queue']}: {row['problem']}" for row in rows if row["problem"]]
     for problem in problems:
-        sys.stderr.write(escaped(problem) + "\n")
+        tell(problem)
     if problems:
         raise typer.Exit(Found.PROBLEM)
 
 
+@connected
 def list_queries(
     *,
     format: RowFormat = Format.TABLE,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Show every query and chart that runs or waits, of all users: since when, whose, in which queue, on which worker.
 
     The user must be allowed to read Superset's action log. `query stop ID` stops a query of SQL Lab.
     """
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         _show(client.operations.open_queries(), format)
 
 
@@ -75,58 +68,49 @@ Name = Annotated[str, typer.Argument(metavar="WORKER", help="as `worker list` ha
 
 
 @worker.command(name="list")
+@connected
 def list_workers(
     *,
     format: RowFormat = Format.TABLE,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Show each worker that lives: its state, slots, tasks that it has taken, queues, and the queries that it runs.
 
     idle, working: it takes queries. draining: it takes no more, and has some to end. drained: it may be stopped.
     """
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         _show(client.operations.workers(), format)
 
 
 @worker.command()
+@connected
 def drain(
     name: Name,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="until it has ended what it has taken")] = False,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Have a worker take no more queries, within five seconds. What it has taken it ends; others take what waits.
 
     It lasts until `worker resume`, or until the worker starts anew. The user must be allowed to write Superset's action log.
     """
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         client.operations.ask_worker(name, "drain")
         state = _drained(client, name) if wait else "asked to drain: `superset-async worker list` shows when it has"
-        sys.stderr.write(escaped(f"{name}: {state}") + "\n")
+        tell(f"{name}: {state}")
 
 
 @worker.command()
+@connected
 def resume(
     name: Name,
     *,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Have a worker that was drained take queries again, within five seconds."""
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         client.operations.ask_worker(name, "resume")
-        sys.stderr.write(escaped(f"{name}: asked to resume") + "\n")
+        tell(f"{name}: asked to resume")
 
 
 def _drained(client: SupersetClient, name: str) -> Literal["drained"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import signal
@@ -20,7 +19,6 @@ from rich.status import Status
 from typer.core import TyperGroup
 
 from client.errors import (
-    ClientError,
     ExitCode,
     NotStoppedError,
     NoWorkerError,
@@ -30,7 +28,8 @@ from client.errors import (
 from client.output import Format, escaped, write_rows
 from client.states import QueryHandle, QueryStatus, State, timeline, utc
 from client.superset_client import Result, SupersetClient, new_client_id
-from ops.connection import Connection, Wanted, local_platform, queue_of, resolve
+from ops.connection import Connection, queue_of
+from ops.options import Connect, RowFormat, connected, reported, tell
 
 EXIT_CODES = """
 Exit codes: 0 rows printed · 1 Superset answered something unexpected · 2 wrong usage, unknown database or query ·
@@ -73,45 +72,6 @@ the platform that `make up` started on this machine. Ctrl-C stops the query on t
 {EXIT_CODES}""",
 )
 
-_CONNECTION = "Connection (default: the local platform)"
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url", help="Superset's address [env: SUPERSET_ASYNC_URL]", show_default=False, rich_help_panel=_CONNECTION
-    ),
-]
-Username = Annotated[
-    str | None,
-    typer.Option(
-        "--username",
-        "-u",
-        help="who logs in [env: SUPERSET_ASYNC_USERNAME]",
-        show_default=False,
-        rich_help_panel=_CONNECTION,
-    ),
-]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--password-file",
-        help="file with the password; else SUPERSET_ASYNC_PASSWORD, else asked for",
-        show_default=False,
-        rich_help_panel=_CONNECTION,
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        help="file with an access token of Superset's login API, instead of a password [env: SUPERSET_ASYNC_TOKEN]",
-        show_default=False,
-        rich_help_panel=_CONNECTION,
-    ),
-]
-Stack = Annotated[
-    str, typer.Option("--stack", help="which local platform, where no address is given", rich_help_panel=_CONNECTION)
-]
-RowFormat = Annotated[Format, typer.Option("--format", "-f", help="how rows are written")]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="write rows to this file instead of stdout", show_default=False)
 ]
@@ -127,6 +87,7 @@ QueryId = Annotated[int, typer.Argument(metavar="ID", help="the number that Supe
 
 
 @app.command(epilog=EXIT_CODES)
+@connected
 def run(
     sql: Annotated[
         str | None, typer.Argument(metavar="[SQL]", help="what to run; `-` reads it from stdin", show_default=False)
@@ -151,11 +112,7 @@ def run(
     timeout: Timeout = None,
     pending_timeout: PendingTimeout = 60,
     show_timeline: ShowTimeline = False,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Submit SQL, follow it, print its rows. `query SQL` without `run` is the same. Off a terminal stderr gets its id.
 
@@ -165,7 +122,7 @@ def run(
     with reported():
         text = _sql(sql, file)
         _check_output(output)
-        chosen = connection(Wanted(url, username, password_file, token_file), stack)
+        chosen = connect()
         with chosen.client() as client, _naming_queue(chosen), _state_line() as say:
             database_id = _database_id(client, chosen, database)
             with _stopping(client) as submitted:
@@ -176,7 +133,7 @@ def run(
                 say(f"query {handle.id}: submitted")
                 if not sys.stderr.isatty():
                     # Whoever reads a log finds it again by this number.
-                    _tell(f"query {handle.id}")
+                    tell(f"query {handle.id}")
                 status = client.wait(handle, _teller(say, client), timeout, pending_timeout or None)
             say(f"query {handle.id}: fetching rows")
             result = client.results(status)
@@ -185,22 +142,19 @@ def run(
             _write(result, format, output)
         _warn_if_cut(result, limit)
         if show_timeline:
-            _tell(f"query {handle.id}: {moments}")
+            tell(f"query {handle.id}: {moments}")
 
 
 @app.command()
+@connected
 def status(
     id: QueryId,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Show a query: id, status, SQL, rows, execution time, start and end; where it waits. Exit code 0 whatever its state is."""
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         asked = client.status(id)
         found = described(asked) | _place(client, asked)
         if as_json:
@@ -213,6 +167,7 @@ def status(
 
 
 @app.command()
+@connected
 def results(
     id: QueryId,
     *,
@@ -220,16 +175,12 @@ def results(
     output: Output = None,
     timeout: Timeout = None,
     pending_timeout: PendingTimeout = 60,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Print the rows of a query submitted earlier; waits for its end if need be. Ctrl-C leaves the query alone."""
     with reported():
         _check_output(output)
-        chosen = connection(Wanted(url, username, password_file, token_file), stack)
+        chosen = connect()
         with chosen.client() as client, _naming_queue(chosen), _state_line() as say:
             ended = client.wait(id, _teller(say, client), timeout, pending_timeout or None)
             result = client.results(ended)
@@ -239,19 +190,16 @@ def results(
 
 
 @app.command()
+@connected
 def stop(
     id: QueryId,
     *,
-    url: Url = None,
-    username: Username = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    stack: Stack = "local",
+    connect: Connect,
 ) -> None:
     """Stop a query on the server, queued or running, which cancels it in its database too. Exit code 11: it could not be."""
-    with reported(), connection(Wanted(url, username, password_file, token_file), stack).client() as client:
+    with reported(), connect().client() as client:
         left = client.stop(id)
-        _tell(f"query {id}: {left.state}")
+        tell(f"query {id}: {left.state}")
 
 
 def described(found: QueryStatus) -> dict[str, Any]:
@@ -292,11 +240,6 @@ def _sql(argument: str | None, file: Path | None) -> str:
     return text
 
 
-def connection(wanted: Wanted, stack: str) -> Connection:
-    """Where to connect, from options, environment and local platform; asks for a password where there is a terminal."""
-    return resolve(wanted, os.environ, local_platform(stack), getpass.getpass if sys.stdin.isatty() else None)
-
-
 def _database_id(client: SupersetClient, connection: Connection, wanted: str | None) -> int:
     if wanted is not None:
         return int(wanted) if wanted.isdecimal() else client.database_id(wanted)
@@ -313,10 +256,6 @@ def _database_id(client: SupersetClient, connection: Connection, wanted: str | N
 
 #: Seconds between two questions where a query waits.
 _PLACE_SECONDS = 3.0
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(escaped(line) + "\n")
 
 
 @contextmanager
@@ -393,15 +332,15 @@ def _stopping(client: SupersetClient) -> Generator[_Submitted]:
     try:
         yield submitted
     except KeyboardInterrupt as error:
-        _tell("interrupted: stopping the query on the server (once more to leave it running)")
+        tell("interrupted: stopping the query on the server (once more to leave it running)")
         handle = submitted.handle or client.find(submitted.client_id, patience=2)
         if handle is None:
-            _tell("the query had not been submitted")
+            tell("the query had not been submitted")
         else:
             _stop(client, handle)
         raise typer.Exit(ExitCode.TERMINATED if isinstance(error, _TerminatedError) else ExitCode.INTERRUPTED) from None
     except StillRunningError as error:
-        _tell(f"error: {error}: --timeout is over")
+        tell(f"error: {error}: --timeout is over")
         if submitted.handle is not None:
             _stop(client, submitted.handle)
         raise typer.Exit(error.exit_code) from None
@@ -413,9 +352,9 @@ def _stop(client: SupersetClient, handle: QueryHandle) -> None:
     try:
         left = client.stop(handle)
     except NotStoppedError as error:
-        _tell(str(error))
+        tell(str(error))
     else:
-        _tell(f"query {handle.id} is {left.state} on the server{f': {left.error}' if left.error else ''}")
+        tell(f"query {handle.id} is {left.state} on the server{f': {left.error}' if left.error else ''}")
 
 
 # Rows
@@ -483,23 +422,7 @@ def _lenient(stream: TextIO) -> None:
 def _warn_if_cut(result: Result, limit: int | None) -> None:
     if result.cut:
         by = "--limit" if limit is not None and len(result.rows) >= limit else "the server's row limit"
-        _tell(f"warning: only the first {len(result.rows)} rows, because of {by}; the query has more")
-
-
-@contextmanager
-def reported() -> Generator[None]:
-    """Print an error of the block on stderr, and end with its exit code."""
-    try:
-        yield
-    except ClientError as error:
-        _tell(f"error: {error}")
-        raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:
-        # The reader of the rows has seen enough.
-        raise
-    except OSError as error:
-        _tell(f"error: the rows could not be written: {error.strerror}")
-        raise typer.Exit(ExitCode.UNEXPECTED) from None
+        tell(f"warning: only the first {len(result.rows)} rows, because of {by}; the query has more")
 
 
 @contextmanager
