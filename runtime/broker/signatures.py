@@ -21,13 +21,13 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 from kombu.transport import redis as transport
 from kombu.utils import json
 
-from runtime.environment import process_topology, secrets, versions
+from runtime.environment import hooks, process_topology, secrets, versions
 from topology.model import Topology
 
 #: Header of a message with the number of the key and the signature.
@@ -119,16 +119,14 @@ def of_process() -> Signatures:
 def install(signatures: Callable[[], Signatures] = of_process) -> None:
     """Have this process sign the tasks that it sends; UntestedVersionError for a kombu of another version."""
     versions.require(__name__, "kombu")
-    channel = cast(Any, transport.Channel)
-    shipped: Callable[..., None] = channel._inplace_augment_message
-    if getattr(shipped, "signs", False):
-        return
+    hooks.replace(transport.Channel, "_inplace_augment_message", __name__, partial(_signing, signatures))
 
+
+def _signing(signatures: Callable[[], Signatures], shipped: Callable[..., None]) -> Callable[..., None]:
     def augment(self: Any, message: dict[str, Any], exchange: str, routing_key: str) -> None:
         shipped(self, message, exchange, routing_key)
         if "task" in message["headers"]:
             # Not into the caller's own: it may send them again.
             message["headers"] = {**message["headers"], HEADER: signatures().of_message(message)}
 
-    augment.signs = True  # type: ignore[attr-defined]
-    channel._inplace_augment_message = augment
+    return augment

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from runtime.environment import versions
-from runtime.superset import hooks
+from runtime.environment import hooks, versions
 
 #: Begins the part of a key that says as whom a database is queried.
 IMPERSONATED = "superset_async_as:"

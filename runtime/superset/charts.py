@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 from flask import g, has_request_context, request
 from flask_babel import gettext  # pyright: ignore[reportUnknownVariableType] - its variables have no types
 
-from runtime.environment import versions
+from runtime.environment import hooks, versions
 from runtime.results import single_flight
 from runtime.results.followers import digest
-from runtime.superset import hooks
 from topology.commands import ROLE_ENV
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from runtime.environment import versions
-from runtime.superset import hooks
+from runtime.environment import hooks, versions
 from topology.commands import ROLE_ENV
 
 #: Whether this task prepares the first statement of a query: its commits wait.

@@ -30,8 +30,7 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime.environment import versions
-from runtime.superset import hooks
+from runtime.environment import hooks, versions
 from runtime.superset.statement_timeout import KEEP, READ_ONLY
 from topology.commands import ROLE_ENV
 

@@ -26,10 +26,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime.environment import versions
+from runtime.environment import hooks, versions
 from runtime.environment.kept_answers import KeptAnswers
 from runtime.environment.shared_version import SharedVersion
-from runtime.superset import hooks
 from topology.commands import ROLE_ENV
 
 if TYPE_CHECKING:

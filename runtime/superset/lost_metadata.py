@@ -14,9 +14,8 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from runtime.environment import metadata_database, versions
+from runtime.environment import hooks, metadata_database, versions
 from runtime.queries import transient_errors
-from runtime.superset import hooks
 
 #: Whether the first statement of the query that this task executes has begun.
 _begun: ContextVar[bool] = ContextVar("begun", default=False)

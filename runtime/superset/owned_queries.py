@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime.environment import versions
-from runtime.superset import hooks
+from runtime.environment import hooks, versions
 
 if TYPE_CHECKING:
     from superset.models.sql_lab import Query

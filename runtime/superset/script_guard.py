@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runtime.environment import versions
+from runtime.environment import hooks, versions
 from runtime.queries import session_guard
-from runtime.superset import hooks
 from runtime.superset.statement_timeout import READ_ONLY
 
 

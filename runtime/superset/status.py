@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app
 
-from runtime.environment import versions
-from runtime.superset import hooks
+from runtime.environment import hooks, versions
 
 if TYPE_CHECKING:
     from sqlalchemy.sql import Select

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import has_request_context
 
-from runtime.environment import versions
+from runtime.environment import hooks, versions
 from runtime.queries import stops
 from runtime.queries.interfaces import OPEN_STATES
-from runtime.superset import hooks, kept_connections, owned_queries
+from runtime.superset import kept_connections, owned_queries
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only

@@ -12,9 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime.environment import versions
+from runtime.environment import hooks, versions
 from runtime.queries import query_tasks, transient_errors
-from runtime.superset import hooks
 from runtime.superset.sql_parser import commits, may_write
 from runtime.superset.statement_timeout import is_read_only
 

@@ -1,4 +1,4 @@
-"""How a module of this room puts its own function in the place of one of Superset's."""
+"""How a module puts its own function in the place of one of a library's, such as Superset's."""
 
 from __future__ import annotations
 
