@@ -15,6 +15,21 @@ from client.output import Format, text, write_rows
 from client.superset_client import Column, Result, SupersetClient
 from ops.options import Connect, RowFormat, connected, reported, tell
 
+#: Columns in the order of reading: Superset's JSON has them by the alphabet.
+QUEUE = (
+    "queue",
+    "waiting",
+    "oldest_seconds",
+    "in_flight",
+    "workers",
+    "slots",
+    "expected_wait_seconds",
+    "bound",
+    "waiting_users",
+    "problem",
+)
+QUERY = ("state", "seconds", "kind", "id", "username", "tenant", "database", "queue", "worker")
+WORKER = ("worker", "state", "slots", "reserved", "queues", "queries")
 #: Seconds between two looks at a worker that is to drain.
 LOOK_SECONDS = 2.0
 
@@ -37,7 +52,7 @@ def queue(
     """
     with reported(), connect().client() as client:
         rows = client.operations.queues()
-    _show(rows, format)
+    _show(rows, QUEUE, format)
     problems = [f"{row['queue']}: {row['problem']}" for row in rows if row["problem"]]
     for problem in problems:
         tell(problem)
@@ -56,7 +71,7 @@ def list_queries(
     The user must be allowed to read Superset's action log. `query stop ID` stops a query of SQL Lab.
     """
     with reported(), connect().client() as client:
-        _show(client.operations.open_queries(), format)
+        _show(client.operations.open_queries(), QUERY, format)
 
 
 worker = typer.Typer(
@@ -79,7 +94,7 @@ def list_workers(
     idle, working: it takes queries. draining: it takes no more, and has some to end. drained: it may be stopped.
     """
     with reported(), connect().client() as client:
-        _show(client.operations.workers(), format)
+        _show(client.operations.workers(), WORKER, format)
 
 
 @worker.command()
@@ -123,13 +138,11 @@ def _drained(client: SupersetClient, name: str) -> Literal["drained"]:
         time.sleep(LOOK_SECONDS)
 
 
-def _show(rows: Sequence[dict[str, Any]], format: Format) -> None:
-    if not rows:
-        sys.stdout.write("[]\n" if format is Format.JSON else "")
+def _show(rows: Sequence[dict[str, Any]], columns: Sequence[str], format: Format) -> None:
+    if format is Format.TABLE and not rows:
         return
-    columns = tuple(Column(name, None) for name in rows[0])
-    shown = list(rows) if format is Format.JSON else [{key: _cell(value) for key, value in row.items()} for row in rows]
-    write_rows(Result(columns, shown, cut=False), format, sys.stdout)
+    shown = rows if format is Format.JSON else [{name: _cell(row[name]) for name in columns} for row in rows]
+    write_rows(Result(tuple(Column(name, None) for name in columns), list(shown), cut=False), format, sys.stdout)
 
 
 def _cell(value: Any) -> Any:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import FrameType
@@ -70,13 +70,18 @@ class Broker:
         self._queues = self._queues_now()
         self._queue_of: dict[bytes, str] = {}
 
-    def read(self) -> Reading:
-        """What is in the queues now; RedisError where the broker cannot be read."""
+    def read_waiting(self) -> Reading:
+        """What waits in the queues now, and nothing of what is in flight; RedisError where the broker cannot be read."""
         self._queues = self._queues_now()
         waiting, oldest_waiting = self._waiting()
+        return Reading(waiting, None, None, oldest_waiting)
+
+    def read(self) -> Reading:
+        """What is in the queues and in flight now; RedisError where the broker cannot be read."""
+        found = self.read_waiting()
         delivered = self._delivered(time.monotonic() + MOST_SECONDS)
         if delivered is None:
-            return Reading(waiting, None, None, oldest_waiting)
+            return found
         now = time.time()
         counts = dict.fromkeys(self._queues, 0)
         oldest = dict.fromkeys(self._queues, 0.0)
@@ -86,7 +91,7 @@ class Broker:
                 counts[queue] += 1
                 # The clock is a worker's, and may be ahead of this one.
                 oldest[queue] = max(oldest[queue], now - at)
-        return Reading(waiting, counts, oldest, oldest_waiting)
+        return replace(found, in_flight=counts, oldest_seconds=oldest)
 
     def _waiting(self) -> tuple[dict[str, int], dict[str, float]]:
         lists = [(queue, f"{self._prefix}{queue}{suffix}") for queue in self._queues for suffix in PRIORITY_SUFFIXES]

@@ -48,7 +48,7 @@ class LiveApi(BaseApi):
     @safe
     def queues(self) -> Response:
         """Answer with `live.queues`."""
-        return self._told(lambda: _queues(_open()))
+        return self._told(lambda: _queues(_broker().read(), _open()))
 
     @expose("/workers", methods=("GET",))
     @protect()
@@ -109,7 +109,7 @@ class PlaceApi(BaseApi):
             return self.response_404()
         try:
             work = _open()
-            return self.response(200, result=live.place(work, str(query_id), _queues(work)))
+            return self.response(200, result=live.place(work, str(query_id), _queues(_broker().read_waiting(), work)))
         except RedisError:
             return _away(self)
 
@@ -133,14 +133,16 @@ def _published() -> list[reserved_tasks.Reserved]:
     return reserved_tasks.workers(coordination.client(), coordination.key(""))
 
 
-def _queues(work: list[Open]) -> list[dict[str, Any]]:
+def _broker() -> exporter.Broker:
+    # As this process's own user: the exporter's may only read, and its password is not here.
+    return exporter.Broker(*queues.own_broker(), process_topology.current().celery.queues)
+
+
+def _queues(reading: exporter.Reading, work: list[Open]) -> list[dict[str, Any]]:
     from superset.extensions import db
 
-    topology = process_topology.current()
-    # As this process's own user: the exporter's may only read, and its password is not here.
-    reading = exporter.Broker(*queues.own_broker(), topology.celery.queues).read()
     recent = [live.Recent(str(queue), int(n), float(mean)) for queue, n, mean in db.session.execute(live.RECENT)]
-    return live.queues(topology, reading, _published(), work, recent)
+    return live.queues(process_topology.current(), reading, _published(), work, recent)
 
 
 def _open() -> list[Open]:
@@ -178,7 +180,9 @@ def _charts(connection: Connection) -> Iterator[Open]:
     waiting = [job for job in chart_jobs.registered() if job.job_id not in running]
     if not waiting:
         return
-    names = {int(row[0]): str(row[1]) for row in connection.exec_driver_sql("SELECT id, username FROM ab_user")}
+    users = [int(job.metadata["user_id"]) for job in waiting if job.metadata.get("user_id")]
+    asked = connection.exec_driver_sql("SELECT id, username FROM ab_user WHERE id = ANY(%s)", (users,))
+    names = {int(row[0]): str(row[1]) for row in asked}
     tenants = {tenant.queue: tenant.id for tenant in process_topology.current().tenants}
     now = time.time()
     for job in waiting:
