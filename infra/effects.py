@@ -19,22 +19,13 @@ from pydantic.fields import FieldInfo
 from topology import presets, readers
 from topology.model import Topology
 from topology.plan import plan
-from topology.presets import merge
+from topology.presets import merge, settings_of
 from topology.problems import StackError
 from topology.reference import setting_leaves
 from topology.settings import Settings
 from topology.settings.section import section_in
 
-_SERVER = {
-    "existing": None,
-    "maxmemory": "384Mi",
-    "maxmemory_policy": "volatile-lru",
-    "persistence": "aof",
-    "replicas": 0,
-    "sentinel": False,
-    "volume_size": "2Gi",
-    "resources": {"cpu_request": "100m", "cpu_limit": "500m", "memory_request": "512Mi", "memory_limit": "512Mi"},
-}
+_SERVER = settings_of("minimal")["redis"]["broker"]
 #: The stack that is changed: small, with one entry of everything that has names.
 BASE: dict[str, Any] = {
     "topology": "minimal",

@@ -164,6 +164,15 @@ def headless() -> webdriver.Chrome:
     return webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
 
 
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    driver = headless()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
 #: Of a test with a browser.
 BROWSER = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),

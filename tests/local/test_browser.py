@@ -19,15 +19,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 from client.superset_client import SupersetClient
 from runtime.config.web import TELEMETRY_HOSTS
 from runtime.superset.sample import DASHBOARD_SLUG
-from tests.local import test_dashboard
-from tests.local.conftest import RunningPlatform
+from tests.local.conftest import BROWSER, RunningPlatform
 from tests.local.test_dashboard import forget_chart_data, log_in
+from tests.local.test_query_e2e import ENDLESS
 from tests.waiting import until
 
-#: Hours of counting on any machine.
-ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b"
-pytestmark = test_dashboard.pytestmark
-browser = test_dashboard.browser
+pytestmark = [pytest.mark.local, BROWSER]
 PICTURES = os.environ.get("SUPERSET_ASYNC_PICTURES")
 
 

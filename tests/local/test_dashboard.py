@@ -15,18 +15,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from runtime.superset.sample import DASHBOARD_SLUG
-from tests.local.conftest import BROWSER, RunningPlatform, headless
+from tests.local.conftest import BROWSER, RunningPlatform
 
 pytestmark = [pytest.mark.local, BROWSER]
-
-
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    driver = headless()
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def forget_chart_data(platform: RunningPlatform) -> None:

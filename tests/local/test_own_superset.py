@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.local.conftest import BROWSER, PROJECT, RunningPlatform, headless, up, write_stack
+from tests.local.conftest import BROWSER, PROJECT, RunningPlatform, up, write_stack
 from tests.waiting import until
 
 pytestmark = [pytest.mark.local, BROWSER]
@@ -56,15 +56,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
         (folder / "stacks" / "own").symlink_to(PROJECT / "docs" / "examples")
         with up(folder, STACK, environment | {"ACME_BILLING_TOKEN": "t0ken", "SIGN_ON_SECRET": "client-s3cret"}) as running:
             yield running
-
-
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    driver = headless()
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def sign_on(browser: webdriver.Chrome, platform: RunningPlatform, sub: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import httpx
 import pytest
@@ -73,18 +73,10 @@ def worker(prepared: Prepared) -> Iterator[None]:
     """The worker of Bob's tenant, with the very command that the platform starts."""
     log = prepared.services.folder / "worker.log"
     command = commands.worker(prepared.topology.pool("tenant-b"))
-    with log.open("w") as output:
-        process = subprocess.Popen(command, env=traced(prepared, "worker"), cwd=PROJECT, stdout=output, stderr=output)
-        try:
-            until(lambda: " ready." in log.read_text() or process.poll() is not None, 90, "the worker is ready")
-            assert process.poll() is None, log.read_text()[-4000:]
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with log.open("w") as output, running(command, traced(prepared, "worker"), output) as process:
+        until(lambda: " ready." in log.read_text() or process.poll() is not None, 90, "the worker is ready")
+        assert process.poll() is None, log.read_text()[-4000:]
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -302,11 +294,14 @@ def reads(live: dict[str, Any], prepared: Prepared) -> set[tuple[str, str, str, 
 
 
 @contextmanager
-def running(command: list[str], env: dict[str, str]) -> Generator[None]:
-    """The process of `command` while the block runs."""
-    process = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(
+    command: Sequence[str], env: dict[str, str], output: IO[str] | None = None
+) -> Generator[subprocess.Popen[bytes]]:
+    """The process of `command` while the block runs; what it says goes to `output`, or nowhere."""
+    to = output or subprocess.DEVNULL
+    process = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=to, stderr=to)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:

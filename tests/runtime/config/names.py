@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from local import binaries
+from tools.superset_names import site_packages
 
 #: Superset and the Flask extensions that read its configuration.
 READERS = (
@@ -46,7 +46,7 @@ def _files_with(name: str) -> Iterator[Path]:
 
 @cache
 def _sources() -> dict[Path, str]:
-    site = binaries.superset_python().parent.parent / "lib/python3.11/site-packages"
+    site = site_packages()
     files = [file for package in READERS for file in (site / package).rglob("*.py")]
     assert len(files) > 1000, "Superset's environment is not where it should be"
     kept = (file for file in files if not file.relative_to(site).as_posix().startswith(NOT_READERS))
