@@ -6,42 +6,36 @@ fourth, which comes right before the statement. What a stop goes by still holds:
 its state is read (in one transaction, whose row lock a stop waits for), and committed before its statement begins. That it runs,
 and since when, the worker has written with the execution (`runtime.queries.deliveries`).
 
-Replaces `commit` of Superset's session, and `execute_sql_statements` and `execute_query` in `superset.sql_lab` (read and tested
-with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
+Replaces `commit` of Superset's session (read and tested with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 from runtime.environment import hooks, versions
+from runtime.superset import first_statement
 from topology.commands import ROLE_ENV
-
-#: Whether this task prepares the first statement of a query: its commits wait.
-_prepares: ContextVar[bool] = ContextVar("prepares", default=False)
 
 
 def install() -> None:
     """Commit so in this process, where it is a worker; UntestedVersionError for a Superset of another version."""
-    from superset import sql_lab
     from superset.extensions import db
 
     versions.require(__name__, "apache-superset", "sqlalchemy")
     if os.environ.get(ROLE_ENV) != "worker":
         return
+    first_statement.install()
     hooks.replace(db.session, "commit", __name__, _commit)
-    hooks.replace(sql_lab, "execute_sql_statements", __name__, _statements)
-    hooks.replace(sql_lab, "execute_query", __name__, _statement)
 
 
 def _commit(shipped: Callable[..., Any]) -> Callable[..., Any]:
     from superset.extensions import db
 
     def commit() -> None:
-        if not _prepares.get():
+        if not first_statement.is_prepared():
             shipped()
             return
         session: Any = db.session
@@ -62,22 +56,3 @@ def changed(row: object) -> set[str]:
 
     state: Any = inspect(row)
     return {attribute.key for attribute in state.attrs if attribute.history.has_changes()}
-
-
-def _statements(shipped: Callable[..., Any]) -> Callable[..., Any]:
-    def execute_sql_statements(*args: Any, **kwargs: Any) -> Any:
-        token = _prepares.set(True)
-        try:
-            return shipped(*args, **kwargs)
-        finally:
-            _prepares.reset(token)
-
-    return execute_sql_statements
-
-
-def _statement(shipped: Callable[..., Any]) -> Callable[..., Any]:
-    def execute_query(*args: Any, **kwargs: Any) -> Any:
-        _prepares.set(False)
-        return shipped(*args, **kwargs)
-
-    return execute_query

@@ -181,7 +181,7 @@ def _charts(connection: Connection) -> Iterator[Open]:
     if not waiting:
         return
     users = [int(job.metadata["user_id"]) for job in waiting if job.metadata.get("user_id")]
-    asked = connection.exec_driver_sql("SELECT id, username FROM ab_user WHERE id = ANY(%s)", (users,))
+    asked = connection.exec_driver_sql("SELECT id, username FROM ab_user WHERE id = ANY(%(users)s)", {"users": users})
     names = {int(row[0]): str(row[1]) for row in asked}
     tenants = {tenant.queue: tenant.id for tenant in process_topology.current().tenants}
     now = time.time()

@@ -3,22 +3,19 @@
 As shipped (Superset 6.1) it fails with the words of the metadata database's driver, also where the statement was committed; or
 stays `running`, since that cannot be written either.
 
-Replaces `execute_sql_statements`, `execute_query` and `handle_query_error` in `superset.sql_lab` (read and tested with Superset
-6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
+Replaces `execute_sql_statements` and `handle_query_error` in `superset.sql_lab` (read and tested with Superset 6.1.0 and
+SQLAlchemy 1.4.54; no upstream issue known).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any
 
 from runtime.environment import hooks, metadata_database, versions
 from runtime.queries import transient_errors
-
-#: Whether the first statement of the query that this task executes has begun.
-_begun: ContextVar[bool] = ContextVar("begun", default=False)
+from runtime.superset import first_statement
 
 
 def install() -> None:
@@ -26,14 +23,13 @@ def install() -> None:
     from superset import sql_lab
 
     versions.require(__name__, "apache-superset", "sqlalchemy")
+    first_statement.install()
     hooks.replace(sql_lab, "execute_sql_statements", __name__, _statements)
-    hooks.replace(sql_lab, "execute_query", __name__, _statement)
     hooks.replace(sql_lab, "handle_query_error", __name__, _failed)
 
 
 def _statements(shipped: Callable[..., Any]) -> Callable[..., Any]:
     def execute_sql_statements(*args: Any, **kwargs: Any) -> Any:
-        _begun.set(False)
         try:
             return shipped(*args, **kwargs)
         except Exception as error:
@@ -41,14 +37,6 @@ def _statements(shipped: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return execute_sql_statements
-
-
-def _statement(shipped: Callable[..., Any]) -> Callable[..., Any]:
-    def execute_query(*args: Any, **kwargs: Any) -> Any:
-        _begun.set(True)
-        return shipped(*args, **kwargs)
-
-    return execute_query
 
 
 def _failed(shipped: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +55,7 @@ def leave_if_lost(error: BaseException) -> None:
     """
     from superset.extensions import db
 
-    if _begun.get() and any(_is_loss(each) for each in _chain(error)):
+    if first_statement.has_begun() and any(_is_loss(each) for each in _chain(error)):
         with suppress(Exception):
             db.session.rollback()
         transient_errors.end_unwritten(error)

@@ -34,6 +34,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.connections": {"apache-superset", "sqlalchemy"},
     "runtime.superset.event_log": {"apache-superset"},
     "runtime.superset.execution": {"apache-superset", "celery"},
+    "runtime.superset.first_statement": {"apache-superset"},
     "runtime.superset.few_commits": {"apache-superset", "sqlalchemy"},
     "runtime.superset.implementation": {"apache-superset", "sqlalchemy"},
     "runtime.superset.kept_connections": {"apache-superset", "sqlalchemy"},
