@@ -28,9 +28,8 @@ def web(topology: Topology) -> list[str]:
     tier = topology.web
     return [
         "gunicorn",
-        # Where it listens: at every address of both families, as far as the kernel has them.
+        # Where it listens, at every address of both families as far as the kernel has them; and its class of worker.
         "--config=python:runtime.start.gunicorn_config",
-        "--worker-class=gthread",
         f"--workers={tier.processes}",
         f"--threads={tier.threads}",
         f"--timeout={tier.request_timeout_seconds}",

@@ -16,6 +16,7 @@ TESTED: dict[str, tuple[int, ...]] = {
     "flask-appbuilder": (5, 0),
     "flask-caching": (2, 3),
     "sqlalchemy": (1, 4),
+    "gunicorn": (23, 0),
 }
 
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from runtime.environment import listening
 from runtime.environment.process_topology import started
+from runtime.web import descriptors
+from runtime.web.buffering_worker import BufferingWorker
 
 #: Where gunicorn listens.
 bind = listening.gunicorn_binds(started().web.bind, started().web.port)
+
+#: No client that is slow or silent holds a thread.
+worker_class = BufferingWorker
+
+#: Connections that a process holds at once, those included that say nothing.
+worker_connections = descriptors.connections(descriptors.raised(), started().web.threads)

@@ -58,6 +58,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.unkept_results": {"apache-superset"},
     "runtime.superset.usage_api": {"apache-superset"},
     "runtime.superset.worker_process": {"apache-superset", "celery"},
+    "runtime.web.buffering_worker": {"gunicorn"},
 }
 
 
@@ -123,7 +124,8 @@ def _required(path: Path) -> set[str]:
 @pytest.mark.superset
 @pytest.mark.parametrize("distribution", versions.TESTED)
 def test_a_process_with_another_version_does_not_start(distribution: str, tmp_path: Path) -> None:
-    """The configuration of a worker is imported in Superset's environment, with one distribution of a version to come."""
+    """The configuration of a process is imported in Superset's environment, with one distribution of a version to come."""
+    configuration = "gunicorn_config" if distribution == "gunicorn" else "superset_config"
     modules = sorted(module for module, names in HOOKS.items() if distribution in names)
     program = (
         "from importlib import metadata\n"
@@ -131,7 +133,7 @@ def test_a_process_with_another_version_does_not_start(distribution: str, tmp_pa
         f"metadata.version = lambda name: '99.0' if name == {distribution!r} else shipped(name)\n"
         "from runtime.environment import versions\n"
         "try:\n"
-        "    import runtime.start.superset_config\n"
+        f"    import runtime.start.{configuration}\n"
         "except versions.UntestedVersionError as error:\n"
         "    print(str(error).split()[0])\n"
     )

@@ -1,0 +1,1 @@
+"""How the web server takes connections: no client that is slow, silent or gone holds one of its threads."""
