@@ -44,7 +44,7 @@ class UnknownNameError(UsageError):
 
 
 class UnreachableError(ClientError):
-    """No answer from the server. `sent` is whether the request may have arrived there."""
+    """No answer from the server, or from a store behind it. `sent` is whether the request may have arrived there."""
 
     exit_code = ExitCode.UNREACHABLE
 

@@ -199,7 +199,10 @@ class Session:
             detail = str(error) or type(error).__name__
             raise UnreachableError(f"no answer from {self.url} ({detail}): is Superset up there?", sent=sent) from None
         if answer.status_code in _GATEWAY and REFUSED not in error_kinds(answer):
-            raise UnreachableError(f"no answer from Superset at {self.url}: its proxy says {answer.status_code}", sent=True)
+            said = "; ".join(messages(_body(answer)))
+            # Superset's own words, where a store behind it is away, say what follows; a proxy has none.
+            proxy = f"no answer from Superset at {self.url}: its proxy says {answer.status_code}"
+            raise UnreachableError(f"Superset at {self.url} cannot answer now: {said}" if said else proxy, sent=True)
         return answer
 
     def _read_clock(self, answer: httpx.Response) -> None:

@@ -35,7 +35,7 @@ EXECUTED_NOT_KEPT = (
 )
 #: For a query that only reads, each time that its rows could not be stored.
 READ_NOT_KEPT = (
-    "The result of this query could not be stored, so that it cannot be fetched: the cache does not take it now. Run the query "
+    "The result of this query could not be stored, so that it cannot be fetched: its store does not take it now. Run the query "
     "again in a minute."
 )
 #: For a statement that may have changed data, and whose end could not be written.

@@ -216,7 +216,8 @@ class ResultStore:
         try:
             found = self.store.read(self.store.key(key))
         except BucketError as error:
-            logger.warning("a result could not be read", exc_info=True)
+            # Its text has all that is known; a trace for each of the page's requests would bury it.
+            logger.warning("a result could not be read: %s", error)
             raise _away(
                 "The results of this query cannot be read now: their store does not answer. They are not lost; try again in a "
                 "moment."
@@ -231,7 +232,7 @@ class ResultStore:
         except store.TooLargeError as error:
             raise _superset_error(str(error), "RESULT_TOO_LARGE_ERROR") from error
         except (RedisError, OSError, BucketError) as error:
-            logger.warning("a result could not be stored", exc_info=True)
+            logger.warning("a result could not be stored: %s", error)
             raise _superset_error(query_tasks.READ_NOT_KEPT, "RESULTS_BACKEND_ERROR") from error
         return True
 

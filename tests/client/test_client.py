@@ -287,6 +287,18 @@ def test_a_get_that_did_not_get_through_is_repeated(superset: Playing) -> None:
     assert len(superset.asked("GET", STATUS)) == 4
 
 
+def test_a_store_behind_superset_that_is_away_is_told_in_its_own_words(superset: Playing) -> None:
+    """And a proxy's page is not: it has none."""
+    superset.query(record())
+    with client_of(superset) as client:
+        superset.on("GET", RESULTS, refusal(503, "Their store does not answer. They are not lost", "RESULTS_BACKEND_ERROR"))
+        with pytest.raises(errors.UnreachableError, match=r"cannot answer now: Their store .* They are not lost"):
+            client.results(7)
+        superset.on("GET", RESULTS, Answer("no upstream", 503))
+        with pytest.raises(errors.UnreachableError, match="its proxy says 503"):
+            client.results(7)
+
+
 def test_a_superset_without_its_database_is_asked_again_for_a_query_s_state(superset: Playing) -> None:
     superset.query(record())
     done = Answer({"id": 7, "result": record()})
