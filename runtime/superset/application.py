@@ -23,6 +23,7 @@ def extend(app: Flask) -> None:
         cache_identity,
         charts,
         clock,
+        ended_sessions,
         event_log,
         few_commits,
         kept_connections,
@@ -42,6 +43,7 @@ def extend(app: Flask) -> None:
     )
 
     login_rate.limit(app)
+    ended_sessions.install(app)
     kept_rows.install()
     known_users.install(app)
     event_log.install()

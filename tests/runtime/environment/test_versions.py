@@ -32,6 +32,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.charts": {"apache-superset"},
     "runtime.superset.clock": {"apache-superset", "sqlalchemy"},
     "runtime.superset.connections": {"apache-superset", "sqlalchemy"},
+    "runtime.superset.ended_sessions": {"apache-superset"},
     "runtime.superset.event_log": {"apache-superset"},
     "runtime.superset.execution": {"apache-superset", "celery"},
     "runtime.superset.first_statement": {"apache-superset"},

@@ -1,7 +1,8 @@
 """Run in Superset's environment as a web process: polls of many users for queries in all states, and what changes of rights do.
 
 Prints as JSON: `polls`, for each user how often an answer was that of the shipped view, and those where it was not; `rights`,
-what a user was answered at each moment of a clock that is moved; `log`, what is in the action log.
+what a user was answered at each moment of a clock that is moved; `log`, what is in the action log; `sessions`, what copies of a
+session's cookie are answered.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def main() -> None:
                 "polls": _polls(app, clients, ids),
                 "log": _log(app, clients["analyst"], ids),
                 "rights": _rights(app, clock, ids),
+                "sessions": _sessions(app, clock),
             }
         )
     )
@@ -277,6 +279,44 @@ def _rights(app: Any, clock: Clock, ids: list[int]) -> list[Any]:
         db.session.remove()
     poll("permission given to the public here", 0)
     return seen
+
+
+def _sessions(app: Any, clock: Clock) -> dict[str, list[int]]:
+    """The answers to three browsers of one user and to copies of their cookies, as each is logged out."""
+    from runtime.environment.ended_names import EndedNames
+    from runtime.superset import ended_sessions
+
+    app.extensions[ended_sessions.__name__]._ended._clock = clock
+    browsers = [_logged_in(app) for _ in range(3)]
+    copies = [_with_cookie(app, browser) for browser in browsers]
+
+    def asked() -> list[int]:
+        return [each.get("/api/v1/me/").status_code for each in (*browsers, *copies)]
+
+    seen = {"logged in": asked()}
+    browsers[0].get("/logout/")
+    seen["the first logged out here"] = asked()
+    with browsers[1].session_transaction() as session:
+        login = session[ended_sessions.LOGIN]
+    EndedNames("logins", 1000.0, 1.0).end(login)
+    clock.now += ended_sessions.ASK_SECONDS + 0.1
+    seen["the second in another process"] = asked()
+    with copies[2].session_transaction() as session:
+        del session[ended_sessions.LOGIN]
+    seen["the third copy of before"] = asked()
+    return seen
+
+
+def _logged_in(app: Any) -> Any:
+    browser = app.test_client()
+    browser.post("/login/", data={"username": "polled-reader", "password": PASSWORD})
+    return browser
+
+
+def _with_cookie(app: Any, browser: Any) -> Any:
+    copy = app.test_client()
+    copy.set_cookie("session", browser.get_cookie("session").value)
+    return copy
 
 
 if __name__ == "__main__":

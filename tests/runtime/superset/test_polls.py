@@ -49,3 +49,13 @@ def test_polls_are_logged_later_and_what_people_did_before_they_are_answered(pol
         "answered": ["QueryRestApi.get_list"],
         "flushed": ["QueryRestApi.get_list", "QueryRestApi.get", "QueryRestApi.get_updated_since"],
     }
+
+
+def test_a_log_out_ends_every_copy_of_its_session_and_no_other(polled: dict[str, Any]) -> None:
+    """Answers to three browsers, and to a copy of each one's cookie."""
+    assert polled["sessions"] == {
+        "logged in": [200, 200, 200, 200, 200, 200],
+        "the first logged out here": [401, 200, 200, 401, 200, 200],
+        "the second in another process": [401, 401, 200, 401, 401, 200],
+        "the third copy of before": [401, 401, 200, 401, 401, 401],
+    }
