@@ -256,7 +256,7 @@ _ON_AWS: dict[str, Any] = {
         },
         "cluster": {
             "existing": None,
-            "version": "1.34",
+            "version": "1.35",
             "compute": "auto",
             "instance_types": ["m7g.xlarge"],
             "min_nodes": 3,

@@ -49,8 +49,9 @@ POSTGRESQL: Final = {
     **{f"17.{minor}": "postgres17" for minor in (6, 7, 8, 9)},
     **{f"18.{minor}": "postgres18" for minor in (1, 2, 3, 4)},
 }
-#: Versions of Kubernetes in EKS.
-KUBERNETES: Final = ("1.33", "1.34", "1.35")
+#: Versions of Kubernetes in EKS whose standard support lasts: EKS makes no cluster of another for a stack, which asks for no
+#: extended support. That of 1.34 ends on 2026-12-02, of 1.35 on 2027-03-27.
+KUBERNETES: Final = ("1.35", "1.36")
 #: Memory of ElastiCache's nodes for data and what is reserved of it (`maxmemory` of their parameter groups).
 NODE_MEMORY: Final = {
     name: int(gib * GIB)

@@ -11,7 +11,7 @@ from infra.recording import Recording, Resource
 from topology import plan, stack_file
 from topology.model import Topology
 
-#: A small VPC without a way out, one zone's NAT, results in Redis, nothing of the registry's; existing network and cluster.
+#: A small VPC without a way out, results in Redis, nothing of the registry's; existing network and cluster with their controller.
 _ACCOUNT: dict[str, Any] = {"account": "123456789012", "repository": None}
 OTHERS: dict[str, dict[str, Any]] = {
     "aws-small": {
@@ -44,6 +44,12 @@ OTHERS: dict[str, dict[str, Any]] = {
                 },
             },
             "cluster": {"existing": {"name": "shared", "security_group_id": "sg-0123456789abcdef0"}},
+            "load_balancer": {
+                "host": "superset.example.com",
+                "certificate_arn": "arn:aws:acm:eu-central-1:123456789012:certificate/11111111-2222-3333-4444-555555555555",
+                "scheme": "internet-facing",
+                "cidrs": ["203.0.113.0/24"],
+            },
         },
     },
 }
