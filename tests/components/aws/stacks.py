@@ -53,7 +53,8 @@ OTHERS: dict[str, dict[str, Any]] = {
         },
     },
 }
-STACKS = ("aws-enterprise", "aws-multi-tenant", *OTHERS)
+SHIPPED = ("aws-enterprise", "aws-multi-tenant")
+STACKS = (*SHIPPED, *OTHERS)
 
 
 def config_of(stack: str) -> dict[str, Any]:
