@@ -178,6 +178,10 @@ class Session:
                 http.cookies.clear()
                 for cookie in cookies:
                     http.cookies.jar.set_cookie(cookie)
+            elif _loopback(http.base_url.host):
+                # As browsers do: it may be a port-forward to a stack that is reached over HTTPS, and has cookies for that alone.
+                for cookie in http.cookies.jar:
+                    cookie.secure = False
             return answer
 
         def over(state: RetryCallState) -> bool:

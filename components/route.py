@@ -9,6 +9,8 @@ from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.networking import v1 as networking
 
 from components.common import SUPERSET, Scope, labels, metadata
+from components.web import proxy_seconds
+from topology.model import Web
 from topology.settings.web import Route
 
 
@@ -18,9 +20,10 @@ class WebRouteArgs:
 
     scope: Scope
     route: Route
-    #: The web tier's Service and its port.
+    #: The web tier's Service.
     service: pulumi.Output[str]
-    port: int
+    #: Its port, and what it allows: a proxy that allows less answers in its place.
+    web: Web
 
 
 class WebRoute(pulumi.ComponentResource):
@@ -41,17 +44,36 @@ class WebRoute(pulumi.ComponentResource):
         self.register_outputs({"url": self.url})
 
 
+def allowances(web: Web) -> dict[str, str]:
+    """What controllers of an Ingress must be told to wait as long and take as much as `web`; each heeds its own annotations.
+
+    Without them nginx answers 504 after 60 s and 413 over 1 MB. Names and units: the annotation pages of ingress-nginx, F5's
+    NGINX Ingress Controller, HAProxy's and Azure's Application Gateway's.
+    """
+    seconds, megabytes = proxy_seconds(web), -(-web.max_upload_bytes // 2**20)
+    return {
+        "nginx.ingress.kubernetes.io/proxy-read-timeout": f"{seconds}",
+        "nginx.ingress.kubernetes.io/proxy-send-timeout": f"{seconds}",
+        "nginx.ingress.kubernetes.io/proxy-body-size": f"{megabytes}m",
+        "nginx.org/proxy-read-timeout": f"{seconds}s",
+        "nginx.org/proxy-send-timeout": f"{seconds}s",
+        "nginx.org/client-max-body-size": f"{megabytes}m",
+        "haproxy.org/timeout-server": f"{seconds}s",
+        "appgw.ingress.kubernetes.io/request-timeout": f"{seconds}",
+    }
+
+
 def _ingress(name: str, args: WebRouteArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
     route = args.route
     backend = networking.IngressBackendArgs(
         service=networking.IngressServiceBackendArgs(
-            name=args.service, port=networking.ServiceBackendPortArgs(number=args.port)
+            name=args.service, port=networking.ServiceBackendPortArgs(number=args.web.port)
         )
     )
     networking.Ingress(
         name,
         # Its controller fills in the address some time later, or never where there is none: not a reason to wait here.
-        metadata=metadata(args.scope, name, object_labels, {"pulumi.com/skipAwait": "true"}),
+        metadata=metadata(args.scope, name, object_labels, {"pulumi.com/skipAwait": "true", **allowances(args.web)}),
         spec=networking.IngressSpecArgs(
             ingress_class_name=route.parent,
             tls=[networking.IngressTLSArgs(hosts=[route.host], secret_name=route.tls_secret_name)],
@@ -70,6 +92,7 @@ def _ingress(name: str, args: WebRouteArgs, object_labels: dict[str, str], opts:
 
 def _http_route(name: str, args: WebRouteArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions) -> None:
     namespace, _, gateway = args.route.parent.partition("/")
+    seconds = proxy_seconds(args.web)
     CustomResource(
         name,
         api_version="gateway.networking.k8s.io/v1",
@@ -81,7 +104,8 @@ def _http_route(name: str, args: WebRouteArgs, object_labels: dict[str, str], op
             "rules": [
                 {
                     "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-                    "backendRefs": [{"name": args.service, "port": args.port}],
+                    "timeouts": {"request": f"{seconds}s", "backendRequest": f"{seconds}s"},
+                    "backendRefs": [{"name": args.service, "port": args.web.port}],
                 }
             ],
         },

@@ -24,6 +24,13 @@ from topology.model import Web
 
 #: Seconds that a stopping pod goes on serving, until every node's proxy has taken it out of the Service.
 DRAIN_SECONDS = 10
+#: What a proxy waits longer than the web tier itself, so that users read Superset's answer and not the proxy's.
+PROXY_MARGIN_SECONDS = 10
+
+
+def proxy_seconds(web: Web) -> int:
+    """Seconds that what stands before the web tier waits for an answer."""
+    return web.request_timeout_seconds + PROXY_MARGIN_SECONDS
 
 
 @dataclass(frozen=True)

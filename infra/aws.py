@@ -34,6 +34,7 @@ from components.configuration import POSTGRES, POSTGRES_SECRET
 from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
 from components.redis_access import PasswordRef, RedisAccess
 from components.secrets import Secrets
+from components.web import proxy_seconds
 from infra import kubernetes, workloads
 from infra.workloads import BEAT, INIT, Given, Stores, Workloads
 from topology.aws.model import Aws
@@ -44,7 +45,7 @@ from topology.settings.network import Resolver
 #: Whom the data stores let in, for the descriptions of rules.
 CLUSTER = "cluster"
 #: Where web pods say that they live, and the seconds that their load balancer waits beyond the web tier's own limit.
-HEALTH_PATH, IDLE_MARGIN_SECONDS = "/health", 10
+HEALTH_PATH = "/health"
 
 
 def check(topology: Topology) -> Iterator[Problem]:
@@ -122,7 +123,7 @@ def deploy(topology: Topology, given: Given) -> dict[str, pulumi.Input[object]]:
                 made.web.service,
                 topology.web.port,
                 HEALTH_PATH,
-                topology.web.request_timeout_seconds + IDLE_MARGIN_SECONDS,
+                proxy_seconds(topology.web),
             ),
             on_cluster,
         )

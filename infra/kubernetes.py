@@ -95,7 +95,7 @@ def deploy(topology: Topology, given: Given) -> dict[str, pulumi.Input[object]]:
     servers = [*redis.values(), *sentinels.values(), *([postgres] if postgres else [])]
     made = workloads.deploy(topology, scope, secrets, Stores(accesses, servers), given=given, opts=here)
     route = (
-        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, made.web.service, topology.web.port), here)
+        WebRoute("web-route", WebRouteArgs(scope, topology.web.route, made.web.service, topology.web), here)
         if topology.web.route
         else None
     )

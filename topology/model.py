@@ -151,8 +151,8 @@ class Postgres(PostgresServer):
 class Web(WebServer):
     """The web tier: `min_replicas..max_replicas` pods of `processes` gunicorn workers with `threads` threads each.
 
-    Clients find it at `host` and `port`; `bind` is the address that it listens on. `behind_proxy`: a proxy stands before it and
-    says in X-Forwarded-* what the client asked for.
+    Clients find it at `host` and `port`; `bind` is the address that it listens on. `behind_proxy`: proxies may stand before it
+    (`proxies`), and say in X-Forwarded-* what the client asked for.
     """
 
     host: str

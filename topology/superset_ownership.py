@@ -56,7 +56,11 @@ OWNED: dict[str, str] = {
     "SUPERSET_WEBSERVER_TIMEOUT": _REQUESTS,
     "SESSION_COOKIE_SECURE": "Set web.secure_cookies in the stack file",
     "SESSION_COOKIE_HTTPONLY": "Leave it out: no script may read the session's cookie",
-    "ENABLE_PROXY_FIX": "Leave it out: the platform knows whether a proxy stands in front (web.route)",
+    **dict.fromkeys(("ENABLE_PROXY_FIX", "PROXY_FIX_CONFIG"), "Set web.proxies in the stack file"),
+    "MAX_CONTENT_LENGTH": "Set web.max_upload in the stack file",
+    **dict.fromkeys(
+        ("AUTH_RATE_LIMITED", "AUTH_RATE_LIMIT", "RATELIMIT_HEADERS_ENABLED"), "Set web.login_rate in the stack file"
+    ),
     **dict.fromkeys(
         (
             "RATELIMIT_STORAGE_URI",

@@ -25,12 +25,19 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "SQL_VALIDATORS_BY_ENGINE": {},
         # A proxy ends TLS and says in X-Forwarded-* what the client asked for; without one the headers would be a client's
         # own word.
-        "ENABLE_PROXY_FIX": topology.web.behind_proxy,
+        "ENABLE_PROXY_FIX": topology.web.behind_proxy and topology.web.proxies > 0,
+        # Each proxy adds an address; of the rest the last one speaks.
+        "PROXY_FIX_CONFIG": {"x_for": topology.web.proxies, "x_proto": 1, "x_host": 1, "x_port": 1, "x_prefix": 1},
+        "MAX_CONTENT_LENGTH": topology.web.max_upload_bytes,
         # Superset's default is a string that everyone knows; embedded dashboards would accept what it signs.
         "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
         "FLASK_APP_MUTATOR": application.extend,
         "EVENT_LOGGER": EventLog(),
         "RATELIMIT_ENABLED": True,
+        "AUTH_RATE_LIMITED": True,
+        "AUTH_RATE_LIMIT": topology.web.login_rate,
+        # Retry-After, so that a client knows when.
+        "RATELIMIT_HEADERS_ENABLED": True,
         # Only log-ins are limited. A limit on all requests would count every poll of every user behind one
         # address together.
         "RATELIMIT_APPLICATION": None,

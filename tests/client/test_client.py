@@ -31,6 +31,16 @@ def client_of(superset: Playing, **options: Any) -> SupersetClient:
     )
 
 
+def test_a_cookie_for_https_alone_is_sent_over_a_port_forward(superset: Playing) -> None:
+    secure = {"Set-Cookie": "session=one; Secure; HttpOnly; Path=/; SameSite=Lax"}
+    superset.on("GET", CSRF, Answer({"result": "a-csrf"}, headers=secure))
+    superset.query(record())
+    superset.on("GET", RESULTS, Answer(result()))
+    with client_of(superset) as client:
+        client.run("select 1", 3)
+    assert {request.headers["cookie"] for request in superset.requests[2:]} == {"session=one"}
+
+
 def test_a_query_is_submitted_followed_and_fetched(superset: Playing) -> None:
     superset.query(record("pending"), record("running"), record("running"), record())
     superset.on("GET", RESULTS, Answer(result()))

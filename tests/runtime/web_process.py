@@ -13,6 +13,7 @@ import jwt
 from flask import g, request
 
 from runtime.tenants.identity import current_tenant_id
+from tests.waiting import until
 
 PASSWORD = "for-this-test"
 #: Carol is of a tenant's role; Dave is of no tenant.
@@ -78,6 +79,7 @@ def main() -> None:
         "analyst": Browser(app, "analyst", database_id).get("/api/v1/superset_async/usage"),
     }
     analyst = Browser(app, "analyst", database_id)
+    until(lambda: _is_idle(bob), 60, "the worker tells that it has nothing to do")
     answer["live"] = {what: [one.get(f"/api/v1/superset_async/{what}") for one in (bob, analyst)] for what in LIVE}
     of_alice = answer["live"]["queries"][0]["json"]["result"][-1]["id"]
     answer["place"] = [one.get(f"/api/v1/superset_async/place/{of_alice}") for one in (alice, bob, analyst)]
@@ -86,6 +88,11 @@ def main() -> None:
     answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
     answer["guesses"] = _guesses(app)
     print(json.dumps(answer, default=repr))
+
+
+def _is_idle(administrator: Browser) -> bool:
+    (worker,) = administrator.get("/api/v1/superset_async/workers")["json"]["result"]
+    return bool(worker["state"] == "idle")
 
 
 def _limit_of_an_undeclared_database() -> dict[str, str]:
@@ -150,13 +157,17 @@ def _channel(app: Any, subject: str | None) -> str:
         return async_query_manager.parse_channel_id_from_request(request)
 
 
-def _guesses(app: Any) -> dict[str, list[int]]:
-    """The answers to ten wrong log-ins in a moment: malformed, so that no time goes into hashing."""
+def _guesses(app: Any) -> dict[str, Any]:
+    """The answers to ten wrong log-ins in a moment: malformed, so that no time goes into hashing; and when to try again."""
     app.config["WTF_CSRF_ENABLED"] = False
     client = app.test_client()
+    answers = {
+        "form": [client.post("/login/", data={}) for _ in range(10)],
+        "api": [client.post("/api/v1/security/login", json={}) for _ in range(10)],
+    }
     return {
-        "form": [client.post("/login/", data={}).status_code for _ in range(10)],
-        "api": [client.post("/api/v1/security/login", json={}).status_code for _ in range(10)],
+        **{way: [answer.status_code for answer in given] for way, given in answers.items()},
+        "retry_after": {way: given[-1].headers.get("Retry-After") for way, given in answers.items()},
     }
 
 

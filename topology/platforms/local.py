@@ -53,7 +53,7 @@ def one_process_of_each(settings: Settings) -> Settings:
         ),
         postgres=_with(settings.postgres, instances=1, backup=None),
         # A browser does not send a secure cookie over the plain HTTP of the loopback address.
-        web=_with(settings.web, min_replicas=1, max_replicas=1, secure_cookies=False, route=None),
+        web=_with(settings.web, min_replicas=1, max_replicas=1, secure_cookies=False, proxies=0, route=None),
         workers=_with(settings.workers, scaling=None),
         pools={name: _with(pool, scaling=None) for name, pool in settings.pools.items()},
     )

@@ -160,6 +160,7 @@ def test_cookies_need_https_only_where_users_have_it(stack: str, https: bool) ->
     assert settings["SESSION_COOKIE_SECURE"] is https
     assert settings["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_SECURE"] is https
     assert settings["ENABLE_PROXY_FIX"] is https
+    assert settings["PROXY_FIX_CONFIG"]["x_for"] == int(https)
     assert settings["GUEST_TOKEN_JWT_SECRET"] not in ("test-guest-secret-change-me", settings["SECRET_KEY"])
 
 
