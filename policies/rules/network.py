@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from policies.graph import Graph, at
+from policies.graph import UNKNOWN, Graph, UnknownValueError, at
 from policies.rule import Option, Options, Plain, Rules, kinds
 from policies.servers import postgres_servers, redis_servers, sentinels
 from policies.workloads import Workload, lasting, selects, workloads
@@ -158,6 +158,8 @@ def service_without_pods(service: Plain, graph: Graph, options: Options) -> Iter
 def ingress_plain(ingress: Plain, graph: Graph, options: Options) -> Iterator[str]:
     """Users log in over this route: without TLS their passwords and sessions travel in clear."""
     secured = {host for each in ingress.get("spec", "tls", default=[]) for host in at(each, "hosts", default=[])}
+    if UNKNOWN in secured:
+        raise UnknownValueError
     for rule in ingress.get("spec", "rules", default=[]):
         if at(rule, "host", default="*") not in secured:
             yield f"serves {at(rule, 'host', default='every host')} without TLS"

@@ -189,7 +189,9 @@ def _address(metadata: dict[str, Any], found: Configuration, graph: Graph) -> It
     for address in str(metadata.get("address") or metadata.get("addresses") or metadata.get("host") or "").split(","):
         host = address.partition(":")[0]
         same = [each for each in graph.derive(redis_servers) if reaches(host, each.hosts) and reaches(wanted, each.hosts)]
-        if host and wanted and host.partition(".")[0] != wanted.partition(".")[0] and not same:
+        # Of one service a cluster knows longer and shorter names.
+        longer = f"{host}.".startswith(f"{wanted}.") or f"{wanted}.".startswith(f"{host}.")
+        if host and wanted and not longer and not same:
             yield f"reads {host}, and the broker is at {wanted}"
     options: Any = found.celery.get("broker_transport_options")
     service, watched = at(options, "master_name"), metadata.get("sentinelMaster")

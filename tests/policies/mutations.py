@@ -8,83 +8,21 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from policies import check
 from policies.evaluation import evaluate
-from policies.graph import Graph, Resource, from_manifests
+from policies.graph import Graph, Resource
+from tests.policies import aws_mutations
+from tests.policies.editor import Editor, NotApplicableError, set_at
 from topology import presets, stack_file
 from topology.problems import StackError
 
 #: The pool that every shipped stack has.
 WORKER = "worker-default"
-SHIPPED = tuple(name for name in stack_file.names() if stack_file.read(name).get("platform") == "kubernetes")
-
-
-class NotApplicableError(Exception):
-    """The stack has nothing that this mutation could break."""
-
-
-class Editor:
-    """A copy of a graph's resources, to be broken. Every edit must find what it edits."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.resources = [replace(each, inputs=copy.deepcopy(each.inputs)) for each in graph.resources]
-
-    def graph(self) -> Graph:
-        return Graph(self.resources)
-
-    def find(self, kind: str, name: str = "") -> dict[str, Any]:
-        """The inputs of the first resource of a kind whose name begins with `name`."""
-        for each in self.resources:
-            found = each.title.partition("/")[2]
-            if each.kind == kind and not each.type.startswith("superset-async:") and found.startswith(name):
-                return each.inputs
-        raise NotApplicableError(f"{kind} {name}")
-
-    def drop(self, kind: str, name: str = "") -> None:
-        self.find(kind, name)
-        self.resources = [
-            each for each in self.resources if not (each.kind == kind and each.title.partition("/")[2].startswith(name))
-        ]
-
-    def add(self, manifest: Mapping[str, Any]) -> None:
-        labels = self.find("Namespace")["metadata"]["labels"]
-        own = {f"app.kubernetes.io/{key}": "foreign" for key in ("name", "component")}
-        metadata = {"namespace": "superset", "labels": {**labels, **own}, **manifest["metadata"]}
-        self.resources.extend(from_manifests([{**manifest, "metadata": metadata}]).resources)
-
-    def pod(self, kind: str, name: str = "") -> dict[str, Any]:
-        return self.find(kind, name)["spec"]["template"]["spec"]
-
-    def container(self, kind: str, name: str = "") -> dict[str, Any]:
-        return self.pod(kind, name)["containers"][0]
-
-    def argument(self, workload: str, option: str, value: str | None) -> None:
-        """Give an option of a Deployment's command another value, or take it away."""
-        command = self.container("Deployment", workload)["command"]
-        place = next((place for place, word in enumerate(command) if word.startswith(f"{option}=")), None)
-        if place is None:
-            raise NotApplicableError(option)
-        command[place : place + 1] = [] if value is None else [f"{option}={value}"]
-
-    def topology(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the topology that the pods read."""
-        data = self.find("ConfigMap", "superset-topology")["data"]
-        content = json.loads(data["topology.json"])
-        change(content)
-        data["topology.json"] = json.dumps(content)
-
-    def directive(self, server: str, name: str, value: str | None) -> None:
-        """Change or remove a directive of a Redis server's configuration."""
-        data = self.find("ConfigMap", f"{server}-config")["data"]
-        lines = data["redis.conf"].splitlines()
-        if not any(line.startswith(f"{name} ") for line in lines):
-            raise NotApplicableError(name)
-        kept = [line for line in lines if not line.startswith(f"{name} ")]
-        data["redis.conf"] = "\n".join([*kept, *([] if value is None else [f"{name} {value}"])])
+SHIPPED = tuple(name for name in stack_file.names() if stack_file.read(name).get("platform") in ("kubernetes", "aws"))
 
 
 @dataclass(frozen=True)
@@ -96,6 +34,8 @@ class Mutation:
     edit: Callable[[Editor], object] | None = None
     #: The rule that has to notice; empty: the check of the settings (or, where that passes, any rule).
     rule: str = ""
+    #: The platform that it is about; empty: any.
+    platform: str = ""
 
 
 def broker(graph: Editor) -> str:
@@ -105,14 +45,6 @@ def broker(graph: Editor) -> str:
     except NotApplicableError:
         return "redis"
     return "redis-broker"
-
-
-def _set(target: Any, *path: Any) -> None:
-    """Set the value at the end of `path` in plain data, making mappings on the way."""
-    *steps, last, value = path
-    for step in steps:
-        target = target[step] if isinstance(step, int) else target.setdefault(step, {})
-    target[last] = value
 
 
 def _keys(path: str, value: Any) -> dict[str, Any]:
@@ -227,6 +159,9 @@ SETTINGS: tuple[tuple[str, Any], ...] = (
     ("policy_exceptions", [{"rule": "x", "resource": "y", "reason": "because", "owner": "me", "expires": "soon"}]),
 )
 
+#: What means nothing where AWS runs the servers: they have no volumes of ours.
+NOT_ON_AWS = (_keys("redis/cache", {"volume_size": "1Gi"}),)
+
 _RESTRICTED = {"securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}}
 
 
@@ -250,11 +185,18 @@ def _second_scaler(graph: Editor) -> None:
 
 
 def _trigger(key: str, value: str) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.find("ScaledObject")["spec"]["triggers"][0]["metadata"], key, value)
+    return lambda graph: set_at(graph.find("ScaledObject")["spec"]["triggers"][0]["metadata"], key, value)
+
+
+def _other_server(graph: Editor) -> None:
+    metadata = graph.find("ScaledObject")["spec"]["triggers"][0]["metadata"]
+    if "addresses" not in metadata:
+        raise NotApplicableError("no Sentinels")
+    metadata["addresses"] = "redis-cache-sentinel.superset.svc:26379"
 
 
 def _scaled(*path: Any) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.find("ScaledObject"), "spec", *path)
+    return lambda graph: set_at(graph.find("ScaledObject"), "spec", *path)
 
 
 def _memory_scaler(graph: Editor) -> None:
@@ -270,27 +212,27 @@ def _replace_claim(graph: Editor) -> None:
 
 
 def _rule_of(direction: str, rule: dict[str, Any], name: str) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.find("NetworkPolicy", name)["spec"], direction, [rule])
+    return lambda graph: set_at(graph.find("NetworkPolicy", name)["spec"], direction, [rule])
 
 
 def _container(kind: str, name: str, *path: Any) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.container(kind, name), *path)
+    return lambda graph: set_at(graph.container(kind, name), *path)
 
 
 def _pod(kind: str, name: str, *path: Any) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.pod(kind, name), *path)
+    return lambda graph: set_at(graph.pod(kind, name), *path)
 
 
 def _service(*path: Any) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.find("Service", "web"), *path)
+    return lambda graph: set_at(graph.find("Service", "web"), *path)
 
 
 def _topology(*path: Any) -> Callable[[Editor], object]:
-    return lambda graph: graph.topology(lambda content: _set(content, *path))
+    return lambda graph: graph.topology(lambda content: set_at(content, *path))
 
 
 def _secret_of(graph: Editor) -> str:
-    return graph.find("Secret", "superset-app")["stringData"]["POSTGRES_PASSWORD"]
+    return graph.find("Secret", "superset-app")["stringData"]["ASYNC_QUERIES_JWT_SECRET"]
 
 
 def _variable(graph: Editor, workload: str, name: str) -> dict[str, Any]:
@@ -306,7 +248,7 @@ def _foreign_web(graph: Editor) -> None:
 
 
 def _deployment(name: str, *path: Any) -> Callable[[Editor], object]:
-    return lambda graph: _set(graph.find("Deployment", name), "spec", *path)
+    return lambda graph: set_at(graph.find("Deployment", name), "spec", *path)
 
 
 def _adapter(graph: Editor) -> None:
@@ -369,7 +311,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "redis-sentinel-quorum",
         "two Sentinels",
-        lambda g: _set(g.find("StatefulSet", "redis-broker-sentinel"), "spec", "replicas", 2),
+        lambda g: set_at(g.find("StatefulSet", "redis-broker-sentinel"), "spec", "replicas", 2),
     ),
     (
         "redis-cache-policy",
@@ -406,7 +348,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "redis-volume-size",
         "a volume of 100Mi",
-        lambda g: _set(
+        lambda g: set_at(
             g.find("StatefulSet", broker(g)),
             "spec",
             "volumeClaimTemplates",
@@ -422,7 +364,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "celery-config-unreadable",
         "the topology's JSON cut off",
-        lambda g: _set(g.find("ConfigMap", "superset-topology"), "data", "topology.json", "{"),
+        lambda g: set_at(g.find("ConfigMap", "superset-topology"), "data", "topology.json", "{"),
     ),
     ("celery-config-unreadable", "an unknown key in the topology", _topology("celery", "workers", 4)),
     ("celery-config-differs", "the web tier on a ConfigMap of its own", _foreign_web),
@@ -446,7 +388,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "celery-shell-keeps-signal",
         "the worker in a shell",
-        lambda g: _set(
+        lambda g: set_at(
             g.container("Deployment", WORKER),
             "command",
             ["sh", "-c", " ".join(g.container("Deployment", WORKER)["command"])],
@@ -477,18 +419,18 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "celery-connections",
         "PostgreSQL's own 20 connections",
-        lambda g: _set(g.container("StatefulSet", "postgres"), "command", ["postgres", "-c", "max_connections=20"]),
+        lambda g: set_at(g.container("StatefulSet", "postgres"), "command", ["postgres", "-c", "max_connections=20"]),
     ),
     ("scaling-one-scaler", "a second scaler on the web tier", _second_scaler),
     (
         "scaling-no-target",
         "a scaler of nothing",
-        lambda g: _set(g.find("HorizontalPodAutoscaler"), "spec", "scaleTargetRef", "name", "webb"),
+        lambda g: set_at(g.find("HorizontalPodAutoscaler"), "spec", "scaleTargetRef", "name", "webb"),
     ),
     (
         "scaling-replicas-beside-scaler",
         "replicas beside the scaler",
-        lambda g: (g.find("ScaledObject"), _set(g.find("Deployment", WORKER), "spec", "replicas", 3)),
+        lambda g: (g.find("ScaledObject"), set_at(g.find("Deployment", WORKER), "spec", "replicas", 3)),
     ),
     (
         "scaling-request-missing",
@@ -499,11 +441,11 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
         ),
     ),
     ("scaling-bounds", "minimum above maximum", _scaled("minReplicaCount", 99)),
-    ("scaling-bounds", "an HPA from 0", lambda g: _set(g.find("HorizontalPodAutoscaler"), "spec", "minReplicas", 0)),
+    ("scaling-bounds", "an HPA from 0", lambda g: set_at(g.find("HorizontalPodAutoscaler"), "spec", "minReplicas", 0)),
     (
         "scaling-keda-admission",
         "a name of 60 characters",
-        lambda g: _set(g.find("ScaledObject"), "metadata", "name", "w" * 60),
+        lambda g: set_at(g.find("ScaledObject"), "metadata", "name", "w" * 60),
     ),
     (
         "scaling-keda-admission",
@@ -528,7 +470,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     ("scaling-keda-admission", "no triggers", _scaled("triggers", [])),
     ("scaling-watches-broker", "database 1 instead of the broker's", _trigger("databaseIndex", "1")),
     ("scaling-watches-broker", "another queue's list", _trigger("listName", "other")),
-    ("scaling-watches-broker", "the caches' server", _trigger("addresses", "redis-cache-sentinel.superset.svc:26379")),
+    ("scaling-watches-broker", "the caches' server", _other_server),
     ("scaling-watches-broker", "the caches' Sentinel service", _trigger("sentinelMaster", "redis-cache")),
     (
         "scaling-blind-to-queue",
@@ -559,7 +501,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "scaling-worker-fixed",
         "the scaler removed, 5 workers",
-        lambda g: (g.drop("ScaledObject", WORKER), _set(g.find("Deployment", WORKER), "spec", "replicas", 5)),
+        lambda g: (g.drop("ScaledObject", WORKER), set_at(g.find("Deployment", WORKER), "spec", "replicas", 5)),
     ),
     ("pods-image-tag", "image latest", _container("Deployment", "web", "image", "apache/superset:latest")),
     ("pods-image-tag", "image without a tag", _container("StatefulSet", "redis", "image", "redis")),
@@ -596,25 +538,25 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "pods-budget-missing",
         "the workers' budget removed",
-        lambda g: (_set(g.find("Deployment", WORKER), "spec", "replicas", 3), g.drop("PodDisruptionBudget", WORKER)),
+        lambda g: (set_at(g.find("Deployment", WORKER), "spec", "replicas", 3), g.drop("PodDisruptionBudget", WORKER)),
     ),
     (
         "pods-budget-missing",
         "a budget for other pods",
         lambda g: (
-            _set(g.find("Deployment", WORKER), "spec", "replicas", 3),
-            _set(g.find("PodDisruptionBudget", WORKER), "spec", "selector", {"matchLabels": {"app": "x"}}),
+            set_at(g.find("Deployment", WORKER), "spec", "replicas", 3),
+            set_at(g.find("PodDisruptionBudget", WORKER), "spec", "selector", {"matchLabels": {"app": "x"}}),
         ),
     ),
     (
         "pods-budget-blocks",
         "maxUnavailable 0",
-        lambda g: _set(g.find("PodDisruptionBudget", WORKER), "spec", "maxUnavailable", 0),
+        lambda g: set_at(g.find("PodDisruptionBudget", WORKER), "spec", "maxUnavailable", 0),
     ),
     (
         "pods-budget-blocks",
         "minAvailable 100%",
-        lambda g: _set(
+        lambda g: set_at(
             g.find("PodDisruptionBudget", WORKER),
             "spec",
             {
@@ -633,7 +575,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "pods-namespace",
         "Pod Security baseline",
-        lambda g: _set(g.find("Namespace"), "metadata", "labels", "pod-security.kubernetes.io/enforce", "baseline"),
+        lambda g: set_at(g.find("Namespace"), "metadata", "labels", "pod-security.kubernetes.io/enforce", "baseline"),
     ),
     (
         "pods-namespace-missing",
@@ -650,7 +592,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "network-default-deny",
         "default deny for ingress alone",
-        lambda g: _set(g.find("NetworkPolicy", "allow-default-deny"), "spec", "policyTypes", ["Ingress"]),
+        lambda g: set_at(g.find("NetworkPolicy", "allow-default-deny"), "spec", "policyTypes", ["Ingress"]),
     ),
     ("network-policy-opens-all", "a rule that allows all egress", _rule_of("egress", {}, "allow-dns")),
     (
@@ -687,7 +629,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "secrets-in-clear",
         "a password in a ConfigMap",
-        lambda g: _set(g.find("ConfigMap"), "data", "note", f"it is {_secret_of(g)}"),
+        lambda g: set_at(g.find("ConfigMap"), "data", "note", f"it is {_secret_of(g)}"),
     ),
     (
         "secrets-in-clear",
@@ -697,7 +639,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "secrets-in-clear",
         "a password in an annotation",
-        lambda g: _set(g.find("Deployment", "web"), "metadata", "annotations", "note", _secret_of(g)),
+        lambda g: set_at(g.find("Deployment", "web"), "metadata", "annotations", "note", _secret_of(g)),
     ),
     (
         "secrets-in-clear",
@@ -714,7 +656,7 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "secrets-in-clear",
         "a URL with a password in a ConfigMap",
-        lambda g: _set(g.find("ConfigMap"), "data", "url", "redis://:Tr0ub4dor@redis:6379/0"),
+        lambda g: set_at(g.find("ConfigMap"), "data", "url", "redis://:Tr0ub4dor@redis:6379/0"),
     ),
     (
         "secrets-in-environment",
@@ -724,29 +666,29 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     (
         "secrets-length",
         "a JWT secret of 16 characters",
-        lambda g: _set(g.find("RandomPassword", "superset-jwt"), "length", 16),
+        lambda g: set_at(g.find("RandomPassword", "superset-jwt"), "length", 16),
     ),
     (
         "secrets-key-length",
         "a secret key of 9 bytes",
-        lambda g: _set(g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "too-short"),
+        lambda g: set_at(g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "too-short"),
     ),
     (
         "secrets-known",
         "the secret key of the documentation",
-        lambda g: _set(
+        lambda g: set_at(
             g.find("Secret", "superset-app"), "stringData", "SUPERSET_SECRET_KEY", "CHANGE_ME_TO_A_COMPLEX_RANDOM_SECRET"
         ),
     ),
     (
         "secrets-known",
         "password admin",
-        lambda g: _set(g.find("Secret", "superset-init"), "stringData", "ADMIN_PASSWORD", "admin"),
+        lambda g: set_at(g.find("Secret", "superset-init"), "stringData", "ADMIN_PASSWORD", "admin"),
     ),
     (
         "secrets-shared",
         "workers with another secret key",
-        lambda g: _set(_variable(g, WORKER, "SUPERSET_SECRET_KEY"), "valueFrom", "secretKeyRef", "name", "other"),
+        lambda g: set_at(_variable(g, WORKER, "SUPERSET_SECRET_KEY"), "valueFrom", "secretKeyRef", "name", "other"),
     ),
     (
         "secrets-shared",
@@ -779,11 +721,14 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
 
 def all_mutations() -> Iterator[Mutation]:
     """Every mutation."""
-    for path, value in SETTINGS:
+    of_any, of_aws = ((*each, "") for each in SETTINGS), ((*each, "aws") for each in aws_mutations.SETTINGS)
+    for path, value, platform in (*of_any, *of_aws):
         text = json.dumps(value, ensure_ascii=False)
         where = f"{path.replace('/', '.')}: " if path else ""
-        yield Mutation(f"`{where}{text if len(text) <= 90 else text[:89] + '…'}`", settings=_keys(path, value))
-    for rule, what, edit in EDITS:
+        yield Mutation(
+            f"`{where}{text if len(text) <= 90 else text[:89] + '…'}`", settings=_keys(path, value), platform=platform
+        )
+    for rule, what, edit in (*EDITS, *aws_mutations.EDITS):
         yield Mutation(what, edit=edit, rule=rule)
 
 
@@ -800,8 +745,12 @@ def mutated(stack: str, mutation: Mutation) -> Graph:
         mutation.edit(editor)
         return editor.graph()
     config = stack_file.read(stack)
-    changed = presets.merge(config, mutation.settings or {})
-    preset = presets.settings_of(config["topology"])
+    wanted = mutation.settings or {}
+    on_aws = config["platform"] == "aws"
+    if (mutation.platform == "aws" and not on_aws) or (on_aws and wanted in NOT_ON_AWS):
+        raise NotApplicableError(mutation.what)
+    changed = presets.merge(config, wanted)
+    preset = presets.settings_of(config["topology"], on_aws=on_aws)
     if presets.merge(preset, changed) == presets.merge(preset, config):
         raise NotApplicableError(mutation.what)
     return check.graph_of(stack, changed)

@@ -9,8 +9,9 @@ import pytest
 
 from policies.evaluation import evaluate
 from policies.graph import UNKNOWN, Graph, Resource, at
-from policies.rules import BY_ID
-from tests.policies import document, mutations, planted
+from policies.rules import BY_ID, SUBJECTS
+from tests.policies import aws_mutations, document, mutations, planted
+from tests.policies.editor import NotApplicableError
 from topology import invariants, presets, stack_file
 from topology.plan import build
 from topology.settings import read
@@ -38,8 +39,9 @@ def test_every_mutation_is_caught(stack: str) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("stack", ["enterprise", "aws-enterprise"])
 @pytest.mark.parametrize("whole", [False, True], ids=["values", "whole Secrets"])
-def test_edits_are_caught_in_a_first_preview(whole: bool) -> None:
+def test_edits_are_caught_in_a_first_preview(whole: bool, stack: str) -> None:
     """What generated secrets make unknown in a preview (they, their digests, a job's name) hides no other mistake."""
     missed: list[str] = []
     for mutation in mutations.all_mutations():
@@ -47,8 +49,8 @@ def test_edits_are_caught_in_a_first_preview(whole: bool) -> None:
         if mutation.edit is None or mutation.rule in ("secrets-in-clear", "secrets-key-length", "secrets-known"):
             continue
         try:
-            graph = as_in_a_preview(mutations.mutated("enterprise", mutation), whole=whole)
-        except mutations.NotApplicableError:
+            graph = as_in_a_preview(mutations.mutated(stack, mutation), whole=whole)
+        except NotApplicableError:
             continue
         if mutation.rule not in {each.rule for each in evaluate(graph).findings}:
             missed.append(f"{mutation.rule}: {mutation.what}")
@@ -88,7 +90,18 @@ def test_every_invariant_is_broken_by_a_mutation() -> None:
 
 def test_every_edit_names_a_rule() -> None:
     """No mutation expects a rule that does not exist."""
-    assert {rule for rule, _, _ in mutations.EDITS} <= set(BY_ID)
+    assert {rule for rule, _, _ in (*mutations.EDITS, *aws_mutations.EDITS)} <= set(BY_ID)
+
+
+def test_every_rule_about_aws_is_broken_on_the_real_stacks() -> None:
+    """Not on resources that were written for the rule: on what the program registers."""
+    for stack in (name for name in mutations.SHIPPED if stack_file.read(name)["platform"] == "aws"):
+        caught = {
+            mutation.rule
+            for mutation in mutations.all_mutations()
+            if mutation.rule in (mutations.caught_by(stack, mutation) or ())
+        }
+        assert {rule.id for rule in SUBJECTS["aws"].rules} <= caught, stack
 
 
 @pytest.mark.parametrize(
