@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
@@ -87,7 +88,12 @@ def json_lines(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[
 
 
 def exact(value: Any) -> Any:
-    """`value` as JSON readers take it without loss: an integer beyond ±2^53, which most of them round, is text."""
+    """`value` as JSON readers take it without loss: a number that most of them round is text.
+
+    That is an integer beyond ±2^53, and a Decimal.
+    """
+    if isinstance(value, Decimal):
+        return text(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT:
         return str(value)
     if isinstance(value, list):
@@ -103,7 +109,7 @@ def text(value: object) -> str:
         return value
     if isinstance(value, bool | list | dict):
         return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _csv_field(value: str) -> str:
@@ -128,7 +134,7 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 def _numeric(values: Sequence[object]) -> bool:
     given = [value for value in values if value is not None]
-    return bool(given) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
+    return bool(given) and all(isinstance(value, int | float | Decimal) and not isinstance(value, bool) for value in given)
 
 
 def _pad(value: str, width: int, right: bool) -> str:

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, NoReturn, TypeVar, cast
@@ -254,12 +255,21 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def json_object(answer: httpx.Response) -> dict[str, Any]:
-    """The answer's JSON object; ValueError where it is none."""
-    value = answer.json()
+def json_object(answer: httpx.Response, parse_float: Callable[[str], float | Decimal] = float) -> dict[str, Any]:
+    """The answer's JSON object; ValueError where it is none. `parse_float` reads its numbers with a fraction or an exponent."""
+    value = answer.json(parse_float=parse_float)
     if isinstance(value, dict):
         return cast("dict[str, Any]", value)
     raise ValueError(f"wants a JSON object, got {type(value).__name__}")
+
+
+def exact_number(text: str) -> float | Decimal:
+    """A number as a float where that has each of its digits, else as a Decimal.
+
+    Up to 15 significant digits a double has each (IEEE 754), so that most numbers are read once.
+    """
+    number = float(text)
+    return number if len(text) <= 15 or Decimal(text) == Decimal(repr(number)) else Decimal(text)
 
 
 def error_kinds(answer: httpx.Response) -> set[str]:

@@ -34,7 +34,7 @@ from client.errors import (
     no_worker,
 )
 from client.operations import Operations
-from client.session import REFUSED, RETRY, Session, ask_until, error_kinds, json_object, messages, reason
+from client.session import REFUSED, RETRY, Session, ask_until, error_kinds, exact_number, json_object, messages, reason
 from client.states import (
     Backoff,
     QueryHandle,
@@ -73,7 +73,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Result:
-    """Rows by column name. `cut` is whether the row limit cut them: the query itself has more."""
+    """Rows by column name. A number with a fraction that no double has exactly is a Decimal.
+
+    `cut` is whether the row limit cut them: the query itself has more.
+    """
 
     columns: tuple[Column, ...]
     rows: list[dict[str, Any]]
@@ -91,7 +94,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ChartResult:
-    """One answer a query of the chart, as Superset gives it (`data`, `colnames`, `rowcount` …).
+    """One answer a query of the chart, as Superset gives it (`data`, `colnames`, `rowcount` …), numbers as in `Result`.
 
     `cached`: Superset had it and answered at once, without a job. A chart's job does not tell when it started.
     """
@@ -297,7 +300,7 @@ class SupersetClient:
                 "time (`caching.query_results_ttl` of the stack). Run it again"
             )
         with self._session.shape(answer):
-            payload = json_object(answer)
+            payload = json_object(answer, exact_number)
             columns = tuple(Column(str(column["column_name"]), column.get("type")) for column in payload["columns"])
             cut = payload["query"].get("limitingFactor") == "DROPDOWN"
             return Result(columns, payload["data"], cut)
@@ -364,7 +367,8 @@ class SupersetClient:
         if answer.status_code == 200:
             at = answered_ms - sent_ms
             with self._session.shape(answer):
-                return ChartResult(json_object(answer)["result"], True, None, Timeline(None, None, None, fetched=at))
+                found = json_object(answer, exact_number)["result"]
+                return ChartResult(found, True, None, Timeline(None, None, None, fetched=at))
         if answer.status_code != 202:
             self._chart_refused(answer)
         with self._session.shape(answer):
@@ -388,7 +392,7 @@ class SupersetClient:
         finished = finished_ms + clock_offset_ms(finished_ms, answered_ms, fetched_ms) - sent_ms
         moments = Timeline(queued=answered_ms - sent_ms, started=None, finished=finished, fetched=fetched_ms - sent_ms)
         with self._session.shape(answer):
-            return ChartResult(json_object(answer)["result"], False, job_id, moments)
+            return ChartResult(json_object(answer, exact_number)["result"], False, job_id, moments)
 
     def _chart_event(self, job_id: str, timeout: float) -> dict[str, Any]:
         def ended_event() -> dict[str, Any] | None:

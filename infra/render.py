@@ -1,8 +1,8 @@
 """A stack's Kubernetes manifests as files, from the same program that the engine runs, and without the engine.
 
-`render` writes one file a kind into a folder that it owns, in an order that `kubectl apply -f <folder>/` takes. No secret is
-in them: where a value is generated or stored encrypted stands a placeholder, and `secrets_file` gets the Secrets with real
-values when it is asked for.
+`render` writes one file a kind into a folder that it owns, in the order for `kubectl apply --server-side -f <folder>/`. No
+secret is in them: where a value is generated or stored encrypted stands a placeholder, and `secrets_file` gets the Secrets with
+real values when it is asked for.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ from topology.problems import MendableError, Problem, StackError
 
 #: The most seconds that one part may take until it does its work. A cold Superset needs about 30 on two busy cores.
 PATIENCE_SECONDS = 180
+#: As often a part is started while `make up` waits for it; the supervisor goes on for days.
+_STARTS = 10
 _LOG_LINES = 15
 #: Lines of the bootstrap that begin so are for who started the platform.
 WARNING = "warning: "
@@ -172,6 +174,7 @@ def status(stack: str) -> dict[str, Any]:
                 if not process.running
             ),
             *health.problems(topology, ensure_secrets(folder, topology), folder),
+            *_out_of_date(stack, folder),
         ]
         if known["problems"]:
             known["state"] = "degraded"
@@ -191,18 +194,30 @@ def status(stack: str) -> dict[str, Any]:
     }
 
 
+def _out_of_date(stack: str, folder: StateFolder) -> list[str]:
+    """What has changed since the platform was started, each in a sentence."""
+    try:
+        changed = _changed(folder, planned(stack))
+    except StackError:
+        return [f"the stack file cannot be used as it is now: `make up STACK={stack}` says why"]
+    return [f"{what} has changed since it was started: `make up STACK={stack}` starts it anew" for what in changed]
+
+
+def _changed(folder: StateFolder, topology: Topology) -> list[str]:
+    """Which of the two that a person writes is another one than was started."""
+    now = {
+        "the stack file": (folder.topology, topology.model_dump_json(indent=1)),
+        "the program": (folder.program, program_digest()),
+    }
+    return [what for what, (path, text) in now.items() if not path.exists() or path.read_text() != text]
+
+
 def _clear_the_way(platform: Platform, config: str, steps: Steps) -> None:
     folder = platform.folder
     if platform.supervisor.alive():
-        changed = [
-            what
-            for what, path, now in (
-                ("the stack file", folder.topology, platform.topology.model_dump_json(indent=1)),
-                ("the program", folder.program, program_digest()),
-                ("a process's command or environment", folder.supervisor_config, config),
-            )
-            if not path.exists() or path.read_text() != now
-        ]
+        changed = _changed(folder, platform.topology)
+        if not folder.supervisor_config.exists() or folder.supervisor_config.read_text() != config:
+            changed.append("a process's command or environment")
         if not changed:
             steps.note("already running; checking that each part does its work")
             return
@@ -305,11 +320,13 @@ def _bootstrap_fingerprint(topology: Topology, module: OwnModule | None) -> str:
 
 def _await(platform: Platform, name: str, condition: Callable[[], bool]) -> None:
     log = platform.folder.logs / f"{name}.log"
+    starts: set[int] = set()
 
     def works() -> bool:
         if condition():
             return True
-        if _state(platform, name).state == "FATAL":
+        starts.add(_state(platform, name).started)
+        if len(starts) > _STARTS:
             raise PlatformError(f"{name} does not stay up; its last lines ({log}):\n{_tail(log)}")
         return False
 

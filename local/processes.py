@@ -238,9 +238,10 @@ def supervisor_config(folder: StateFolder, processes: tuple[Process, ...]) -> st
             f"environment={environment}",
             "autostart=false",
             "autorestart=true",
-            # Alive for a second counts as started, so a port that a dying process still holds is tried again for a while.
+            # Alive for a second counts as started. What does not start is tried again, each time a second later than before,
+            # for days: whoever has its port for a while, or fills the disk, leaves nothing that a person has to start.
             "startsecs=1",
-            "startretries=10",
+            "startretries=1000",
             f"stopsignal={process.stop_signal}",
             f"stopwaitsecs={process.stop_wait_seconds}",
             "killasgroup=true",

@@ -124,7 +124,8 @@ def program_digest() -> str:
     """A digest of all code and packages that a process of the platform runs: running processes have what was there before."""
     digest = sha256()
     folders = ("runtime", "topology", "local")
-    for path in sorted(path for folder in folders for path in (PROJECT / folder).rglob("*.py")):
+    found = (path for folder in folders for path in (PROJECT / folder).rglob("*"))
+    for path in sorted(path for path in found if path.suffix != ".pyc" and path.is_file()):
         digest.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
     for name in ("superset.txt", "local.txt"):
         if (lock := PROJECT / "requirements" / name).exists():

@@ -31,12 +31,16 @@ class SupervisorError(MendableError):
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What the supervisor says of a process: `pid` is 0 where none runs, `description` has its uptime or its end."""
+    """What the supervisor says of a process: `pid` is 0 where none runs, `description` has its uptime or its end.
+
+    `started` is when it was started last, in seconds since the epoch (0: never).
+    """
 
     name: str
     state: str
     pid: int
     description: str
+    started: int
 
     @property
     def running(self) -> bool:
@@ -69,7 +73,9 @@ class Supervisor:
     def states(self) -> list[ProcessState]:
         """Every process that it knows."""
         return [
-            ProcessState(info["name"], info["statename"], info["pid"], info["description"] or info["spawnerr"])
+            ProcessState(
+                info["name"], info["statename"], info["pid"], info["description"] or info["spawnerr"], info["start"]
+            )
             for info in self._call("getAllProcessInfo")
         ]
 

@@ -139,7 +139,7 @@ def render(
         Path | None, typer.Option(help="also write the generated secrets, as manifests, to this file (mode 0600)")
     ] = None,
 ) -> None:
-    """Write a stack's Kubernetes manifests, one file a kind, in the order that `kubectl apply -f` takes.
+    """Write a stack's Kubernetes manifests, one file a kind, in the order for `kubectl apply --server-side -f`.
 
     Secret values are placeholders, which nothing accepts as a password; with --secrets-file the Secrets go there instead.
     """

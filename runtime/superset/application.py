@@ -20,6 +20,7 @@ def extend(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     # Not above: these lean on Superset, and the configuration names this function where there is none.
     from runtime.superset import (
+        big_numbers,
         cache_identity,
         charts,
         clock,
@@ -44,6 +45,7 @@ def extend(app: Flask) -> None:
 
     login_rate.limit(app)
     ended_sessions.install(app)
+    big_numbers.install()
     kept_rows.install()
     known_users.install(app)
     event_log.install()

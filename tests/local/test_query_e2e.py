@@ -54,6 +54,8 @@ SELECT n AS id, CASE n WHEN 1 THEN E'Zoë, 日本\\nline "two"' END AS name, CAS
        9007199254740993 AS big
 FROM generate_series(1, 2) AS n
 """
+#: Each would be rounded in a double.
+WIDE = ("12345678901234567890", "12345678901234567890.123456789", "0.12345678901234567891", "-9007199254740993.5")
 WRITTEN = {
     "csv": (
         "id,name,note,share,first,list,moment,big\n"
@@ -90,6 +92,21 @@ def test_rows_as_json_into_a_file_with_a_timeline_and_cut_by_the_limit(platform:
     moments = [int(moment) for moment in line.groups()]
     assert moments == sorted(moments)
     assert moments[-1] < 10_000
+
+
+@pytest.mark.parametrize("written", ["json", "csv"])
+def test_numbers_that_no_double_has_arrive_with_all_their_digits(platform: RunningPlatform, written: str) -> None:
+    done = query(platform, f"SELECT {', '.join(f'{digits}::numeric' for digits in WIDE)}", "--format", written)
+    found = json.loads(done.stdout)[0].values() if written == "json" else done.stdout.splitlines()[1].split(",")
+    assert list(found) == list(WIDE)
+
+
+def test_what_other_readers_of_json_round_is_text_in_the_rows_that_the_server_gives(platform: RunningPlatform) -> None:
+    with client_of(platform) as client:
+        run = client.run(
+            "SELECT 12345678901234567890::numeric AS a, 12345678901234567890.5 AS b, 0.5 AS c", platform.database_id
+        )
+        assert run.result.rows == [{"a": "12345678901234567890", "b": "12345678901234567890.5", "c": 0.5}]
 
 
 def test_failing_sql_tells_the_databases_words(platform: RunningPlatform) -> None:

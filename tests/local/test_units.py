@@ -202,7 +202,13 @@ def test_the_program_that_runs_is_known_by_what_it_is_made_of(monkeypatch: pytes
     (tmp_path / "runtime/more.py").write_text("x = 1")
     second = state.program_digest()
     (tmp_path / "runtime/more.py").write_text("x = 2")
-    assert len({first, second, state.program_digest()}) == 3
+    third = state.program_digest()
+    # What processes are started by, too; not what Python makes of its files.
+    (tmp_path / "runtime/start.sh").write_text("exec true")
+    fourth = state.program_digest()
+    (tmp_path / "runtime/more.pyc").write_text("compiled")
+    assert len({first, second, third, fourth}) == 4
+    assert state.program_digest() == fourth
 
 
 def test_a_uri_that_is_said_twice_or_lacks_its_driver_is_refused(

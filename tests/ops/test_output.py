@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import unicodedata
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from client.output import Format, csv_lines, escaped, exact, json_lines, table_lines, text, write_rows
+from client.session import exact_number
 from client.superset_client import Column, Result
 
 plain = st.one_of(
@@ -55,6 +57,25 @@ def test_an_integer_that_json_readers_round_is_text() -> None:
         *(2**53 - 1, str(2**53), str(-(2**63)), "12345678901234567890", True, 0.5),
         [str(2**53), {"n": str(2**60)}],
     ]
+
+
+@pytest.mark.parametrize(
+    "digits", ["12345678901234567890.123456789", "0.12345678901234567890", "-9007199254740993.5", "1" + "0" * 300 + ".5"]
+)
+def test_a_decimal_that_no_double_has_is_written_with_all_its_digits(digits: str) -> None:
+    number = exact_number(digits)
+    assert number == Decimal(digits)
+    (line,) = list(json_lines(["a"], [[number]]))[1:-1]
+    assert json.loads(line) == {"a": digits}
+    assert list(csv_lines(["a"], [[number]])) == ["a", digits]
+    assert list(table_lines(["a", "b"], [[number, "x"]]))[-1] == f"{digits} | x"
+
+
+@pytest.mark.parametrize("digits", ["0.5", "1.10", "0.1", "1e22", "0.30000000000000004", "1.7976931348623157e308"])
+def test_a_decimal_that_a_double_has_stays_a_number(digits: str) -> None:
+    number = exact_number(digits)
+    assert isinstance(number, float)
+    assert json.loads(list(json_lines(["a"], [[number]]))[1]) == {"a": float(digits)}
 
 
 @given(tables())

@@ -48,3 +48,12 @@ def test_only_what_is_known_to_read_is_a_read(prepared: Prepared) -> None:
     answers = run_script("superset.statements_process", env, json.dumps(everything))
     expected = {sql: [sql not in READS, sql in WRITES] for sql in everything}
     assert answers == expected
+
+
+def test_long_sql_is_judged_by_its_session_and_not_parsed(prepared: Prepared) -> None:
+    """A read, a write, and what no parser takes."""
+    comment = f"/* {'x' * 2**16} */"
+    everything = [f"{sql} {comment}" for sql in (READS[0], WRITES[0], WRITES[-1])]
+    env = prepared.environment("worker")
+    for sql in everything:
+        assert run_script("superset.statements_process", env, json.dumps([sql])) == {sql: [True, False]}
