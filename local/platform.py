@@ -174,7 +174,7 @@ def status(stack: str) -> dict[str, Any]:
                 if not process.running
             ),
             *health.problems(topology, ensure_secrets(folder, topology), folder),
-            *_out_of_date(stack, folder),
+            *out_of_date(stack, folder),
         ]
         if known["problems"]:
             known["state"] = "degraded"
@@ -194,7 +194,7 @@ def status(stack: str) -> dict[str, Any]:
     }
 
 
-def _out_of_date(stack: str, folder: StateFolder) -> list[str]:
+def out_of_date(stack: str, folder: StateFolder) -> list[str]:
     """What has changed since the platform was started, each in a sentence."""
     try:
         changed = _changed(folder, planned(stack))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,18 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from client.superset_client import SupersetClient
+from local import binaries, postgres
+from local.processes import SAMPLE_DATABASE, SAMPLE_ROLE
 from runtime.config.web import TELEMETRY_HOSTS
-from runtime.superset.sample import DASHBOARD_SLUG
+from runtime.superset.sample import DASHBOARD_SLUG, TABLE
 from tests.local.conftest import BROWSER, RunningPlatform
-from tests.local.test_dashboard import forget_chart_data, log_in
+from tests.local.test_dashboard import answers, forget_chart_data, log_in
 from tests.local.test_query_e2e import ENDLESS
 from tests.waiting import until
 
 pytestmark = [pytest.mark.local, BROWSER]
+#: Of the sample dashboard.
+CHARTS = 4
 PICTURES = os.environ.get("SUPERSET_ASYNC_PICTURES")
 
 
@@ -45,10 +50,10 @@ def text_of(browser: webdriver.Chrome) -> str:
     return browser.find_element(By.TAG_NAME, "body").text
 
 
-def shows(browser: webdriver.Chrome, words: str, name: str, seconds: float = 120) -> str:
-    """The page's text once it has `words`; a picture of it where they are wanted."""
+def shows(browser: webdriver.Chrome, words: str, name: str, seconds: float = 120, times: int = 1) -> str:
+    """The page's text once it has `words` so many times; a picture of it where they are wanted."""
     try:
-        until(lambda: words in text_of(browser), seconds, f"the page shows {words!r}", pause=0.5)
+        until(lambda: text_of(browser).count(words) >= times, seconds, f"the page shows {words!r}", pause=0.5)
     finally:
         picture(browser, name)
     return text_of(browser)
@@ -115,6 +120,42 @@ def stopped(processes: list[psutil.Process]) -> Generator[None]:
             process.send_signal(signal.SIGCONT)
 
 
+def of_the_sample(platform: RunningPlatform, script: str) -> str:
+    """Run a script as the role that has the sample's tables; what it answers."""
+    return postgres.run_sql(platform.topology, SAMPLE_ROLE, platform.secrets["SAMPLE_PASSWORD"], SAMPLE_DATABASE, script)
+
+
+@contextmanager
+def held(platform: RunningPlatform) -> Generator[None]:
+    """The sample's table while a statement on it begins, and does not end: somebody else has it to himself."""
+    server = platform.topology.postgres
+    command = [str(binaries.postgres_program("psql")), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+    command += [f"--host={server.host}", f"--port={server.port}", f"--username={SAMPLE_ROLE}", f"--dbname={SAMPLE_DATABASE}"]
+    environment = os.environ | {"PGPASSWORD": platform.secrets["SAMPLE_PASSWORD"]}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        holder.stdin.write(f"BEGIN;\nLOCK TABLE {TABLE};\n\\echo held\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            holder.stdin.close()
+
+
+def waiting_statements(platform: RunningPlatform) -> int:
+    """How many statements on the sample's table have begun, and wait for it."""
+    counted = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{TABLE}'::regclass"
+    return int(of_the_sample(platform, counted))
+
+
+def kill_children(platform: RunningPlatform) -> None:
+    """As the kernel does where memory runs out."""
+    for child in worker(platform).children():
+        child.kill()
+
+
 def blocked(browser: webdriver.Chrome) -> Iterator[str]:
     """What the content security policy refused, as the browser's network log has it."""
     for entry in browser.get_log("performance"):
@@ -134,6 +175,27 @@ def test_a_result_has_its_row_numbers_and_no_telemetry_host_is_called(
     assert page.find_elements(By.CSS_SELECTOR, ".ace_gutter-cell.ace_error") == []
     called = {url for url in blocked(page) if url.startswith(TELEMETRY_HOSTS)}
     assert called == set()
+
+
+def test_numbers_that_a_browser_would_round_are_shown_as_they_are(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    """In SQL Lab, and in a chart that comes through the queue."""
+    wide = "12345678901234567890.5"
+    # Neither number stands in the statement, which the page shows too.
+    sql = "SELECT 12345678901234567890 + 0.5 AS number, 9007199254740992 + 1 AS id"
+    run(page, platform, sql)
+    shows(page, wide, "query-wide")
+    with client_of(platform) as client:
+        session = client._session  # pyright: ignore[reportPrivateUsage]
+        body = {"database": platform.database_id, "schema": "public", "table_name": "wide", "sql": sql}
+        dataset = session.call("POST", "/api/v1/dataset/", body=body).json()["id"]
+        datasource = f"{dataset}__table"
+        params = {"viz_type": "table", "query_mode": "raw", "all_columns": ["id"], "datasource": datasource}
+        chart = {"slice_name": "wide", "viz_type": "table", "datasource_id": dataset, "datasource_type": "table"}
+        made = session.call("POST", "/api/v1/chart/", body=chart | {"params": json.dumps(params)}).json()["id"]
+    list(answers(page))
+    page.get(f"{platform.url}/explore/?slice_id={made}")
+    shows(page, "9007199254740993", "chart-wide")
+    assert 202 in [status for url, status in answers(page) if url.partition("?")[0].endswith("/api/v1/chart/data")]
 
 
 def test_a_failed_query_is_told_once_in_the_databases_words(page: webdriver.Chrome, platform: RunningPlatform) -> None:
@@ -177,3 +239,37 @@ def test_a_query_beyond_its_limit_says_which(page: webdriver.Chrome, platform: R
     run(page, platform, ENDLESS)
     said = shows(page, "The database ended this statement after 15s", "query-timed-out")
     assert said.count("The database ended this statement after 15s") == 1, said
+
+
+def test_a_lost_query_says_what_became_of_it(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    words = "The worker that ran this query ended before it could report"
+    with held(platform):
+        run(page, platform, f"SELECT count(*) FROM {TABLE}")
+        until(lambda: waiting_statements(platform) > 0, 60, "the statement begins")
+        kill_children(platform)
+        said = shows(page, words, "query-lost")
+    assert said.count(words) == 1, said
+
+
+def test_lost_charts_say_what_became_of_them(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    with held(platform):
+        open_dashboard(page, platform)
+        until(lambda: waiting_statements(platform) > 0, 60, "a chart's statement begins")
+        kill_children(platform)
+        shows(page, "The worker that ran this query ended before it could report", "chart-lost")
+
+
+def test_charts_beyond_their_limit_say_which(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    with held(platform):
+        open_dashboard(page, platform)
+        said = shows(page, "The database ended this statement after 15s", "chart-timed-out", times=CHARTS)
+    assert "DB engine Error" not in said
+
+
+def test_failed_charts_have_the_databases_words(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    of_the_sample(platform, f"ALTER TABLE {TABLE} RENAME TO elsewhere")
+    try:
+        open_dashboard(page, platform)
+        shows(page, f'relation "public.{TABLE}" does not exist', "chart-failed", times=CHARTS)
+    finally:
+        of_the_sample(platform, f"ALTER TABLE elsewhere RENAME TO {TABLE}")

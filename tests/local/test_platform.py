@@ -22,7 +22,7 @@ from client.superset_client import SupersetClient
 from local import first_queries, health, postgres
 from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
-from tests.local.conftest import PROJECT, RunningPlatform, up, write_stack
+from tests.local.conftest import RunningPlatform, write_stack
 from tests.waiting import until
 
 pytestmark = pytest.mark.local
@@ -34,15 +34,6 @@ def client_of(platform: RunningPlatform) -> SupersetClient:
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     until(condition, seconds, "the condition comes true", pause=0.2)
-
-
-def bound(stranger: socket.socket, address: tuple[str, int]) -> bool:
-    try:
-        stranger.bind(address)
-    except OSError:
-        return False
-    stranger.listen()
-    return True
 
 
 def states_of(platform: RunningPlatform) -> dict[str, dict[str, Any]]:
@@ -195,29 +186,6 @@ def test_a_fresh_web_process_answers_concurrent_first_queries(platform: RunningP
     assert answers == [[{"n": number}] for number in range(6)]
 
 
-def test_a_port_that_somebody_else_has_for_a_while_leaves_nothing_down(platform: RunningPlatform) -> None:
-    """For more starts than a supervisor makes by itself: the broker comes back when its port is free, and so do queries."""
-    supervisor = Supervisor(StateFolder(platform.state_dir))
-    server = next(iter(platform.topology.redis))
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        os.kill(states_of(platform)["redis"]["pid"], signal.SIGSTOP)
-        frozen = states_of(platform)["redis"]["pid"]
-        os.kill(frozen, signal.SIGKILL)
-        wait_for(lambda: bound(stranger, (server.host, server.port)))
-        starts: set[int] = set()
-
-        def started_often() -> bool:
-            starts.update(process.started for process in supervisor.states() if process.name == "redis")
-            return len(starts) > 11
-
-        wait_for(started_often, 300)
-    wait_for(lambda: states_of(platform)["redis"]["state"] == "RUNNING", 120)
-    wait_for(lambda: platform.status["state"] == "running", 300)
-    with client_of(platform) as client:
-        assert client.run("SELECT 'back' AS word", platform.database_id).result.rows == [{"word": "back"}]
-
-
 def test_a_query_that_waits_survives_down_and_up(platform: RunningPlatform) -> None:
     password = platform.password_file.read_text()
     Supervisor(StateFolder(platform.state_dir)).stop_process("worker-default")
@@ -304,29 +272,6 @@ def test_a_database_whose_driver_is_missing_is_refused_with_its_package(tmp_path
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert leftovers(StateFolder(tmp_path / "state/driven")) == []
-
-
-def test_up_sees_that_the_program_has_changed_and_runs_the_new_one(tmp_path: Path) -> None:
-    """On a copy of the project, as somebody has it who updates it."""
-    project = tmp_path / "project"
-    left = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "bench", "*.egg-info")
-    shutil.copytree(PROJECT, project, ignore=left)
-    (project / ".venv-superset").symlink_to(PROJECT / ".venv-superset")
-    environment = write_stack(tmp_path, "updated", databases={}) | {"PYTHONPATH": str(project)}
-    marker = "of the next version"
-    with up(tmp_path, "updated", environment) as running:
-        before = {process["pid"] for process in states_of(running).values()}
-        assert marker not in httpx.get(f"{running.url}/login/", timeout=60).text
-        page = project / "runtime/superset/page.py"
-        page.write_text(page.read_text().replace('SCRIPT = """', f'SCRIPT = """/* {marker} */'))
-        status = running.status
-        assert status["state"] == "degraded"
-        assert any("the program" in problem and "make up" in problem for problem in status["problems"]), status["problems"]
-        done = running.run("up", "--stack", "updated", timeout=600)
-        assert "the program changed since it was started: starting anew" in done.stdout
-        assert before.isdisjoint(process["pid"] for process in states_of(running).values())
-        assert marker in httpx.get(f"{running.url}/login/", timeout=60).text
-        assert running.status["state"] == "running"
 
 
 def test_cost_of_a_young_platform_is_counted_from_its_first_query(platform: RunningPlatform) -> None:

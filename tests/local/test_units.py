@@ -25,6 +25,7 @@ from local.progress import Steps
 from local.state import StateFolder, ensure_secrets, write_private
 from local.supervision import end_leftovers, leftovers
 from runtime.superset.sample import dashboard_layout
+from tests.local.conftest import write_stack
 from topology.model import Topology
 from topology.own_module import OwnModule
 from topology.plan import plan
@@ -209,6 +210,25 @@ def test_the_program_that_runs_is_known_by_what_it_is_made_of(monkeypatch: pytes
     (tmp_path / "runtime/more.pyc").write_text("compiled")
     assert len({first, second, third, fourth}) == 4
     assert state.program_digest() == fourth
+
+
+def test_what_a_person_has_changed_since_the_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = write_stack(tmp_path, "changed")
+    for name in ("SUPERSET_ASYNC_STACKS", "SUPERSET_ASYNC_STATE"):
+        monkeypatch.setenv(name, environment[name])
+    running = StateFolder.of("changed")
+    running.make()
+    write_private(running.topology, platform.planned("changed").model_dump_json(indent=1))
+    write_private(running.program, state.program_digest())
+    assert platform.out_of_date("changed", running) == []
+    write_private(running.program, "of before")
+    (said,) = platform.out_of_date("changed", running)
+    assert "the program has changed" in said and "make up STACK=changed" in said
+    write_stack(tmp_path, "changed", row_limit=7)
+    assert ["the stack file" in said for said in platform.out_of_date("changed", running)] == [True, False]
+    (tmp_path / "stacks/Pulumi.changed.yaml").unlink()
+    (said,) = platform.out_of_date("changed", running)
+    assert "cannot be used as it is now" in said
 
 
 def test_a_uri_that_is_said_twice_or_lacks_its_driver_is_refused(
