@@ -26,6 +26,8 @@ class OwnSupersetRef:
     """What the pods of Superset's processes get of it."""
 
     variables: Sequence[core.EnvVarArgs] = ()
+    #: Of the web tier alone, where users log in.
+    web_variables: Sequence[core.EnvVarArgs] = ()
     volumes: Sequence[core.VolumeArgs] = ()
     mounts: Sequence[core.VolumeMountArgs] = ()
     #: Changes with the module's files.
@@ -84,11 +86,12 @@ class OwnSuperset(pulumi.ComponentResource):
             folder = str(PurePosixPath(LDAP_CA_FILE).parent)
             mounts.append(core.VolumeMountArgs(name="sign-on-ca", mount_path=folder, read_only=True))
         kept = kept_elsewhere(args.superset)
-        variables += [secret_variable(variable, secret, key) for variable, (secret, key) in kept.items()]
-        if args.secret:
-            variables += [secret_variable(key, args.secret.name, key) for key in args.secret.keys]
+        ours = {key: (args.secret.name, key) for key in args.secret.keys} if args.secret else {}
+        secrets = {name: secret_variable(name, secret, key) for name, (secret, key) in {**kept, **ours}.items()}
+        sign_on_secret = secrets.pop(SIGN_ON_SECRET_ENV, None)
         self.ref = OwnSupersetRef(
-            variables,
+            [*variables, *secrets.values()],
+            [sign_on_secret] if sign_on_secret else [],
             volumes,
             mounts,
             args.module.digest if args.module else None,

@@ -156,6 +156,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             *secret_environment(args.secrets),
             *given_passwords(args.redis),
             *args.own.variables,
+            *(args.own.web_variables if process.role == "web" else ()),
             *(variable for secret in process.secrets for variable in secret_environment(secret)),
         ],
         ports=list(process.ports) or None,

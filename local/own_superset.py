@@ -38,11 +38,14 @@ def _can_be_handed_on(value: str) -> bool:
     return not ("\n" in value or ("'" in value and '"' in value) or value.strip("'\"") != value)
 
 
-def environment(topology: Topology, folder: StateFolder, module: OwnModule | None, env: Mapping[str, str]) -> dict[str, str]:
-    """What a Superset process gets: those variables, and where the module is; another path for other files, so that a changed
-    file starts the processes anew.
+def environment(
+    topology: Topology, folder: StateFolder, module: OwnModule | None, role: str, env: Mapping[str, str]
+) -> dict[str, str]:
+    """What a Superset process of `role` gets: those variables, the sign-on's secret in the web tier alone; and where the module
+    is: another path for other files, so that a changed file starts the processes anew.
     """
-    given = {name: env[name] for name in variables(topology) if name in env}
+    mine = {name for name in variables(topology) if role == "web" or name != SIGN_ON_SECRET_ENV}
+    given = {name: env[name] for name in sorted(mine) if name in env}
     return given | ({OWN_MODULE_ENV: str(folder.own / module.digest / module.entry)} if module else {})
 
 

@@ -130,7 +130,7 @@ def superset_environment(
         **{name: secrets[name] for name in sorted(names)},
         **(bucket_credentials(os.environ) if topology.caching.bucket else {}),
         **uris,
-        **({} if role == "exporter" else own_superset.environment(topology, folder, module, os.environ)),
+        **({} if role == "exporter" else own_superset.environment(topology, folder, module, role, os.environ)),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from runtime.environment.process_topology import role
 from runtime.environment.secrets import ConfigurationError
 from topology.commands import LDAP_CA_FILE, SIGN_ON_SECRET_ENV
 from topology.model import Topology
@@ -15,12 +16,15 @@ _ICONS = {"google": "fa-google", "entra": "fa-windows", "okta": "fa-circle-o", "
 
 
 def settings(topology: Topology, env: Mapping[str, str]) -> dict[str, object]:
-    """The settings of the stack's sign-on; none where users log in by Superset's own passwords."""
+    """The settings of the stack's sign-on; none where users log in by Superset's own passwords.
+
+    The secret is the web tier's alone: ConfigurationError where that lacks it. Nobody logs in anywhere else.
+    """
     sign_on = topology.superset.sign_on
     if sign_on is None:
         return {}
     secret = env.get(SIGN_ON_SECRET_ENV, "")
-    if sign_on.needs_secret and not secret:
+    if sign_on.needs_secret and not secret and role(env) == "web":
         raise ConfigurationError(
             f"stack {topology.stack!r}: {SIGN_ON_SECRET_ENV} is not set. Give it the secret of superset.sign_on"
         )

@@ -448,17 +448,23 @@ def existing_servers_are_let_out_to(objects: Objects, topology: Topology) -> Ite
 
 
 def superset_is_the_teams_own(objects: Objects, topology: Topology) -> Iterator[str]:
-    """Every process that runs Superset has the team's module and variables, and is rolled by a change of what the stack keeps."""
+    """Every process that runs Superset has the team's module and variables, and is rolled by a change of what the stack keeps;
+    the sign-on's secret is in the web tier alone.
+    """
     superset = topology.superset
-    variables = {*superset.env, *({"SIGN_ON_SECRET"} if superset.sign_on and superset.sign_on.needs_secret else set[str]())}
+    variables = {*superset.env}
+    signs_on = bool(superset.sign_on and superset.sign_on.needs_secret)
     if superset.config_module:
         variables.add("SUPERSET_ASYNC_CONFIG_MODULE")
     for where, template, manifest in pods(objects):
         if template["metadata"]["labels"].get("app.kubernetes.io/name") != "superset":
             continue
         container = template["spec"]["containers"][0]
-        if missing := variables - {variable["name"] for variable in container["env"]}:
+        given = {variable["name"] for variable in container["env"]}
+        if missing := variables - given:
             yield f"{where} lacks {sorted(missing)}"
+        if ("SIGN_ON_SECRET" in given) != (signs_on and where == "Deployment/web"):
+            yield f"{where} has the secret of the sign-on, or lacks it"
         paths = {mount["mountPath"] for mount in container["volumeMounts"]}
         if superset.config_module and "/etc/superset-async-own" not in paths:
             yield f"{where} has no module"

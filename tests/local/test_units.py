@@ -252,9 +252,8 @@ def test_the_teams_secrets_come_from_the_environment_and_each_that_is_missing_is
         own_superset.check(topology, {"B": "b"})
     given = {"A": '{"json": "x"}', "B": "it's", "SIGN_ON_SECRET": "s", "OTHER": "o"}
     own_superset.check(topology, given)
-    assert own_superset.environment(topology, folder, None, given) == {
-        key: given[key] for key in ("A", "B", "SIGN_ON_SECRET")
-    }
+    for role, names in (("web", ("A", "B", "SIGN_ON_SECRET")), ("worker", ("A", "B")), ("init", ("A", "B"))):
+        assert own_superset.environment(topology, folder, None, role, given) == {key: given[key] for key in names}
     for odd in ("a\nb", "a'b\"c", "ends with'"):
         with pytest.raises(own_superset.OwnSecretsError, match=r"A \(superset.env.A\) has a line break"):
             own_superset.check(topology, given | {"A": odd})
@@ -266,7 +265,7 @@ def test_a_changed_module_is_another_path_and_the_old_one_goes(folder: StateFold
     paths: list[Path] = []
     for module in (first, second):
         own_superset.write_module(folder, module)
-        paths.append(Path(own_superset.environment(topology, folder, module, {})["SUPERSET_ASYNC_CONFIG_MODULE"]))
+        paths.append(Path(own_superset.environment(topology, folder, module, "worker", {})["SUPERSET_ASYNC_CONFIG_MODULE"]))
         assert paths[-1].read_text() == module.files["own/__init__.py"]
     assert not paths[0].exists()
     own_superset.write_module(folder, None)

@@ -74,6 +74,13 @@ def test_a_variable_that_is_missing_is_named() -> None:
         rendered({"sign_on": {"oidc": OIDC}})
 
 
+def test_only_who_logs_people_in_needs_the_sign_ons_secret() -> None:
+    plan = topology("enterprise", superset={"sign_on": {"oidc": OIDC}})
+    for role in ("worker", "beat", "init"):
+        settings = cast("dict[str, Any]", render(plan, environment(plan, role)))
+        assert settings["OAUTH_PROVIDERS"][0]["remote_app"]["client_secret"] == ""
+
+
 def test_everything_that_a_module_may_not_set_is_said_at_once() -> None:
     plan = topology("enterprise", superset={"settings": {"APP_NAME": "Acme"}, "sign_on": {"oidc": OIDC}})
     ours = render(plan, environment(plan) | {"SIGN_ON_SECRET": "x"})
