@@ -37,6 +37,10 @@ class Operations:
         """A row for each query and chart that has not ended, in the form of `runtime.observability.live.open_queries`."""
         return cast("list[dict[str, Any]]", self._get("queries"))
 
+    def doctor(self) -> dict[str, Any]:
+        """What is wrong with the platform, in the form of `runtime.observability.diagnosis.report`."""
+        return cast("dict[str, Any]", self._get("doctor"))
+
     def place(self, query_id: int) -> dict[str, Any] | None:
         """Where a query waits, in the form of `runtime.observability.live.place`; None where it does not, or nobody can tell."""
         answer = self._session.call("GET", f"{_ROOT}/place/{query_id}")

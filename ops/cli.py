@@ -15,7 +15,7 @@ from rich.table import Table
 
 from client.output import Format
 from local.progress import Steps, console
-from ops import cost, explain, first_stack, live, query, size
+from ops import cost, doctor, explain, first_stack, live, query, size
 from ops.options import RowFormat
 from topology.checkout import require_checkout
 from topology.problems import MendableError
@@ -30,6 +30,7 @@ query.app.command(name="list")(live.list_queries)
 app.add_typer(query.app, name="query")
 app.command(name="queue")(live.queue)
 app.add_typer(live.worker, name="worker")
+app.command(name="doctor")(doctor.doctor)
 app.command(name="cost", rich_help_panel=None)(cost.cost)
 app.command(name="size")(size.size)
 app.command(name="init")(first_stack.init)

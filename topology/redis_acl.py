@@ -20,7 +20,7 @@ SCRIPTS = "+script|load +script|kill"
 #: events, and reads what waits in the queues.
 COMMANDS: dict[RedisRole, str] = {
     "broker": f"+@all {FORBIDDEN} {SCRIPTS} +info",
-    "cache": f"+@all {FORBIDDEN} {SCRIPTS}",
+    "cache": f"+@all {FORBIDDEN} {SCRIPTS} +info",
     "reader": f"-@all +@read +@connection +eval +evalsha +multi +exec {FORBIDDEN} +info",
     "monitor": (
         f"-@all +@read +@connection +@pubsub +multi +exec +discard +brpop +sadd +srem +del +expire {FORBIDDEN} +info"

@@ -31,10 +31,16 @@ versions.require(__name__, "celery")
 
 PUBLISH_SECONDS = 5.0
 TTL_SECONDS = 20.0
+#: A worker that has not published for so long, and did not say that it stops, is forgotten.
+SILENT_SECONDS = 900.0
+#: Deaths are known for so long: of a day.
+DEATHS_SECONDS = 24 * 3600
 #: Sorted set of the workers that have published lately: node name by time.
 WORKERS = "workers"
 #: Begins the name of the key in which one worker publishes.
 WORKER = "worker"
+#: Sorted set of the workers that began where another of the name had ended without a word: node name and time by time.
+DEATHS = "workers:died"
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,17 @@ class Service:
     """Which queues a worker listens to (none: it takes no more), and how many tasks it executes at once.
 
     `since`: when its process began to, in seconds since the epoch; it tells the process from a later one of the same name.
+    Of its children: resident bytes of the largest, the most that any has had, and the most that any has grown since its first
+    look. `oom_kills`: processes of its container that the kernel has killed for want of memory.
     """
 
     queues: Sequence[str]
     slots: int
     since: float = 0.0
+    child_bytes: int = 0
+    child_peak_bytes: int = 0
+    child_grown_bytes: int = 0
+    oom_kills: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,34 @@ def publish(worker: str, tasks: frozenset[str], now: float, service: Service = S
     pipe = coordination.client().pipeline(transaction=True)
     pipe.set(_key(worker), json.dumps(said), px=int(TTL_SECONDS * 1000))
     pipe.zadd(coordination.key(WORKERS), {worker: now})
-    pipe.zremrangebyscore(coordination.key(WORKERS), "-inf", now - 10 * TTL_SECONDS)
+    pipe.zremrangebyscore(coordination.key(WORKERS), "-inf", now - SILENT_SECONDS)
     pipe.execute()
+
+
+def begin(worker: str, now: float) -> None:
+    """Note that a process of `worker` begins: where another of its name did not say that it stops, that one has died.
+
+    Raises what redis-py raises where Redis does not answer.
+    """
+    client = coordination.client()
+    if client.zscore(coordination.key(WORKERS), worker) is None:
+        return
+    pipe = client.pipeline(transaction=True)
+    pipe.zadd(coordination.key(DEATHS), {f"{worker} {now!r}": now})
+    pipe.zremrangebyscore(coordination.key(DEATHS), "-inf", now - DEATHS_SECONDS)
+    pipe.expire(coordination.key(DEATHS), DEATHS_SECONDS)
+    pipe.execute()
+
+
+def deaths(client: Redis[bytes], prefix: str) -> list[tuple[str, float]]:
+    """Each worker that died and began anew in the last day, and when it began; `client` and `prefix` as of `workers`."""
+    found = client.zrange(f"{prefix}{DEATHS}", 0, -1, withscores=True)
+    return [(text(member).rpartition(" ")[0], float(at)) for member, at in found]
+
+
+def silent(client: Redis[bytes], prefix: str, now: float) -> dict[str, float]:
+    """Seconds since each worker spoke that has not said that it stops; `client` and `prefix` as of `workers`."""
+    return {text(worker): now - float(at) for worker, at in client.zrange(f"{prefix}{WORKERS}", 0, -1, withscores=True)}
 
 
 def withdraw(worker: str) -> None:
@@ -115,7 +153,12 @@ def _read(worker: str, value: bytes | str) -> Reserved | None:
     try:
         said = json.loads(value)
         tasks, at = said["reserved"], float(said["at"])
-        service = Service(tuple(map(str, said.get("queues", ()))), int(said.get("slots", 0)), float(said.get("since", 0)))
+        service = Service(
+            tuple(map(str, said.get("queues", ()))),
+            int(said.get("slots", 0)),
+            float(said.get("since", 0)),
+            *(int(said.get(key, 0)) for key in ("child_bytes", "child_peak_bytes", "child_grown_bytes", "oom_kills")),
+        )
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in cast("list[object]", tasks)):
@@ -170,9 +213,13 @@ class Publisher:
                 logger.warning("what worker %s had reserved is left to expire", self._worker, exc_info=True)
 
     def _run(self) -> None:
+        begun = False
         while True:
             with fork_safety.undisturbed():
                 try:
+                    if not begun:
+                        begin(self._worker, time.time())
+                        begun = True
                     publish(self._worker, reserved_here(), time.time(), self._service())
                     self._after()
                 except Exception as error:

@@ -24,6 +24,7 @@ def extend(app: Flask) -> None:
         cache_identity,
         charts,
         clock,
+        doctor_api,
         ended_sessions,
         event_log,
         few_commits,
@@ -66,6 +67,7 @@ def extend(app: Flask) -> None:
         page.install(app)
         usage_api.install(app)
         live_api.install(app)
+        doctor_api.install(app)
 
 
 def create() -> Flask:

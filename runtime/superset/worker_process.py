@@ -16,7 +16,7 @@ from celery import signals
 
 from runtime.broker import delayed_messages, reserved_tasks
 from runtime.broker.draining import Draining
-from runtime.environment import coordination, metadata_database, versions
+from runtime.environment import coordination, metadata_database, process_memory, versions
 from runtime.superset import connections
 from topology.commands import ROLE_ENV
 
@@ -44,8 +44,19 @@ def started(sender: Any, **_: Any) -> None:
     since = time.time()
     draining = Draining(sender, since)
 
+    children, oom_kills = process_memory.Children(), process_memory.OomKills()
+
     def service() -> reserved_tasks.Service:
-        return reserved_tasks.Service(draining.queues, int(sender.pool.num_processes), since)
+        used = children.look(sender.pool.info["processes"])
+        return reserved_tasks.Service(
+            draining.queues,
+            int(sender.pool.num_processes),
+            since,
+            child_bytes=used.now,
+            child_peak_bytes=used.peak,
+            child_grown_bytes=used.grown,
+            oom_kills=oom_kills(),
+        )
 
     publisher = reserved_tasks.Publisher(sender.hostname, service, after=draining.look)
     _threads.extend((publisher, delayed_messages.Sender(sender.app)))

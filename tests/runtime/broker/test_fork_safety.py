@@ -45,6 +45,7 @@ def test_a_child_is_not_forked_while_a_thread_has_a_lock() -> None:
 
 def publishes(seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reserved_tasks, "reserved_here", list)
+    monkeypatch.setattr(reserved_tasks, "begin", lambda *_: None)
     monkeypatch.setattr(reserved_tasks, "publish", seen)
     monkeypatch.setattr(reserved_tasks, "withdraw", lambda _: None)
     publisher = reserved_tasks.Publisher("w", lambda: reserved_tasks.Service(("default",), 2))

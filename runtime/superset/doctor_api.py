@@ -1,0 +1,177 @@
+"""`GET /api/v1/superset_async/doctor`: what `superset-async doctor` asks the web tier.
+
+For those who may read Superset's action log. It reads the platform's stores and changes nothing. Imported only inside Superset.
+
+Leans on Flask-AppBuilder's `BaseApi`, on the permission's name, and on the columns of the tables query and ab_user (read and
+tested with Superset 6.1.0; no upstream issue known).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Flask, Response
+from flask_appbuilder import AppBuilder
+from flask_appbuilder.api import BaseApi, expose, safe
+from flask_appbuilder.security.decorators import protect
+from redis import RedisError
+
+from runtime.broker import queues, reserved_tasks
+from runtime.environment import coordination, process_topology, redis_databases, secrets, versions
+from runtime.environment.metadata_database import Connection
+from runtime.environment.redis_clients import client
+from runtime.observability import diagnosis, exporter
+from runtime.observability.diagnosis import Observed
+from runtime.queries import executions
+from runtime.superset.implementation import OPEN
+from topology.model import Purpose, RedisInstance, Topology
+
+#: Results with most rows that are looked at for the largest, and how many of these are told.
+LOOKED_AT, TOLD = 50, 3
+#: What INFO says of the last write of each of its files.
+WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
+
+
+class DoctorApi(BaseApi):
+    """What is wrong with the platform, as data."""
+
+    resource_name = "superset_async"
+    class_permission_name = "Log"
+    method_permission_name = {"doctor": "read"}  # noqa: RUF012 - as its base class has it
+    allow_browser_login = True
+    openapi_spec_tag = "Superset async"
+
+    @expose("/doctor", methods=("GET",))
+    @protect()
+    @safe
+    def doctor(self) -> Response:
+        """Answer with `diagnosis.report`."""
+        topology = process_topology.current()
+        return self.response(200, result=diagnosis.report(topology, observed(topology)))
+
+
+def install(app: Flask) -> None:
+    """Add the API to Superset's application."""
+    versions.require(__name__)
+    appbuilder: AppBuilder = app.extensions["appbuilder"]
+    appbuilder.add_api(DoctorApi)
+
+
+def observed(topology: Topology) -> Observed:
+    """What the stores say now. A Redis server that does not answer is a fact; the metadata database's errors are raised."""
+    from superset.extensions import db
+
+    connection = db.session.connection()
+    now = time.time()
+    stores = [_store(topology, instance) for instance in topology.redis]
+    known: dict[str, Any] = {}
+    try:
+        waiting = exporter.Broker(*queues.own_broker(), topology.celery.queues).read_waiting()
+        shared, prefix = coordination.client(), coordination.key("")
+        published = reserved_tasks.workers(shared, prefix)
+        living = {worker.worker for worker in published}
+        known = {
+            "waiting": waiting.waiting,
+            "oldest": waiting.oldest_waiting,
+            "workers": published,
+            "silent": {
+                name: seconds
+                for name, seconds in reserved_tasks.silent(shared, prefix, now).items()
+                if name not in living or seconds >= diagnosis.SILENT_SECONDS
+            },
+            "deaths": [diagnosis.Death(*death) for death in reserved_tasks.deaths(shared, prefix)],
+        }
+    except RedisError:
+        # Its store above says so: both are on the server that carries the broker.
+        pass
+    return Observed(
+        now,
+        stores,
+        _connections(connection),
+        lost=_lost(connection),
+        same=list(_same(connection)),
+        largest=_largest(topology, connection),
+        **known,
+    )
+
+
+def _store(topology: Topology, instance: RedisInstance) -> diagnosis.Store:
+    own = secrets.read(topology, os.environ)
+    purpose: Purpose = next(each.purpose for each in topology.redis_databases if each.instance == instance.name)
+    server = client(redis_databases.database(topology, own, purpose))
+    try:
+        info = server.info()
+    except RedisError:
+        return diagnosis.Store(instance.name, answers=False)
+    lasting: dict[Purpose, int] = {
+        database.purpose: keys
+        for database in topology.redis_databases
+        if database.instance == instance.name and database.default_ttl_seconds is not None
+        if (keys := _without_lifetime(info.get(f"db{database.number}")))
+    }
+    return diagnosis.Store(
+        instance.name,
+        answers=True,
+        used_bytes=int(info.get("used_memory", 0)),
+        max_bytes=int(info.get("maxmemory", 0)),
+        policy=info.get("maxmemory_policy"),
+        aof=bool(info["aof_enabled"]) if "aof_enabled" in info else None,
+        aof_bytes=int(info.get("aof_current_size", 0)),
+        failing=[what for what in WRITES if info.get(what, "ok") != "ok"],
+        lasting=lasting,
+    )
+
+
+def _without_lifetime(keyspace: Any) -> int:
+    return int(keyspace["keys"]) - int(keyspace["expires"]) if keyspace else 0
+
+
+def _connections(connection: Connection) -> diagnosis.Connections:
+    rows = connection.exec_driver_sql(
+        "SELECT COALESCE(usename, ''), count(*), count(*) FILTER (WHERE state LIKE 'idle in transaction%%' "
+        "AND state_change < now() - interval '1 minute'), current_setting('max_connections')::int "
+        "FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1",
+    ).fetchall()
+    by_user = {str(user): int(count) for user, count, _, _ in rows}
+    return diagnosis.Connections(sum(by_user.values()), int(rows[0][3]), sum(int(row[2]) for row in rows), by_user)
+
+
+def _lost(connection: Connection) -> dict[str, int]:
+    rows = connection.exec_driver_sql(
+        f"SELECT worker, count(*) FROM {executions.TABLE} WHERE outcome = 'lost' "
+        f"AND ended_at > now() - make_interval(hours => {diagnosis.RECENT_HOURS}) GROUP BY worker"
+    )
+    return {str(worker): int(count) for worker, count in rows}
+
+
+def _same(connection: Connection) -> Iterator[diagnosis.Same]:
+    rows = connection.exec_driver_sql(
+        f"SELECT count(*), count(DISTINCT user_id), min(id) FROM query WHERE {OPEN} "
+        f"GROUP BY database_id, md5(sql) HAVING count(*) >= {diagnosis.IDENTICAL} ORDER BY 1 DESC LIMIT {TOLD}"
+    )
+    for count, users, oldest in rows:
+        yield diagnosis.Same(int(count), int(users), int(oldest))
+
+
+def _largest(topology: Topology, connection: Connection) -> list[diagnosis.Result]:
+    """The largest results in Redis of those with most rows; empty where they are elsewhere, or Redis does not answer."""
+    rows = connection.exec_driver_sql(
+        "SELECT q.id, COALESCE(u.username, ''), q.results_key, COALESCE(e.tenant, '') FROM query q "
+        f"LEFT JOIN ab_user u ON u.id = q.user_id LEFT JOIN {executions.TABLE} e ON e.kind = 'sql' "
+        "AND e.subject = q.id::text AND e.outcome = 'success' WHERE q.results_key IS NOT NULL "
+        "AND q.end_time > (extract(epoch from now()) - %s) * 1000 ORDER BY q.rows DESC NULLS LAST LIMIT %s",
+        (topology.caching.query_results_ttl_seconds, LOOKED_AT),
+    ).fetchall()
+    database = redis_databases.database(topology, secrets.read(topology, os.environ), "query_results")
+    try:
+        pipeline = client(database).pipeline(transaction=False)
+        for row in rows:
+            pipeline.strlen(f"{database.prefix}@{row[3]}:{row[2]}")
+        sizes = pipeline.execute()
+    except RedisError:
+        return []
+    found = [diagnosis.Result(int(row[0]), str(row[1]), int(size)) for row, size in zip(rows, sizes, strict=True) if size]
+    return sorted(found, key=lambda each: -each.stored_bytes)[:TOLD]

@@ -1,0 +1,396 @@
+"""`superset-async doctor` on the real platform: each fault is caused for real, and what mends it takes the finding away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+from redis import Redis, RedisError
+
+from client.states import QueryHandle, State
+from client.superset_client import SupersetClient
+from local import binaries, postgres
+from local.processes import superset_environment
+from local.state import REDIS_OPERATOR_PASSWORD, StateFolder
+from local.supervision import Supervisor
+from runtime.broker.reserved_tasks import DEATHS
+from runtime.observability.diagnosis import IDENTICAL
+from tests.local.conftest import PROJECT, RunningPlatform
+from tests.local.test_query_e2e import ENDLESS, client_of
+from tests.waiting import until
+from topology import commands
+
+pytestmark = pytest.mark.local
+
+#: Patience for a state that comes by itself.
+SECONDS = 120
+MIB = 2**20
+
+
+@pytest.fixture
+def client(platform: RunningPlatform) -> Iterator[SupersetClient]:
+    with client_of(platform) as client:
+        yield client
+
+
+@pytest.fixture
+def redis(platform: RunningPlatform) -> Iterator[Redis]:
+    with Redis(
+        port=platform.topology.redis[0].port, username="operator", password=platform.secrets[REDIS_OPERATOR_PASSWORD]
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def supervisor(platform: RunningPlatform) -> Supervisor:
+    return Supervisor(StateFolder(platform.state_dir))
+
+
+@pytest.fixture(autouse=True)
+def healthy(platform: RunningPlatform, redis: Redis) -> Generator[None]:
+    """Nothing is wrong when a test begins; what one has caused is forgotten when it ends."""
+    forget(platform, redis)
+    until(lambda: doctor(platform) == {}, SECONDS, "the platform is healthy")
+    yield
+    forget(platform, redis)
+
+
+def forget(platform: RunningPlatform, redis: Redis) -> None:
+    """Workers and executions that died are told of for an hour."""
+    coordination = platform.topology.database("coordination")
+    redis.execute_command("SELECT", coordination.number)
+    redis.delete(f"{coordination.prefix}{DEATHS}")
+    redis.execute_command("SELECT", 0)
+    sql(platform, "DELETE FROM superset_async_executions WHERE outcome = 'lost'")
+
+
+def doctor(platform: RunningPlatform) -> dict[str, dict[str, Any]]:
+    """The findings by their id; the exit code says how severe the worst is."""
+    done = platform.run("doctor", "--json", "--stack", platform.stack, check=False)
+    assert done.returncode in (0, 13, 14), done.stderr
+    findings = json.loads(done.stdout)["findings"]
+    severities = {each["severity"] for each in findings}
+    assert done.returncode == (14 if "critical" in severities else 13 if severities else 0), done.stdout
+    found = {each["id"]: each for each in findings}
+    shown = os.environ.get("DOCTOR_SAYS")
+    if shown and found:
+        said = platform.run("doctor", "--stack", platform.stack, check=False).stdout
+        with Path(shown).open("a") as file:
+            file.write(f"{os.environ.get('PYTEST_CURRENT_TEST')}\n{said}\n")
+    return found
+
+
+def diagnosed(platform: RunningPlatform, id: str) -> dict[str, Any]:
+    """The finding of this id, as soon as there is one."""
+    until(lambda: id in doctor(platform), SECONDS, id, pause=0.5)
+    return doctor(platform)[id]
+
+
+def sql(platform: RunningPlatform, script: str) -> str:
+    server = platform.topology.postgres
+    return postgres.run_sql(platform.topology, server.user, platform.secrets[server.password_env], server.database, script)
+
+
+def worker_pid(supervisor: Supervisor) -> int:
+    return next(each.pid for each in supervisor.states() if each.name == "worker-default")
+
+
+def name_of(platform: RunningPlatform) -> str:
+    return json.loads(platform.run("worker", "list", "-f", "json", "--stack", platform.stack).stdout)[0]["worker"]
+
+
+def running(client: SupersetClient, query: QueryHandle) -> None:
+    until(lambda: client.status(query.id).state is State.RUNNING, SECONDS, "the query runs")
+
+
+@contextmanager
+def drained(platform: RunningPlatform) -> Generator[str]:
+    """The worker takes nothing while the block runs; its name."""
+    name = name_of(platform)
+    platform.run("worker", "drain", name, "--wait", "--stack", platform.stack)
+    try:
+        yield name
+    finally:
+        platform.run("worker", "resume", name, "--stack", platform.stack)
+
+
+def test_a_healthy_platform_that_works_has_no_finding(platform: RunningPlatform, client: SupersetClient) -> None:
+    for number in range(5):
+        client.submit(f"SELECT {number} AS n", platform.database_id)
+    done = platform.run("doctor", "--stack", platform.stack)
+    assert done.stdout == "nothing is wrong\n"
+
+
+def test_no_worker(platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient) -> None:
+    supervisor.stop_process("worker-default")
+    try:
+        until(lambda: "no-worker" in doctor(platform), SECONDS, "no worker lives")
+        waits = client.submit("SELECT 1", platform.database_id)
+        found = diagnosed(platform, "no-worker")
+        assert found["severity"] == "critical"
+        assert "1 messages wait" in found["evidence"][0]
+        assert f"make up STACK={platform.stack}" in found["fix"]
+    finally:
+        platform.run("up", "--stack", platform.stack, timeout=600)
+    assert client.wait(waits).state is State.SUCCESS
+
+
+def test_a_hung_worker(platform: RunningPlatform, supervisor: Supervisor) -> None:
+    name = name_of(platform)
+    pid = worker_pid(supervisor)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = diagnosed(platform, "worker-silent")
+        assert found["severity"] == "critical"
+        assert name in found["what"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: doctor(platform) == {}, SECONDS, "it speaks again")
+
+
+def test_a_worker_that_dies_again_and_again(platform: RunningPlatform, supervisor: Supervisor) -> None:
+    for times in range(1, 4):
+        before = worker_pid(supervisor)
+        os.kill(before, signal.SIGKILL)
+
+        def told(times: int = times) -> bool:
+            found = doctor(platform).get("worker-died")
+            return bool(found) and ("once" if times == 1 else f"{times} times") in found["what"]
+
+        until(told, SECONDS, f"death {times} is told", pause=0.5)
+        assert doctor(platform)["worker-died"]["severity"] == ("critical" if times == 3 else "warning")
+
+
+def test_a_queue_that_nobody_listens_to(platform: RunningPlatform, client: SupersetClient) -> None:
+    with drained(platform) as name:
+        waits = client.submit("SELECT 1", platform.database_id)
+        found = diagnosed(platform, "queue-unserved")
+        assert found["fix"] == f"superset-async worker resume {name}"
+        assert f"{name} was drained and takes no more" in found["evidence"]
+        platform.run(*found["fix"].split()[1:], "--stack", platform.stack)
+        assert client.wait(waits).state is State.SUCCESS
+
+
+def test_an_unreachable_broker(platform: RunningPlatform, supervisor: Supervisor, redis: Redis) -> None:
+    supervisor.stop_process("redis")
+    try:
+        found = diagnosed(platform, "broker-unreachable")
+        assert found["severity"] == "critical"
+        assert found["fix"].startswith(f"make up STACK={platform.stack}")
+    finally:
+        platform.run("up", "--stack", platform.stack, timeout=600)
+    until(lambda: _answers(redis), SECONDS, "Valkey answers")
+
+
+def _answers(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisError:
+        return False
+
+
+def test_an_unreachable_web_tier(platform: RunningPlatform, supervisor: Supervisor) -> None:
+    supervisor.stop_process("web")
+    try:
+        found = diagnosed(platform, "web-unreachable")
+        assert f"superset-async logs web --stack {platform.stack}" in found["fix"]
+    finally:
+        platform.run("up", "--stack", platform.stack, timeout=600)
+
+
+def test_prefetched_messages_behind_a_busy_worker(platform: RunningPlatform, client: SupersetClient) -> None:
+    first = name_of(platform)
+    with second_worker(platform) as second:
+        until(lambda: second in _workers(platform), SECONDS, "the second worker lives")
+        platform.run("worker", "drain", second, "--wait", "--stack", platform.stack)
+        queries = [client.submit(f"{ENDLESS} -- {number}", platform.database_id) for number in range(8)]
+        until(lambda: _workers(platform)[first] > 4, SECONDS, "the first one holds more than it runs")
+        platform.run("worker", "resume", second, "--stack", platform.stack)
+        found = diagnosed(platform, "prefetch-hoarding")
+        assert first in found["what"]
+        assert "prefetch_multiplier of pool default is 4" in found["evidence"]
+        for query in queries:
+            platform.run("query", "stop", str(query.id), "--stack", platform.stack, check=False)
+
+
+def _workers(platform: RunningPlatform) -> dict[str, int]:
+    rows = json.loads(platform.run("worker", "list", "-f", "json", "--stack", platform.stack).stdout)
+    return {row["worker"]: row["reserved"] for row in rows}
+
+
+@contextmanager
+def second_worker(platform: RunningPlatform) -> Generator[str]:
+    """Another worker of the pool, as another pod would be; its name."""
+    name = "default@second"
+    folder = StateFolder(platform.state_dir)
+    command = [
+        f"--hostname={name}" if part.startswith("--hostname=") else part
+        for part in commands.worker(platform.topology.pool("default"))
+    ]
+    env = superset_environment(platform.topology, folder, platform.secrets, "worker")
+    program = str(binaries.superset_python().parent / command[0])
+    with (platform.state_dir / "second.log").open("w") as log:
+        process = subprocess.Popen([program, *command[1:]], env=env, cwd=PROJECT, stdout=log, stderr=log)
+        try:
+            yield name
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def test_a_full_store(platform: RunningPlatform, redis: Redis, client: SupersetClient) -> None:
+    wide = "SELECT n, repeat(md5(n::text), 100) AS text FROM generate_series(1, 500) n"
+    query = client.submit(wide, platform.database_id)
+    assert client.wait(query).state is State.SUCCESS
+    most = platform.topology.redis[0].maxmemory_bytes
+    key = "default.filled"
+    try:
+        redis.setrange(key, int(0.85 * most), b"x")
+        found = diagnosed(platform, "redis-memory")
+        assert found["severity"] == "warning"
+        assert any(f"query {query.id} of {platform.username}" in each for each in found["evidence"])
+        redis.setrange(key, int(0.95 * most), b"x")
+        assert diagnosed(platform, "redis-memory")["severity"] == "critical"
+    finally:
+        redis.delete(key)
+
+
+def test_keys_without_a_lifetime(platform: RunningPlatform, redis: Redis) -> None:
+    cache = platform.topology.database("data_cache")
+    redis.execute_command("SELECT", cache.number)
+    try:
+        redis.set(f"{cache.prefix}lasting", "x")
+        found = diagnosed(platform, "keys-without-lifetime")
+        assert found["what"].startswith("1 keys of data_cache on redis have no lifetime")
+    finally:
+        redis.delete(f"{cache.prefix}lasting")
+        redis.execute_command("SELECT", 0)
+
+
+def test_another_policy_and_no_persistence(platform: RunningPlatform, redis: Redis) -> None:
+    wanted = platform.topology.redis[0].maxmemory_policy
+    try:
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        found = diagnosed(platform, "redis-policy")
+        assert found["severity"] == "critical"
+        assert found["fix"].endswith(f"CONFIG SET maxmemory-policy {wanted}")
+        redis.config_set("appendonly", "no")
+        assert diagnosed(platform, "redis-persistence")["fix"].endswith("CONFIG SET appendonly yes")
+    finally:
+        redis.config_set("maxmemory-policy", wanted)
+        redis.config_set("appendonly", "yes")
+    until(lambda: doctor(platform) == {}, SECONDS, "as the stack file says again")
+
+
+def _set(redis: Redis, setting: str, value: str) -> str:
+    """Change a setting of the server; what it was."""
+    (before,) = cast("dict[str, str]", redis.config_get(setting)).values()
+    redis.config_set(setting, value)
+    return before
+
+
+def test_files_that_cannot_be_written(platform: RunningPlatform, redis: Redis) -> None:
+    folder = StateFolder(platform.state_dir).redis("redis")
+    name = "in-the-way.rdb"
+    (folder / name / "something").mkdir(parents=True)
+    before = _set(redis, "dbfilename", name)
+    try:
+        redis.bgsave()
+        assert "rdb_last_bgsave_status" in diagnosed(platform, "redis-disk")["evidence"][0]
+    finally:
+        redis.config_set("dbfilename", before)
+        redis.bgsave()
+    until(lambda: doctor(platform) == {}, SECONDS, "it writes again")
+
+
+def test_a_large_append_only_file(platform: RunningPlatform, redis: Redis) -> None:
+    volume = platform.topology.redis[0].volume_bytes
+    rewrite = _set(redis, "auto-aof-rewrite-percentage", "0")
+    try:
+        for _ in range(volume // 2 // (64 * MIB) + 1):
+            redis.set("default.large", bytes(64 * MIB))
+        redis.delete("default.large")
+        found = diagnosed(platform, "aof-size")
+        assert "BGREWRITEAOF" in found["fix"]
+    finally:
+        redis.config_set("auto-aof-rewrite-percentage", rewrite)
+        redis.bgrewriteaof()
+    until(lambda: doctor(platform) == {}, SECONDS, "it is rewritten")
+
+
+def test_a_child_that_was_killed(platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient) -> None:
+    query = client.submit(ENDLESS, platform.database_id)
+    running(client, query)
+    for child in psutil.Process(worker_pid(supervisor)).children():
+        child.kill()
+    found = diagnosed(platform, "child-lost")
+    assert found["severity"] == "warning"
+    assert f"superset-async logs worker-default --stack {platform.stack}" in found["fix"]
+    platform.run("query", "stop", str(query.id), "--stack", platform.stack, check=False)
+
+
+def test_a_child_that_needs_more_memory_than_its_share(platform: RunningPlatform, client: SupersetClient) -> None:
+    pool = platform.topology.pool("default")
+    share = pool.resources.memory_limit_bytes // pool.concurrency
+    # The rows stand in the process twice.
+    rows = share // (100_000 * 2)
+    wide = f"SELECT n, repeat('x', 100000) AS text FROM generate_series(1, {rows}) n"
+    client.wait(client.submit(wide, platform.database_id, limit=rows))
+    found = diagnosed(platform, "worker-memory")
+    assert f"of {share // MIB} MiB" in found["evidence"][0]
+
+
+def test_connections_that_run_out(platform: RunningPlatform) -> None:
+    server = platform.topology.postgres
+    most = int(sql(platform, "SHOW max_connections"))
+    used = int(sql(platform, "SELECT count(*) FROM pg_stat_activity"))
+    with ExitStack() as sessions:
+        for _ in range(int(0.9 * most) - used):
+            sessions.enter_context(_session(platform))
+        found = diagnosed(platform, "connections-exhausted")
+        assert f"of {most}" in found["evidence"][0]
+        assert server.user in found["evidence"][1]
+
+
+@contextmanager
+def _session(platform: RunningPlatform) -> Generator[None]:
+    server = platform.topology.postgres
+    command = [
+        str(binaries.postgres_program("psql")),
+        *("--no-psqlrc", f"--host={server.host}", f"--port={server.port}"),
+        *(f"--username={server.user}", f"--dbname={server.database}"),
+    ]
+    env = os.environ | {"PGPASSWORD": platform.secrets[server.password_env]}
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        try:
+            yield
+        finally:
+            process.communicate("\\q\n")
+
+
+def test_many_of_the_same_statement(platform: RunningPlatform, client: SupersetClient) -> None:
+    with drained(platform):
+        queries = [client.submit("SELECT 'the same'", platform.database_id) for _ in range(IDENTICAL)]
+        found = diagnosed(platform, "stampede")
+        assert found["what"].startswith(f"{IDENTICAL} identical statements of 1 users")
+        assert f"all but {queries[0].id}" in found["fix"]
+    for query in queries:
+        assert client.wait(query).state is State.SUCCESS
+
+
+def test_a_queue_near_its_bound(platform: RunningPlatform, redis: Redis) -> None:
+    bound = platform.topology.resilience.max_queued
+    with drained(platform):
+        redis.lpush("default", *["no message"] * bound)
+        try:
+            assert diagnosed(platform, "queue-deep")["severity"] == "critical"
+        finally:
+            redis.delete("default")
