@@ -25,6 +25,10 @@ class Operations:
         """What queries of the last `hours` cost, in the form of `runtime.observability.usage.report`."""
         return cast("dict[str, Any]", self._get("usage", {"by": by, "hours": f"{hours:g}"}))
 
+    def slow(self, by: str, hours: float) -> dict[str, Any]:
+        """Which statements took most of the last `hours`, in the form of `runtime.observability.slow.report`."""
+        return cast("dict[str, Any]", self._get("slow", {"by": by, "hours": f"{hours:g}"}))
+
     def queues(self) -> list[dict[str, Any]]:
         """A row for each queue, in the form of `runtime.observability.live.queues`."""
         return cast("list[dict[str, Any]]", self._get("queues"))
@@ -40,6 +44,10 @@ class Operations:
     def doctor(self) -> dict[str, Any]:
         """What is wrong with the platform, in the form of `runtime.observability.diagnosis.report`."""
         return cast("dict[str, Any]", self._get("doctor"))
+
+    def checklist(self, users: int) -> list[dict[str, Any]]:
+        """The lines of the checklist before production, in the form of `runtime.observability.checklist.report`."""
+        return cast("list[dict[str, Any]]", self._get("checklist", {"users": str(users)}))
 
     def place(self, query_id: int) -> dict[str, Any] | None:
         """Where a query waits, in the form of `runtime.observability.live.place`; None where it does not, or nobody can tell."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -13,11 +14,17 @@ from redis.exceptions import RedisError
 
 from local import postgres
 from local.state import StateFolder, web_url
+from runtime.environment.coordination import REAPED_AT
+from runtime.environment.redis_clients import client
 from runtime.environment.redis_databases import located
 from topology.model import Pool, RedisInstance, Topology
 
 #: With less on its disk a platform at work cannot write much longer.
 FREE_BYTES_AT_WORK = 256 * 2**20
+#: What is written to see that the broker takes it is gone after so many seconds.
+WRITTEN_SECONDS = 10
+#: Beat's reaper sweeps every ten seconds at most.
+BEAT_SECONDS = 120
 #: How long workers have to answer: one whose children are all busy answers too.
 ASK_SECONDS = 3.0
 
@@ -67,9 +74,26 @@ def problems(topology: Topology, secrets: Mapping[str, str], folder: StateFolder
     if not exporter_ready(topology):
         yield f"the exporter does not answer, or does not see the broker: see {folder.logs}/exporter.log"
     if not any(instance.carries_broker for instance in down):
+        yield from _broker_and_beat(topology, secrets, folder)
         answering = workers_answering(topology, secrets, ASK_SECONDS)
         for name in (pool.name for pool in topology.pools if pool.name not in answering):
             yield f"no worker of pool {name} answers: see {folder.logs}/worker-{name}.log"
+
+
+def _broker_and_beat(topology: Topology, secrets: Mapping[str, str], folder: StateFolder) -> Iterator[str]:
+    """Whether the broker takes a write, as the user that sends queries; and when beat last swept."""
+    user = topology.redis_users()["broker"]
+    database = located(topology, "coordination", secrets[user.password_env])
+    with cast(Any, client(database)) as redis:
+        try:
+            redis.set(f"{database.prefix}status", "asked", ex=WRITTEN_SECONDS)
+        except RedisError as error:
+            yield f"the broker takes no write ({error}): queries cannot be sent; see {folder.logs}/redis.log"
+            return
+        swept = redis.get(f"{database.prefix}{REAPED_AT}")
+    age = time.time() - float(swept) if swept else None
+    if age is not None and age > BEAT_SECONDS:
+        yield f"beat last swept {age:.0f} s ago, and should every ten: lost queries stay; see {folder.logs}/beat.log"
 
 
 def broker_url(topology: Topology, secrets: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from client.output import Format
 from local.progress import Steps, console
-from ops import cost, doctor, explain, first_stack, live, query, size
+from ops import checklist, cost, doctor, explain, first_stack, live, query, size, slow, status
 from ops.options import RowFormat
 from topology.checkout import require_checkout
 from topology.problems import MendableError
@@ -32,6 +29,9 @@ app.command(name="queue")(live.queue)
 app.add_typer(live.worker, name="worker")
 app.command(name="doctor")(doctor.doctor)
 app.command(name="cost", rich_help_panel=None)(cost.cost)
+app.command(name="checklist")(checklist.checklist)
+app.command(name="status")(status.status)
+app.command(name="slow")(slow.slow)
 app.command(name="size")(size.size)
 app.command(name="init")(first_stack.init)
 app.command(name="explain")(explain.explain)
@@ -96,20 +96,6 @@ def clean(stack: Stack = "local", yes: Annotated[bool, typer.Option("--yes", hel
     if not yes and not typer.confirm(f"Delete {folder} with all data of stack {stack}?"):
         raise typer.Exit(1)
     platform.clean(stack, Steps(out))
-
-
-@app.command()
-def status(stack: Stack = "local", as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
-    """Show what runs, where, and how to log in. Exit code 0: running; 3: stopped; 4: degraded."""
-    require_checkout("status")
-    from local import platform
-
-    known = platform.status(stack)
-    if as_json:
-        sys.stdout.write(json.dumps(known, indent=1) + "\n")
-    else:
-        _show_status(known)
-    raise typer.Exit({"running": 0, "stopped": 3}.get(known["state"], 4))
 
 
 @app.command()
@@ -186,22 +172,6 @@ def policy(
 def _of(stack: str) -> str:
     """What a make target needs to know of a stack that is not its default."""
     return "" if stack == "local" else f" STACK={stack}"
-
-
-def _show_status(known: dict[str, object]) -> None:
-    out.print(f"stack {known['stack']}: [bold]{known['state']}[/]")
-    table = Table("process", "state", "pid", "", box=None)
-    processes: dict[str, dict[str, object]] = known["processes"]  # type: ignore[assignment]
-    for name, process in processes.items():
-        table.add_row(name, str(process["state"]), str(process["pid"]), str(process["description"]))
-    if processes:
-        out.print(table)
-    for key in ("url", "username", "password_file"):
-        if key in known:
-            out.print(f"{key}: {known[key]}", highlight=False)
-    problems: list[str] = known["problems"]  # type: ignore[assignment]
-    for problem in problems:
-        out.print(f"[red]![/] {escape(problem)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

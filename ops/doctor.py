@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,14 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from client.errors import ClientError, UnexpectedAnswerError, UnreachableError, UsageError
+from client.errors import ClientError, UnexpectedAnswerError, UnreachableError
 from ops.connection import Connection
+from ops.kubectl import listed
 from ops.options import Connect, connected, reported
 
 #: Restarts of so many hours are news.
 RECENT = timedelta(hours=1)
-#: Seconds that the cluster may take to list its pods.
-KUBECTL_SECONDS = 30
 
 
 class Worst(IntEnum):
@@ -44,7 +42,7 @@ def doctor(
     Exit code 0: nothing; 13: warnings; 14: something critical. The user must be allowed to read Superset's action log.
     """
     with reported():
-        findings = [*_asked(connect()), *(of_pods(_pods(namespace), datetime.now(UTC)) if namespace else ())]
+        findings = [*_asked(connect()), *(of_pods(listed(namespace, "pods"), datetime.now(UTC)) if namespace else ())]
     if as_json:
         sys.stdout.write(json.dumps({"findings": findings}, indent=1, ensure_ascii=False) + "\n")
     else:
@@ -95,22 +93,9 @@ def no_answer(connection: Connection, error: ClientError) -> dict[str, Any]:
     }
 
 
-def _pods(namespace: str) -> dict[str, Any]:
-    command = ["kubectl", "--namespace", namespace, "get", "pods", "--output", "json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=KUBECTL_SECONDS)
-    except FileNotFoundError:
-        raise UsageError("--namespace needs kubectl on PATH") from None
-    except subprocess.TimeoutExpired:
-        raise UsageError(f"kubectl did not list the pods of {namespace} within {KUBECTL_SECONDS} s") from None
-    if done.returncode:
-        raise UsageError(f"kubectl cannot list the pods of {namespace}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
-
-
-def of_pods(pods: Mapping[str, Any], now: datetime) -> Iterator[dict[str, Any]]:
-    """What the pods of a namespace (as `kubectl get pods -o json` has them) say: restarts, killed for memory, not started."""
-    for pod in pods["items"]:
+def of_pods(pods: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[dict[str, Any]]:
+    """What the pods of a namespace (as Kubernetes has them) say: restarts, killed for memory, not started."""
+    for pod in pods:
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         for container in pod.get("status", {}).get("containerStatuses", ()):
             look = f"kubectl -n {namespace} logs {name} -c {container['name']}"

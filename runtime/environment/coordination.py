@@ -16,6 +16,9 @@ from runtime.environment.redis_clients import client as redis_client
 
 #: When the reaper last swept: seconds since the epoch.
 REAPED_AT = "reaper:last"
+#: When the reaper first swept with this database: seconds since the epoch. Whether it survives a restart of the server is
+#: evidence of what does.
+MARKED_AT = "reaper:first"
 #: The age, in seconds, of the query that ran for longest when it did.
 OLDEST_RUNNING = "reaper:oldest"
 

@@ -21,6 +21,8 @@ WARN, CRITICAL = 0.8, 0.95
 CHILD_SHARE = 0.8
 #: A worker that has said nothing for so many seconds is dead or hung: it speaks every five.
 SILENT_SECONDS = 15.0
+#: Beat's reaper sweeps every ten seconds at most.
+BEAT_SECONDS = 120.0
 #: Deaths of workers, and lost executions, of so many hours are news.
 RECENT_HOURS = 1
 #: So many deaths of workers in that time are no accident.
@@ -89,7 +91,8 @@ class Connections:
 class Observed:
     """What was seen of a platform at one moment. What the broker's server alone knows is empty where that does not answer.
 
-    `silent`: seconds since workers spoke that have neither spoken lately nor said that they stop. `waiting`: messages by queue.
+    `beat_seconds`: since beat's reaper last swept; None where it never did. `silent`: seconds since workers spoke that have
+    neither spoken lately nor said that they stop. `waiting`: messages by queue.
     `lost`: executions by worker that were lost lately, with their child or worker.
     """
 
@@ -99,6 +102,7 @@ class Observed:
     waiting: Mapping[str, int] = field(default_factory=dict[str, int])
     oldest: Mapping[str, float] = field(default_factory=dict[str, float])
     workers: Sequence[Reserved] = ()
+    beat_seconds: float | None = None
     silent: Mapping[str, float] = field(default_factory=dict[str, float])
     deaths: Sequence[Death] = ()
     lost: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -145,6 +149,17 @@ def _pending(topology: Topology, seen: Observed) -> Iterator[Finding]:
         # Nothing else is known of queues and workers.
         return
     yield from _silent(topology, seen)
+    if seen.beat_seconds is not None and seen.beat_seconds >= BEAT_SECONDS:
+        yield Finding(
+            "beat-silent",
+            "pending",
+            "critical",
+            "beat is dead or hung: nothing sends lost queries again, ends them, or clears what is old",
+            [f"its reaper last swept {seen.beat_seconds:.0f} s ago; it sweeps every ten seconds at most"],
+            f"make down STACK={topology.stack} && make up STACK={topology.stack}"
+            if topology.platform == "local"
+            else f"kubectl -n {topology.namespace} rollout restart deployment/beat",
+        )
     drained = [worker.worker for worker in seen.workers if not worker.service.queues]
     for queue in topology.celery.queues:
         if any(queue in worker.service.queues for worker in seen.workers):
@@ -162,7 +177,7 @@ def _pending(topology: Topology, seen: Observed) -> Iterator[Finding]:
             f"no worker listens to queue {queue}: its queries stay pending" if seen.workers else "no worker lives",
             evidence,
             "; ".join(f"superset-async worker resume {name}" for name in asked)
-            or "; ".join(_restart(topology, pool) for pool in pools),
+            or "; ".join(_start_workers(topology, pool) for pool in pools),
         )
         if not seen.workers:
             break
@@ -429,6 +444,14 @@ def _restart(topology: Topology, pool: Pool) -> str:
     if topology.platform == "local":
         return f"make down STACK={topology.stack} && make up STACK={topology.stack}"
     return f"kubectl -n {topology.namespace} rollout restart deployment/worker-{pool.name}"
+
+
+def _start_workers(topology: Topology, pool: Pool) -> str:
+    if topology.platform == "local":
+        return f"make up STACK={topology.stack}"
+    return (
+        f"kubectl -n {topology.namespace} get pods; kubectl -n {topology.namespace} describe deployment/worker-{pool.name}"
+    )
 
 
 def _start(topology: Topology, process: str, workload: str) -> str:

@@ -115,20 +115,25 @@ def report(
     }
 
 
+def worker_cost(topology: Topology, queue: str, seconds: float) -> float:
+    """What an execution in `queue` costs that took `seconds`: its share of a worker for as long as it ran."""
+    # A queue that is gone was served by the pool of the default one, as far as anybody knows now.
+    pools = {name: pool for pool in topology.pools for name in pool.queues}
+    pool = pools.get(queue, pools[topology.celery.default_queue])
+    return seconds / (pool.concurrency * HOUR) * topology.rates.worker_hour
+
+
 def _nothing() -> dict[str, Any]:
     return {"queries": 0, "failed": 0, "seconds": 0.0, "worker_cost": 0.0, "redis_cost": 0.0, "cost": 0.0}
 
 
 def _costs(topology: Topology, used: Sequence[Used], hours: float) -> dict[str, dict[str, Any]]:
-    pools = {queue: pool for pool in topology.pools for queue in pool.queues}
-    # A queue that is gone was served by the pool of the default one, as far as anybody knows now.
-    fallback = pools[topology.celery.default_queue]
     executions = sum(each.queries for each in used)
     redis = topology.rates.redis_hour * hours
     found: dict[str, dict[str, Any]] = {}
     for each in used:
         row = found.setdefault(each.name, _nothing())
-        worker = each.seconds / (pools.get(each.queue, fallback).concurrency * HOUR) * topology.rates.worker_hour
+        worker = worker_cost(topology, each.queue, each.seconds)
         share = redis * each.queries / executions if executions else 0.0
         row["queries"] += each.queries
         row["failed"] += each.failed

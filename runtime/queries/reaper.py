@@ -190,6 +190,7 @@ class Reaper:
         if not self._restarts.is_same(client):
             self._be_quiet()
         client.set(coordination.key(coordination.REAPED_AT), time.time())
+        client.set(coordination.key(coordination.MARKED_AT), time.time(), nx=True)
 
     def _be_quiet(self) -> None:
         self._quiet_until = self._clock() + self._pace.quiet

@@ -37,6 +37,7 @@ def extend(app: Flask) -> None:
         page,
         request_schemas,
         script_guard,
+        slow_api,
         status,
         stops,
         submission,
@@ -68,6 +69,7 @@ def extend(app: Flask) -> None:
         usage_api.install(app)
         live_api.install(app)
         doctor_api.install(app)
+        slow_api.install(app)
 
 
 def create() -> Flask:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from flask_appbuilder import AppBuilder
 from flask_appbuilder.api import BaseApi, expose, safe
 from flask_appbuilder.security.decorators import protect
-from redis import RedisError
+from redis import Redis, RedisError
 
 from runtime.broker import queues, reserved_tasks
 from runtime.environment import coordination, process_topology, redis_databases, secrets, versions
 from runtime.environment.metadata_database import Connection
 from runtime.environment.redis_clients import client
-from runtime.observability import diagnosis, exporter
+from runtime.observability import checklist, diagnosis, exporter
 from runtime.observability.diagnosis import Observed
 from runtime.queries import executions
 from runtime.superset.implementation import OPEN
@@ -31,6 +32,8 @@ from topology.model import Purpose, RedisInstance, Topology
 
 #: Results with most rows that are looked at for the largest, and how many of these are told.
 LOOKED_AT, TOLD = 50, 3
+#: Users that may be expected at once.
+MOST_USERS = 1_000_000
 #: What INFO says of the last write of each of its files.
 WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
 
@@ -40,7 +43,7 @@ class DoctorApi(BaseApi):
 
     resource_name = "superset_async"
     class_permission_name = "Log"
-    method_permission_name = {"doctor": "read"}  # noqa: RUF012 - as its base class has it
+    method_permission_name = {"doctor": "read", "checklist": "read"}  # noqa: RUF012 - as its base class has it
     allow_browser_login = True
     openapi_spec_tag = "Superset async"
 
@@ -51,6 +54,19 @@ class DoctorApi(BaseApi):
         """Answer with `diagnosis.report`."""
         topology = process_topology.current()
         return self.response(200, result=diagnosis.report(topology, observed(topology)))
+
+    @expose("/checklist", methods=("GET",))
+    @protect()
+    @safe
+    def checklist(self) -> Response:
+        """Answer with `checklist.report`; 400 for a parameter `users` that is no number above 0."""
+        users = request.args.get("users", "")
+        if not (users.isascii() and users.isdecimal() and 0 < int(users) <= MOST_USERS):
+            return self.response_400(message=f"users must be a number from 1 to {MOST_USERS}")
+        try:
+            return self.response(200, result=checked(process_topology.current(), int(users)))
+        except RedisError as error:
+            return self.response_500(message=f"a Redis server does not answer: {error}")
 
 
 def install(app: Flask) -> None:
@@ -72,11 +88,13 @@ def observed(topology: Topology) -> Observed:
         waiting = exporter.Broker(*queues.own_broker(), topology.celery.queues).read_waiting()
         shared, prefix = coordination.client(), coordination.key("")
         published = reserved_tasks.workers(shared, prefix)
+        swept = shared.get(coordination.key(coordination.REAPED_AT))
         living = {worker.worker for worker in published}
         known = {
             "waiting": waiting.waiting,
             "oldest": waiting.oldest_waiting,
             "workers": published,
+            "beat_seconds": now - float(swept) if swept else None,
             "silent": {
                 name: seconds
                 for name, seconds in reserved_tasks.silent(shared, prefix, now).items()
@@ -98,12 +116,48 @@ def observed(topology: Topology) -> Observed:
     )
 
 
-def _store(topology: Topology, instance: RedisInstance) -> diagnosis.Store:
-    own = secrets.read(topology, os.environ)
+def checked(topology: Topology, users: int) -> list[dict[str, Any]]:
+    """The lines of the checklist. Raises RedisError where a server does not answer."""
+    from superset.extensions import db
+
+    now = datetime.now(UTC)
+    connection = db.session.connection()
+    past = checklist.Past(*connection.exec_driver_sql(checklist.PAST).fetchone())
+    busiest = connection.exec_driver_sql(checklist.BUSIEST).fetchone()
+    return checklist.report(
+        topology,
+        users,
+        servers=[_server(topology, instance, now) for instance in topology.redis],
+        workers=reserved_tasks.workers(coordination.client(), coordination.key("")),
+        past=past,
+        busiest=checklist.Busiest(*busiest) if busiest else None,
+        now=now,
+    )
+
+
+def _server(topology: Topology, instance: RedisInstance, now: datetime) -> checklist.Server:
+    info = _client(topology, instance).info()
+    marked = coordination.client().get(coordination.key(coordination.MARKED_AT)) if instance.carries_broker else None
+    return checklist.Server(
+        instance.name,
+        started=now - timedelta(seconds=int(info.get("uptime_in_seconds", 0))),
+        aof=bool(info["aof_enabled"]) if "aof_enabled" in info else None,
+        peak_bytes=int(info.get("used_memory_peak", 0)),
+        max_bytes=int(info.get("maxmemory", 0)),
+        replicas=int(info.get("connected_slaves", 0)),
+        marked=datetime.fromtimestamp(float(marked), UTC) if marked else None,
+    )
+
+
+def _client(topology: Topology, instance: RedisInstance) -> Redis[bytes]:
+    """A client of a server, as this process's user of the first database on it."""
     purpose: Purpose = next(each.purpose for each in topology.redis_databases if each.instance == instance.name)
-    server = client(redis_databases.database(topology, own, purpose))
+    return client(redis_databases.database(topology, secrets.read(topology, os.environ), purpose))
+
+
+def _store(topology: Topology, instance: RedisInstance) -> diagnosis.Store:
     try:
-        info = server.info()
+        info = _client(topology, instance).info()
     except RedisError:
         return diagnosis.Store(instance.name, answers=False)
     lasting: dict[Purpose, int] = {

@@ -45,7 +45,7 @@ class RunningPlatform:
 
     @property
     def status(self) -> dict[str, Any]:
-        return json.loads(self.run("status", "--stack", self.stack, "--json", check=False).stdout)
+        return json.loads(self.run("status", "--quick", "--stack", self.stack, "--json", check=False).stdout)
 
     @cached_property
     def at_start(self) -> dict[str, Any]:

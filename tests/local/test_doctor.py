@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from redis import Redis, RedisError
 
+from client.errors import QueryFailedError
 from client.states import QueryHandle, State
 from client.superset_client import SupersetClient
 from local import binaries, postgres
@@ -22,6 +24,7 @@ from local.processes import superset_environment
 from local.state import REDIS_OPERATOR_PASSWORD, StateFolder
 from local.supervision import Supervisor
 from runtime.broker.reserved_tasks import DEATHS
+from runtime.environment.coordination import REAPED_AT
 from runtime.observability.diagnosis import IDENTICAL
 from tests.local.conftest import PROJECT, RunningPlatform
 from tests.local.test_query_e2e import ENDLESS, client_of
@@ -31,7 +34,7 @@ from topology import commands
 pytestmark = pytest.mark.local
 
 #: Patience for a state that comes by itself.
-SECONDS = 120
+SECONDS = 240
 MIB = 2**20
 
 
@@ -136,7 +139,7 @@ def test_no_worker(platform: RunningPlatform, supervisor: Supervisor, client: Su
         waits = client.submit("SELECT 1", platform.database_id)
         found = diagnosed(platform, "no-worker")
         assert found["severity"] == "critical"
-        assert "1 messages wait" in found["evidence"][0]
+        assert "messages wait" in found["evidence"][0]
         assert f"make up STACK={platform.stack}" in found["fix"]
     finally:
         platform.run("up", "--stack", platform.stack, timeout=600)
@@ -154,6 +157,15 @@ def test_a_hung_worker(platform: RunningPlatform, supervisor: Supervisor) -> Non
     finally:
         os.kill(pid, signal.SIGCONT)
     until(lambda: doctor(platform) == {}, SECONDS, "it speaks again")
+
+
+def test_a_silent_beat(platform: RunningPlatform, supervisor: Supervisor) -> None:
+    supervisor.stop_process("beat")
+    try:
+        assert diagnosed(platform, "beat-silent")["severity"] == "critical"
+    finally:
+        supervisor.start_process("beat")
+    until(lambda: doctor(platform) == {}, SECONDS, "beat sweeps again")
 
 
 def test_a_worker_that_dies_again_and_again(platform: RunningPlatform, supervisor: Supervisor) -> None:
@@ -206,19 +218,34 @@ def test_an_unreachable_web_tier(platform: RunningPlatform, supervisor: Supervis
         platform.run("up", "--stack", platform.stack, timeout=600)
 
 
-def test_prefetched_messages_behind_a_busy_worker(platform: RunningPlatform, client: SupersetClient) -> None:
+def test_prefetched_messages_behind_a_busy_worker(
+    platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient
+) -> None:
     first = name_of(platform)
+    children: set[psutil.Process] = set()
+
+    def holds_more_than_it_runs() -> bool:
+        # Children that never end what they run; the pool grows meanwhile.
+        children.update(psutil.Process(worker_pid(supervisor)).children())
+        for child in children:
+            child.suspend()
+        return _workers(platform)[first] > len(children) >= 4
+
     with second_worker(platform) as second:
         until(lambda: second in _workers(platform), SECONDS, "the second worker lives")
         platform.run("worker", "drain", second, "--wait", "--stack", platform.stack)
-        queries = [client.submit(f"{ENDLESS} -- {number}", platform.database_id) for number in range(8)]
-        until(lambda: _workers(platform)[first] > 4, SECONDS, "the first one holds more than it runs")
-        platform.run("worker", "resume", second, "--stack", platform.stack)
-        found = diagnosed(platform, "prefetch-hoarding")
-        assert first in found["what"]
-        assert "prefetch_multiplier of pool default is 4" in found["evidence"]
+        queries = [client.submit(f"SELECT {number} AS n", platform.database_id) for number in range(8)]
+        try:
+            until(holds_more_than_it_runs, SECONDS, "the first one holds more than it runs")
+            platform.run("worker", "resume", second, "--stack", platform.stack)
+            found = diagnosed(platform, "prefetch-hoarding")
+            assert first in found["what"]
+            assert "prefetch_multiplier of pool default is 4" in found["evidence"]
+        finally:
+            for child in children:
+                child.resume()
         for query in queries:
-            platform.run("query", "stop", str(query.id), "--stack", platform.stack, check=False)
+            assert client.wait(query).state is State.SUCCESS
 
 
 def _workers(platform: RunningPlatform) -> dict[str, int]:
@@ -299,14 +326,15 @@ def _set(redis: Redis, setting: str, value: str) -> str:
 
 def test_files_that_cannot_be_written(platform: RunningPlatform, redis: Redis) -> None:
     folder = StateFolder(platform.state_dir).redis("redis")
-    name = "in-the-way.rdb"
-    (folder / name / "something").mkdir(parents=True)
-    before = _set(redis, "dbfilename", name)
+    snapshot = folder / "dump.rdb"
+    snapshot.unlink(missing_ok=True)
+    # A file cannot take the name of a folder with something in it.
+    (snapshot / "something").mkdir(parents=True)
     try:
         redis.bgsave()
         assert "rdb_last_bgsave_status" in diagnosed(platform, "redis-disk")["evidence"][0]
     finally:
-        redis.config_set("dbfilename", before)
+        shutil.rmtree(snapshot)
         redis.bgsave()
     until(lambda: doctor(platform) == {}, SECONDS, "it writes again")
 
@@ -337,15 +365,22 @@ def test_a_child_that_was_killed(platform: RunningPlatform, supervisor: Supervis
     platform.run("query", "stop", str(query.id), "--stack", platform.stack, check=False)
 
 
-def test_a_child_that_needs_more_memory_than_its_share(platform: RunningPlatform, client: SupersetClient) -> None:
+def test_a_child_that_needs_more_memory_than_its_share(
+    platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient
+) -> None:
     pool = platform.topology.pool("default")
     share = pool.resources.memory_limit_bytes // pool.concurrency
-    # The rows stand in the process twice.
+    # The rows stand in the process twice, and are too large to be kept.
     rows = share // (100_000 * 2)
     wide = f"SELECT n, repeat('x', 100000) AS text FROM generate_series(1, {rows}) n"
-    client.wait(client.submit(wide, platform.database_id, limit=rows))
+    with suppress(QueryFailedError):
+        client.wait(client.submit(wide, platform.database_id, limit=rows))
     found = diagnosed(platform, "worker-memory")
     assert f"of {share // MIB} MiB" in found["evidence"][0]
+    # A peak is a child's for as long as it lives.
+    for child in psutil.Process(worker_pid(supervisor)).children():
+        child.terminate()
+    until(lambda: doctor(platform) == {}, SECONDS, "it has other children")
 
 
 def test_connections_that_run_out(platform: RunningPlatform) -> None:
@@ -394,3 +429,68 @@ def test_a_queue_near_its_bound(platform: RunningPlatform, redis: Redis) -> None
             assert diagnosed(platform, "queue-deep")["severity"] == "critical"
         finally:
             redis.delete("default")
+
+
+def test_status_asks_for_an_answer_here_and_anywhere(platform: RunningPlatform) -> None:
+    there = ("--url", platform.url, "--username", platform.username, "--password-file", str(platform.password_file))
+    for where in (("--stack", platform.stack), there):
+        known = json.loads(platform.run("status", "--json", *where).stdout)
+        assert (known["state"], known["problems"]) == ("running", [])
+        assert {name: each["error"] for name, each in known["asked"].items()} == {"log_in": None, "query": None}
+    with drained(platform):
+        done = platform.run("status", "--json", *there, check=False)
+    assert done.returncode == 4
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem.startswith("a query is not answered")
+
+
+def test_status_sees_a_broker_that_takes_no_write_and_a_beat_that_does_not_sweep(
+    platform: RunningPlatform, redis: Redis
+) -> None:
+    database = platform.topology.database("coordination")
+    redis.execute_command("SELECT", database.number)
+    swept = f"{database.prefix}{REAPED_AT}"
+    try:
+        # As many replicas as there are not.
+        redis.config_set("min-replicas-to-write", "1")
+        assert any("the broker takes no write" in each for each in platform.status["problems"])
+    finally:
+        redis.config_set("min-replicas-to-write", "0")
+    Supervisor(StateFolder(platform.state_dir)).stop_process("beat")
+    try:
+        redis.set(swept, "1")
+        assert any("beat last swept" in each for each in platform.status["problems"])
+    finally:
+        redis.execute_command("SELECT", 0)
+        Supervisor(StateFolder(platform.state_dir)).start_process("beat")
+
+
+def test_the_checklist_sees_a_restart_that_was_survived(platform: RunningPlatform, supervisor: Supervisor) -> None:
+    def line() -> dict[str, Any]:
+        done = platform.run("checklist", "--users", "1", "--json", "--stack", platform.stack, check=False)
+        lines = {each["id"]: each for each in json.loads(done.stdout)["lines"]}
+        assert set(lines) == {
+            *("broker-persistence", "workers", "size-redis", "timeouts", "load", "failover-redis"),
+            *("monitoring", "backups", "drill"),
+        }
+        assert done.returncode == 13
+        return lines["broker-persistence"]
+
+    platform.run("query", "run", "SELECT 1", "--stack", platform.stack)
+    before = line()
+    supervisor.stop_process("redis")
+    platform.run("up", "--stack", platform.stack, timeout=600)
+    after = line()
+    assert after["state"] == "met", before
+    assert "what was written 20" in after["evidence"]
+
+
+def test_slow_groups_what_was_executed_and_tells_no_value(platform: RunningPlatform, client: SupersetClient) -> None:
+    for number in (1, 2, 3):
+        client.wait(client.submit(f"SELECT {number} AS n, 'hidden-{number}' AS grouped_by_slow", platform.database_id))
+    found = json.loads(platform.run("slow", "--hours", "1", "-f", "json", "--stack", platform.stack).stdout)
+    (row,) = [each for each in found["rows"] if "grouped_by_slow" in each["statement"]]
+    assert row["statement"] == "SELECT ? AS n, ? AS grouped_by_slow"
+    assert (row["executions"], row["rows"], row["users"], row["database"]) == (3, 3, 1, "examples")
+    assert row["cost"] > 0
+    assert "hidden" not in json.dumps(found)

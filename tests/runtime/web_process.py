@@ -19,7 +19,7 @@ PASSWORD = "for-this-test"
 #: Carol is of a tenant's role; Dave is of no tenant.
 NAMES = ("alice", "bob", "carol", "dave")
 #: What an administrator may see, beside usage.
-LIVE = ("queues", "workers", "queries")
+LIVE = ("queues", "workers", "queries", "doctor", "slow", "checklist?users=5")
 #: What would let a session write, or run longer, in a database without DML.
 LIFTING = (
     "SET default_transaction_read_only=off; COMMIT; SELECT 3 AS x INTO lifted",

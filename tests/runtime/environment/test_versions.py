@@ -54,6 +54,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.sample": {"apache-superset"},
     "runtime.superset.script_guard": {"apache-superset"},
     "runtime.superset.sign_on": {"apache-superset", "flask-appbuilder"},
+    "runtime.superset.slow_api": {"apache-superset"},
     "runtime.superset.status": {"apache-superset", "flask-appbuilder", "sqlalchemy"},
     "runtime.superset.stops": {"apache-superset", "sqlalchemy"},
     "runtime.superset.submission": {"apache-superset", "celery"},
