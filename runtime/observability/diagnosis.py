@@ -261,12 +261,12 @@ def _as_operator(instance: RedisInstance) -> str:
 def _memory(topology: Topology, seen: Observed, store: Store, instance: RedisInstance) -> Iterator[Finding]:
     if store.max_bytes and store.used_bytes >= WARN * store.max_bytes:
         used = store.used_bytes / store.max_bytes
-        evidence = [f"{_mib(store.used_bytes)} of {_mib(store.max_bytes)} used ({used:.0%}), policy {store.policy}"]
+        evidence = [f"{_size(store.used_bytes)} of {_size(store.max_bytes)} used ({used:.0%}), policy {store.policy}"]
         evidence += [
-            f"query {each.query_id} of {each.username or 'nobody'}: {_mib(each.stored_bytes)} of rows are stored"
+            f"query {each.query_id} of {each.username or 'nobody'}: {_size(each.stored_bytes)} of rows are stored"
             for each in seen.largest
         ]
-        evidence += [f"append-only file: {_mib(store.aof_bytes)}"] if store.aof else []
+        evidence += [f"append-only file: {_size(store.aof_bytes)}"] if store.aof else []
         key = "cache" if not instance.carries_broker else "broker"
         yield Finding(
             "redis-memory",
@@ -321,7 +321,7 @@ def _settings(topology: Topology, store: Store, instance: RedisInstance) -> Iter
             "results",
             "warning",
             f"the append-only file of {instance.name} takes more than half of its volume",
-            [f"{_mib(store.aof_bytes)} of a volume of {_mib(instance.volume_bytes)}"],
+            [f"{_size(store.aof_bytes)} of a volume of {_size(instance.volume_bytes)}"],
             f"{_as_operator(instance)} BGREWRITEAOF; superset-async:redis: volume_size in the stack file",
         )
 
@@ -379,9 +379,9 @@ def _children(topology: Topology, seen: Observed) -> Iterator[Finding]:
                 "warning",
                 f"a child of worker {worker.worker} has needed more memory than its share: the kernel kills the next like it",
                 [
-                    f"peak {_mib(worker.service.child_peak_bytes)} of {_mib(share)} "
-                    f"({_mib(pool.resources.memory_limit_bytes)} for {pool.concurrency} children)",
-                    f"now {_mib(worker.service.child_bytes)}, grown by {_mib(worker.service.child_grown_bytes)} since its start",
+                    f"peak {_size(worker.service.child_peak_bytes)} of {_size(share)} "
+                    f"({_size(pool.resources.memory_limit_bytes)} for {pool.concurrency} children)",
+                    f"now {_size(worker.service.child_bytes)}, grown by {_size(worker.service.child_grown_bytes)}",
                 ],
                 _more_memory(topology, pool),
             )
@@ -477,8 +477,8 @@ def _more_memory(topology: Topology, pool: Pool) -> str:
     )
 
 
-def _mib(size: float) -> str:
-    return f"{size / 2**20:.0f} MiB"
+def _size(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def _times(count: int) -> str:
