@@ -50,7 +50,8 @@ def status(
         from local import platform
 
         known = platform.status(stack)
-    if known["state"] != "stopped" and "url" in known | {"url": elsewhere} and not quick:
+    # Of a platform that is stopped or degraded it is known already that nobody is answered, or why.
+    if known["state"] == "running" and not quick:
         with reported():
             to = connection(Wanted(url, username, password_file, token_file), stack)
         known["asked"] = asked(to, database)
