@@ -17,7 +17,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render rules policy check test test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
+.PHONY: help install up down status logs clean render rules preflight preview destroy policy check test test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,16 @@ render: $(VENV)/.program ## manifests of a stack into build/<stack>/
 
 rules: $(VENV)/.program ## alerts, recording rules, routes and dashboard of a stack into build/<stack>-monitoring/ [WATCHDOG=URL]
 	@$(VENV)/bin/python -m monitoring $(STACK) $(if $(WATCHDOG),--watchdog-url $(WATCHDOG))
+
+preflight: $(VENV)/.program ## what keeps a stack from coming up on its cluster, and the command that mends it
+	@$(RUN) preflight --stack $(STACK)
+
+preview: $(VENV)/.program ## preflight, and what `pulumi up` would do to the stack that lives
+	@$(RUN) preflight --stack $(STACK)
+	@pulumi preview --stack $(STACK) --diff
+
+destroy: $(VENV)/.program ## delete a stack's workloads; its data stays unless DATA=delete (asks first)
+	@$(RUN) destroy --stack $(STACK) $(if $(filter delete,$(DATA)),--with-data)
 
 policy: $(VENV)/.program ## what a stack's resources break of the policy pack; fails where it must not be deployed
 	@$(VENV)/bin/python -m policies.check $(STACK) $(if $(POLICY_CONFIG),--config $(POLICY_CONFIG))

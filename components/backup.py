@@ -82,7 +82,7 @@ class MetadataBackup(pulumi.ComponentResource):
             # A volume may be bound only when a pod uses it, which is at night.
             metadata=metadata(scope, name, self._labels, {"pulumi.com/skipAwait": "true"}),
             spec=claim_spec(scope, args.backup.volume_bytes),
-            opts=child,
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(protect=True, retain_on_delete=True)),
         )
         volumes = [
             core.VolumeArgs(

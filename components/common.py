@@ -73,6 +73,11 @@ def labels(scope: Scope, name: str, component: str) -> dict[str, str]:
     }
 
 
+def server_labels(scope: Scope, name: str, component: str) -> dict[str, str]:
+    """The labels of a data store's pods: without the stack's own, whose change must restart no server."""
+    return labels(replace(scope, labels={}), name, component)
+
+
 def metadata(
     scope: Scope,
     object_name: pulumi.Input[str],
@@ -83,6 +88,26 @@ def metadata(
     return meta.ObjectMetaArgs(
         name=object_name, namespace=scope.namespace, labels=dict(object_labels), annotations=annotations
     )
+
+
+#: The values of this object's fields are the program's, whoever has set them since.
+_FORCE = "pulumi.com/patchForce"
+
+
+def replica_annotations(
+    annotations: Mapping[str, pulumi.Input[str]] | None, *, scaled: bool
+) -> dict[str, pulumi.Input[str]]:
+    """Annotations of a Deployment: where no scaler decides its replicas, the program takes them from one that did."""
+    return {**(annotations or {}), **({} if scaled else {_FORCE: "true"})}
+
+
+def replica_options(opts: pulumi.ResourceOptions, *, scaled: bool) -> pulumi.ResourceOptions:
+    """Options of a Deployment: where a scaler decides its replicas, those that run now stay until it does.
+
+    Left out alone, the number would fall to the API server's default, one, when a scaler is turned on.
+    """
+    kept = pulumi.ResourceOptions(ignore_changes=["spec.replicas"]) if scaled else None
+    return pulumi.ResourceOptions.merge(opts, kept)
 
 
 def name_of(made: pulumi.Output[meta.outputs.ObjectMeta], name: str) -> pulumi.Output[str]:

@@ -22,16 +22,26 @@ class NamespaceArgs:
     stack: str
     #: The stack file's own labels.
     labels: Mapping[str, str]
+    #: Whether it is there already, and somebody else's.
+    existing: bool = False
 
 
 class Namespace(pulumi.ComponentResource):
-    """A namespace in which the API server refuses every pod that does not meet Pod Security `restricted`."""
+    """A namespace in which the API server refuses every pod that does not meet Pod Security `restricted`.
+
+    The engine refuses to delete it, and only forgets it where it has been unprotected: what is in it would go with it. One that
+    exists is only named.
+    """
 
     #: Name of the namespace, known once it exists.
     namespace: pulumi.Output[str]
 
     def __init__(self, name: str, args: NamespaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("superset-async:namespace:Namespace", name, None, opts)
+        if args.existing:
+            self.namespace = pulumi.Output.from_input(args.namespace)
+            self.register_outputs({"namespace": self.namespace})
+            return
         pod_security = {
             f"pod-security.kubernetes.io/{mode}{suffix}": value
             for mode in ("enforce", "audit", "warn")
@@ -49,7 +59,7 @@ class Namespace(pulumi.ComponentResource):
                     **pod_security,
                 },
             ),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
         )
         self.namespace = name_of(namespace.metadata, args.namespace)
         self.register_outputs({"namespace": self.namespace})

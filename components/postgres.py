@@ -26,6 +26,7 @@ from components.common import (
     scratch,
     secret_variable,
     selector,
+    server_labels,
     service_account,
     volume_claim,
 )
@@ -165,7 +166,7 @@ class PostgresServer(pulumi.ComponentResource):
                 selector=meta.LabelSelectorArgs(match_labels=match),
                 template=core.PodTemplateSpecArgs(
                     metadata=meta.ObjectMetaArgs(
-                        labels=object_labels,
+                        labels=server_labels(scope, NAME, name),
                         annotations={
                             f"{PREFIX}/config": content_hash(files)[:32],
                             f"{PREFIX}/secret": fingerprint({PASSWORD: args.password}),

@@ -25,6 +25,7 @@ from components.common import (
     scratch,
     secret_variable,
     selector,
+    server_labels,
     service_account,
     spread,
     volume_claim,
@@ -107,7 +108,7 @@ class Redis(pulumi.ComponentResource):
                 selector=meta.LabelSelectorArgs(match_labels=self.match),
                 template=core.PodTemplateSpecArgs(
                     metadata=meta.ObjectMetaArgs(
-                        labels=self._labels,
+                        labels=server_labels(scope, NAME, name),
                         annotations={
                             f"{PREFIX}/config": content_hash({**files, **acl_rules(instance)})[:32],
                             f"{PREFIX}/secret": self.fingerprint,

@@ -16,6 +16,8 @@ from topology.model import PROCESS_ROLES, RedisRole
 SECRET_KEY = "SUPERSET_SECRET_KEY"  # noqa: S105 a variable's name
 JWT_SECRET = "ASYNC_QUERIES_JWT_SECRET"  # noqa: S105 a variable's name
 ADMIN_PASSWORD = "ADMIN_PASSWORD"  # noqa: S105 a variable's name
+#: Generated values that the metadata database is encrypted with or knows by heart, by purpose: data is lost with them.
+KEPT = frozenset({"secret-key", "postgres", "admin"})
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Secrets(pulumi.ComponentResource):
             length=length,
             # Letters and digits stand unquoted in URLs, ACL files and SQL alike; 32 of them are 190 bits.
             special=False,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, protect=purpose in KEPT),
         )
         return password.result
 

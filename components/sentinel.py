@@ -24,6 +24,7 @@ from components.common import (
     scratch,
     secret_variable,
     selector,
+    server_labels,
     service_account,
     spread,
 )
@@ -110,7 +111,7 @@ class Sentinel(pulumi.ComponentResource):
                 selector=meta.LabelSelectorArgs(match_labels=self.match),
                 template=core.PodTemplateSpecArgs(
                     metadata=meta.ObjectMetaArgs(
-                        labels=object_labels,
+                        labels=server_labels(scope, NAME, name),
                         annotations={
                             f"{PREFIX}/config": content_hash({**files, **acl_rules(args.instance)})[:32],
                             f"{PREFIX}/secret": args.fingerprint,

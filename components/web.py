@@ -16,6 +16,8 @@ from components.common import (
     labels,
     metadata,
     name_of,
+    replica_annotations,
+    replica_options,
     selector,
     service_account,
 )
@@ -83,7 +85,12 @@ class WebTier(pulumi.ComponentResource):
         )
         deployment = apps.Deployment(
             name,
-            metadata=metadata(scope, name, object_labels, args.superset.own.annotations),
+            metadata=metadata(
+                scope,
+                name,
+                object_labels,
+                replica_annotations(args.superset.own.annotations, scaled=web.cpu_target_percent is not None),
+            ),
             spec=apps.DeploymentSpecArgs(
                 # What a scaler decides must not be decided here as well.
                 replicas=None if web.cpu_target_percent else web.min_replicas,
@@ -95,7 +102,7 @@ class WebTier(pulumi.ComponentResource):
                 ),
                 template=pod_template(args.superset, process, service_account(name, scope, object_labels, child)),
             ),
-            opts=child,
+            opts=replica_options(child, scaled=web.cpu_target_percent is not None),
         )
         service = core.Service(
             name,

@@ -18,6 +18,8 @@ from components.common import (
     labels,
     metadata,
     name_of,
+    replica_annotations,
+    replica_options,
     selector,
     service_account,
 )
@@ -79,7 +81,12 @@ class Workers(pulumi.ComponentResource):
         )
         deployment = apps.Deployment(
             name,
-            metadata=metadata(scope, name, object_labels, args.superset.own.annotations),
+            metadata=metadata(
+                scope,
+                name,
+                object_labels,
+                replica_annotations(args.superset.own.annotations, scaled=pool.scaling is not None),
+            ),
             spec=apps.DeploymentSpecArgs(
                 # What a scaler decides must not be decided here as well.
                 replicas=None if pool.scaling else pool.min_workers,
@@ -93,7 +100,7 @@ class Workers(pulumi.ComponentResource):
                 progress_deadline_seconds=pool.grace_period_seconds + 600,
                 template=pod_template(args.superset, process, service_account(name, scope, object_labels, child)),
             ),
-            opts=child,
+            opts=replica_options(child, scaled=pool.scaling is not None),
         )
         if several:
             disruption_budget(name, scope, self.match, object_labels, child)

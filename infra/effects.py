@@ -158,6 +158,7 @@ ELSEWHERE = {
     "topology": "another stack",
     "platform": "another stack",
     "namespace": "another stack: everything is made anew",
+    "existing_namespace": "no process: whose the namespace is",
 }
 
 Reach = Literal["restarts", "live", "–"]

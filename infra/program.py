@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_origin
@@ -10,11 +11,11 @@ from typing import Any, Literal, cast, get_origin
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
-from infra import platforms
+from infra import platforms, previous
 from infra.aws_answers import PLACEHOLDER
 from infra.own_secrets import SIGN_ON_SECRET, SUPERSET_ENV, own_secret_problems
 from infra.workloads import Given
-from topology import drivers, own_module, plan, settings
+from topology import changes, drivers, own_module, plan, settings
 from topology.commands import SIGN_ON_SECRET_ENV
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.problems import Problem, StackError, did_you_mean
@@ -59,6 +60,7 @@ def main() -> None:
     """Build the stack that the engine runs; RunError, without a traceback, where its configuration has mistakes."""
     try:
         planned, given = read(pulumi.get_stack(), CONFIG.get(), is_config_secret)
+        live(planned)
     except StackError as error:
         raise pulumi.RunError(str(error)) from None
     variables = {database.name: database.uri_env for database in planned.databases if database.uri_env}
@@ -78,6 +80,18 @@ def main() -> None:
     )
     for name, value in outputs.items():
         pulumi.export(name, value)
+
+
+def live(planned: Topology) -> None:
+    """Say what `planned` does to the stack that lives, where there is one; StackError where that needs steps first."""
+    before = previous.plan_of_last_up()
+    if before is None:
+        return
+    accepted = os.environ.get(changes.ACCEPT_ENV, "").split(",")
+    if problems := changes.problems(before, planned, accepted):
+        raise StackError(planned.stack, problems)
+    for sentence in changes.told(before, planned):
+        pulumi.log.warn(sentence)
 
 
 def read(stack: str, config: Mapping[str, str], is_secret: Callable[[str], bool]) -> tuple[Topology, GivenSecrets]:

@@ -18,7 +18,7 @@ from pulumi.runtime import configure, run_in_stack, set_all_config, settings
 from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime.proto import resource_pb2
 
-from infra import aws_answers, program
+from infra import aws_answers, previous, program
 from infra.aws_answers import PLACEHOLDER
 from topology.stack_file import PROJECT_NAME
 
@@ -52,6 +52,10 @@ class Resource:
     create_timeout: str = ""
     #: Whether the engine refuses to delete it.
     protect: bool = False
+    #: Whether the engine forgets it where it would delete it.
+    retain_on_delete: bool = False
+    #: Inputs that stay as they are once it is made, as paths.
+    ignore_changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,21 @@ def record(
     *,
     secret_keys: frozenset[str] = frozenset(),
     generate: Generator = placeholder,
+    before: Recording | None = None,
 ) -> Recording:
     """Run the program for `stack` with the keys of a stack file (without their prefix); what it registered.
 
-    `secret_keys` are those that the engine would have decrypted. RunError where the configuration has mistakes. Runs share
-    nothing: the SDK keeps its state in context variables, and each run has a context and an event loop of its own.
+    `secret_keys` are those that the engine would have decrypted; `before` is what the stack's last up made, where there was one.
+    RunError where the configuration has mistakes, or cannot follow on `before`. Runs share nothing: the SDK keeps its state in
+    context variables, and each run has a context and an event loop of its own.
     """
-    return contextvars.copy_context().run(_record, stack, config, secret_keys, generate)
+    return contextvars.copy_context().run(_record, stack, config, secret_keys, generate, before)
 
 
-def _record(stack: str, config: Mapping[str, Any], secret_keys: frozenset[str], generate: Generator) -> Recording:
-    monitor = _Monitor(generate)
+def _record(
+    stack: str, config: Mapping[str, Any], secret_keys: frozenset[str], generate: Generator, before: Recording | None
+) -> Recording:
+    monitor = _Monitor(generate, before)
     configure(
         pulumi_mocks.MockSettings(
             monitor=monitor,
@@ -127,21 +135,33 @@ def as_engine_config(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-class _NoMocks(pulumi_mocks.Mocks):
-    """Never asked: the monitor answers itself."""
+class _StateOfLastUp(pulumi_mocks.Mocks):
+    """Answers what the program asks the engine: what the stack's last up made. Never asked for a resource."""
+
+    def __init__(self, before: Recording | None) -> None:
+        self._before = before
 
     def new_resource(self, args: pulumi_mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         raise NotImplementedError(args.typ)
 
     def call(self, args: pulumi_mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        before = self._before
+        match args.token:
+            case previous.STACK_OUTPUTS:
+                return {"outputs": before.outputs if before else {}}, []
+            case previous.STACK_RESOURCES if before:
+                made = {each.urn: {"type": each.type, "outputs": each.inputs} for each in before.resources}
+                return {"outputs": made}, []
+            case _:
+                pass
         raise NotImplementedError(f"{args.token}: a function of a provider needs the engine")
 
 
 class _Monitor(pulumi_mocks.MockMonitor):
     """A resource monitor that answers every registration with its own inputs, and makes up passwords."""
 
-    def __init__(self, generate: Generator) -> None:
-        super().__init__(_NoMocks())
+    def __init__(self, generate: Generator, before: Recording | None) -> None:
+        super().__init__(_StateOfLastUp(before))
         self._generate = generate
         self._recorded: list[Resource] = []
         self._outputs: dict[str, tuple[dict[str, Any], set[tuple[str | int, ...]]]] = {}
@@ -168,6 +188,8 @@ class _Monitor(pulumi_mocks.MockMonitor):
                 provider=request.provider.rpartition("::")[0],
                 create_timeout=request.customTimeouts.create,
                 protect=bool(request.protect),
+                retain_on_delete=bool(request.retainOnDelete),
+                ignore_changes=tuple(request.ignoreChanges),
             )
         )
         state = struct_pb2.Struct()

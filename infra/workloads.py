@@ -75,7 +75,9 @@ def foundation(
     opts: pulumi.ResourceOptions,
 ) -> tuple[Namespace, Scope, Secrets]:
     """What everything else on the cluster needs: the namespace, what its resources are made in, and the passwords and keys."""
-    namespace = Namespace("namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels), opts)
+    namespace = Namespace(
+        "namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels, topology.existing_namespace), opts
+    )
     scope = Scope(namespace.namespace, topology.stack, topology.storage_class, topology.labels)
     ours = [instance for instance in topology.redis if not instance.existing]
     secrets = Secrets(

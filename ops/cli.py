@@ -119,6 +119,33 @@ def logs(
 
 
 @app.command()
+def preflight(stack: Stack = "minimal") -> None:
+    """Say what keeps a stack from coming up on its cluster, with the command that mends each; code 1 where something does."""
+    from ops.preflight import preflight as ask
+
+    raise typer.Exit(0 if ask(stack, out) else 1)
+
+
+@app.command()
+def destroy(
+    stack: Stack = "minimal",
+    with_data: Annotated[bool, typer.Option("--with-data", help="delete the data too")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete what `pulumi up` made of a stack. Its data stays, and the next `up` finds it, unless --with-data. Asks first."""
+    from ops import destroy as steps
+
+    resources = steps.state(stack)
+    out.print(f"{'deleted too' if with_data else 'kept'}, with every volume in namespace {steps.namespace_of(resources)}:")
+    for line in steps.kept(resources):
+        out.print(f"  {line}", highlight=False, markup=False)
+    if not yes and not typer.confirm(f"Destroy stack {stack}{' with all its data' if with_data else ''}?"):
+        raise typer.Exit(1)
+    for command in steps.commands(stack, resources, with_data=with_data):
+        steps.run(command)
+
+
+@app.command()
 def render(
     stack: Stack = "minimal",
     output: Annotated[Path | None, typer.Option(help="folder to write; default: build/STACK")] = None,

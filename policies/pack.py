@@ -54,6 +54,9 @@ class Registered:
     def one(self, args: ResourceValidationArgs) -> Graph:
         """The graph of a single resource."""
         inputs = normalise(plain(args.props))
+        # What is left as it is on the cluster, the program does not set: the engine shows the former value.
+        if "spec.replicas" in (args.opts.ignore_changes or ()):
+            inputs.get("spec", {}).pop("replicas", None)
         self._inputs[args.urn] = inputs
         self._graph = None
         return Graph([Resource(type=args.resource_type, name=args.name, urn=args.urn, inputs=inputs)])

@@ -261,6 +261,7 @@ class Topology(Frozen):
     platform: PlatformName
     environment: str
     namespace: str
+    existing_namespace: bool
     labels: dict[str, str]
     #: Of every volume; None: the cluster's default.
     storage_class: str | None

@@ -66,6 +66,7 @@ def build(stack: str, settings: Settings) -> Topology:
         platform=settings.platform,
         environment=settings.environment,
         namespace=settings.namespace,
+        existing_namespace=settings.existing_namespace,
         labels=settings.labels,
         storage_class=settings.storage_class,
         images=settings.images,
@@ -102,9 +103,10 @@ def build(stack: str, settings: Settings) -> Topology:
 def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
     postgres = settings.postgres
     address = platform.postgres_address(settings)
-    # The limit changes only with a restart of the server: with tenants there is room for the next ones.
-    step = 500 if settings.tenants else 10
-    derived = max(100, -(-(needed + postgres.reserved_connections) // step) * step)
+    # The limit changes only with a restart of the server: it doubles, from where there is room for the next tenants.
+    derived = 500 if settings.tenants else 100
+    while derived < needed + postgres.reserved_connections:
+        derived *= 2
     return Postgres(
         **inherited(postgres, PostgresServer),
         host=address.host,

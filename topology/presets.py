@@ -27,6 +27,7 @@ _BASE: dict[str, Any] = {
     "platform": "kubernetes",
     "environment": "dev",
     "namespace": "superset",
+    "existing_namespace": False,
     "storage_class": None,
     "labels": {},
     "images": {

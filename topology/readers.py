@@ -104,7 +104,11 @@ EXCLUDED: tuple[Excluded, ...] = (
         "server",
     ),
     Excluded(tuple(f"redis.*.users.*.{field}" for field in ("keys", "reads", "channels", "subscriptions")), _ALL, "server"),
-    Excluded(("name", "environment", "namespace", "aws", "monitoring", "operator_namespaces"), _ALL, "others"),
+    Excluded(
+        ("name", "environment", "namespace", "existing_namespace", "aws", "monitoring", "operator_namespaces"),
+        _ALL,
+        "others",
+    ),
     Excluded(("database_cidrs", "resolvers"), _ALL, "others"),
     Excluded(("storage_class",), _ALL, "server"),
     Excluded(tuple(f"exporter.{field}" for field in ("from_namespaces", "rules", "runbooks", "objectives")), _ALL, "others"),

@@ -51,6 +51,24 @@ def read(stack: str) -> dict[str, Any]:
 
     A value that the engine encrypted stays as the file has it, `{"secure": "…"}`.
     """
+    keys = config_of(stack)
+    if misspelt := list(misspelt_prefixes(keys)):
+        raise StackError(stack, misspelt)
+    prefix = f"{PROJECT_NAME}:"
+    return {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
+
+
+def config_of(stack: str) -> dict[str, Any]:
+    """Every key of a stack file with its prefix, other projects' too; StackError as `read`."""
+    return {str(key): value for key, value in cast(dict[Any, Any], _content(stack)["config"]).items()}
+
+
+def holds_secrets(stack: str) -> bool:
+    """Whether the engine needs the passphrase of the stack: its file has the salt of one. StackError as `read`."""
+    return "encryptionsalt" in _content(stack)
+
+
+def _content(stack: str) -> dict[str, Any]:
     path = folder() / f"Pulumi.{stack}.yaml"
     if not path.exists():
         rule = f"has no file {path.name} in {path.parent}"
@@ -64,14 +82,9 @@ def read(stack: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise StackError(stack, [Problem("stack", stack, f"{path} is not YAML: {error}", "Correct it")]) from None
     content = cast(dict[str, Any], loaded) if isinstance(loaded, dict) else {}
-    config = content.get("config")
-    if not isinstance(config, dict):
+    if not isinstance(content.get("config"), dict):
         raise StackError(stack, [Problem("config", "missing", f"{path} has no `config` mapping", "Add one")])
-    prefix = f"{PROJECT_NAME}:"
-    keys = cast(dict[str, Any], config)
-    if misspelt := list(misspelt_prefixes(map(str, keys))):
-        raise StackError(stack, misspelt)
-    return {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
+    return content
 
 
 def misspelt_prefixes(keys: Iterable[str]) -> Iterator[Problem]:

@@ -44,7 +44,10 @@ class Settings(Section):
         description="where it runs: on this machine (local), on a cluster (kubernetes), or on AWS with its own data stores (aws)"
     )
     environment: Literal["dev", "staging", "prod"] = Field(description="which environment this stack is")
-    namespace: Name = Field(description="Kubernetes namespace, made by the stack")
+    namespace: Name = Field(description="Kubernetes namespace, made by the stack unless `existing_namespace`")
+    existing_namespace: bool = Field(
+        description="the namespace is there already, and somebody else's: it is used as it is, and neither labelled nor deleted"
+    )
     storage_class: ObjectName | None = Field(
         description="StorageClass of the volumes; null: the cluster's default, which must exist (kubectl get storageclass)"
     )

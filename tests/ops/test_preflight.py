@@ -1,0 +1,161 @@
+"""`superset-async preflight`: what follows from what was found, each with the command that mends it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ops import preflight
+from ops.cli import app
+from ops.preflight import Facts, Finding, Right
+from policies.check import graph_of
+from topology import stack_file
+from topology.plan import plan
+
+MINIMAL: dict[str, Any] = {
+    "platform": "kubernetes",
+    "topology": "minimal",
+    "images": {"superset": "registry.example.com/superset:1"},
+}
+DEFAULT = {"storageclass.kubernetes.io/is-default-class": "true"}
+CLASS = {"metadata": {"name": "fast", "annotations": DEFAULT}, "allowVolumeExpansion": True}
+READY = Facts(login="me", server=(1, 34), storage_classes=[CLASS])
+
+
+def of(config: dict[str, Any], facts: Facts) -> list[Finding]:
+    return preflight.findings(plan("mine", config), graph_of("mine", config), facts)
+
+
+def namespace(**labels: str) -> dict[str, Any]:
+    known = {"enforce": "pod-security.kubernetes.io/enforce", "stack": "app.kubernetes.io/instance"}
+    return {"metadata": {"name": "superset", "labels": {known[key]: value for key, value in labels.items()}}}
+
+
+def quota(memory: str, used: str) -> dict[str, Any]:
+    status = {"hard": {"requests.memory": memory, "pods": "9"}, "used": {"requests.memory": used}}
+    return {"metadata": {"name": "team"}, "status": status}
+
+
+def test_a_cluster_that_has_all_is_found_fault_with_in_nothing() -> None:
+    assert of(MINIMAL, READY) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "config", "severity", "what", "mend"),
+    [
+        ({"engine": False}, {}, "stop", "no `pulumi` on PATH", "install"),
+        ({"login": None, "login_problem": "no credentials"}, {}, "stop", "no credentials", "pulumi login file://"),
+        ({"needs_passphrase": True}, {}, "stop", "under a passphrase", "export PULUMI_CONFIG_PASSPHRASE_FILE"),
+        ({"has_kubectl": False}, {}, "stop", "no `kubectl`", "install"),
+        ({"server": None, "where": "context prod"}, {}, "stop", "answers at context prod", "export KUBECONFIG"),
+        ({"server": (1, 27)}, {}, "stop", "1.27; needed is 1.28", "upgrade"),
+        ({"server": (1, 38)}, {}, "advice", "1.38", "make policy"),
+        (
+            {"refused": frozenset({Right("create", "apps", "statefulsets", "superset")})},
+            {},
+            "stop",
+            "not create statefulsets.apps in namespace superset",
+            "kubectl create role",
+        ),
+        (
+            {"refused": frozenset({Right("create", "", "namespaces", "")})},
+            {},
+            "stop",
+            "not create namespaces in the cluster",
+            "existing_namespace",
+        ),
+        ({}, {"topology": "enterprise", "workers": {"scaling": {"kind": "keda"}}}, "stop", "no ScaledObject", "keda.sh"),
+        (
+            {"definitions": {("keda.sh", "scaledobjects"): ("v2",), ("keda.sh", "triggerauthentications"): ("v1alpha1",)}},
+            {"topology": "enterprise", "workers": {"scaling": {"kind": "keda"}}},
+            "stop",
+            "serves v2",
+            "serves v1alpha1",
+        ),
+        ({"storage_classes": []}, {}, "stop", "no default StorageClass", "superset-async:storage_class"),
+        ({}, {"storage_class": "slow"}, "stop", "no StorageClass slow", "one of fast"),
+        (
+            {"storage_classes": [{**CLASS, "allowVolumeExpansion": False}]},
+            {},
+            "advice",
+            "expands no volume",
+            "kubectl patch",
+        ),
+        ({}, {"existing_namespace": True}, "stop", "there is no namespace superset", "kubectl create namespace"),
+        (
+            {"namespace": namespace(stack="theirs", enforce="restricted")},
+            {},
+            "stop",
+            "is the stack theirs's",
+            "superset-async:namespace",
+        ),
+        ({"namespace": namespace(enforce="restricted")}, {}, "stop", "not this stack's", "existing_namespace: true"),
+        (
+            {"namespace": namespace(stack="mine", enforce="baseline")},
+            {},
+            "advice",
+            "beyond Pod Security",
+            "kubectl label namespace superset pod-security.kubernetes.io/enforce=restricted",
+        ),
+        ({"quotas": [quota("1Gi", "0")]}, {}, "stop", "quota team allows requests.memory 1Gi", "edit resourcequota team"),
+        ({"quotas": [quota("90Gi", "89.9Gi")]}, {}, "stop", "beside what is used", "edit resourcequota team"),
+        ({}, {"images": {"superset": "superset:1"}}, "advice", "without a registry", "make image"),
+    ],
+)
+def test_each_finding_has_the_command_that_mends_it(
+    facts: dict[str, Any], config: dict[str, Any], severity: str, what: str, mend: str
+) -> None:
+    found = of({**MINIMAL, **config}, replace(READY, **facts))
+    (one, *_) = [each for each in found if what in each.what]
+    assert one.severity == severity
+    assert mend in one.mend
+
+
+def test_the_stacks_own_use_counts_once_in_a_quota() -> None:
+    mine = namespace(stack="mine", enforce="restricted")
+    assert of(MINIMAL, replace(READY, quotas=[quota("90Gi", "89.9Gi")], namespace=mine)) == []
+
+
+def test_rights_are_asked_for_every_kind_where_it_lives() -> None:
+    config = {**MINIMAL, "topology": "multi-tenant", "tenants": {"acme": {"users": ["ann"], "pool": "dedicated"}}}
+    asked = preflight.rights(graph_of("mine", config), "superset")
+    places = {(right.group, right.resource, right.namespace) for right in asked}
+    assert ("", "namespaces", "") in places
+    assert ("scheduling.k8s.io", "priorityclasses", "") in places
+    assert ("networking.k8s.io", "networkpolicies", "superset") in places
+    assert ("apps", "statefulsets", "superset") in places
+    assert {right.verb for right in asked} == {"get", "create", "patch", "delete"}
+
+
+@pytest.fixture
+def stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(stack_file.STACKS_ENV, str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    return tmp_path
+
+
+def test_a_missing_kubeconfig_is_a_sentence(stacks: Path) -> None:
+    (stacks / "Pulumi.mine.yaml").write_text(
+        "config:\n  superset-async:platform: kubernetes\n  superset-async:topology: minimal\n"
+    )
+    done = CliRunner().invoke(app, ["preflight", "--stack", "mine"])
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+    wanted = (
+        f"no API server answers at KUBECONFIG ({stacks / 'none'})" if shutil.which("kubectl") else "no `kubectl` on PATH"
+    )
+    assert wanted in done.output
+
+
+def test_the_stacks_own_kubeconfig_is_used_and_not_the_ambient_one(stacks: Path, tmp_path: Path) -> None:
+    (stacks / "Pulumi.mine.yaml").write_text("config:\n  kubernetes:kubeconfig: own\n  kubernetes:context: prod\n")
+    arguments, where = preflight.target("mine", tmp_path)
+    assert arguments == [f"--kubeconfig={tmp_path / 'kubeconfig'}", "--context=prod"]
+    assert (tmp_path / "kubeconfig").read_text() == "own"
+    assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
+    assert where == "kubernetes:kubeconfig of the stack, context prod"
