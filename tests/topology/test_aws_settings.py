@@ -10,7 +10,7 @@ import pytest
 from topology import presets, redis_acl
 from topology.model import RedisRole
 from topology.plan import plan
-from topology.platforms.aws import bucket_name
+from topology.platforms.aws.decisions import bucket_name
 from topology.problems import StackError
 
 RIGHT: dict[str, Any] = {

@@ -19,7 +19,7 @@ from infra.recording import Resource
 from tests.components.aws import calls
 from tests.components.aws.stacks import STACKS, of_kind, on_aws, topology_of
 from topology.aws import catalogue
-from topology.platforms import aws_limits
+from topology.platforms.aws import times
 
 pytestmark = pytest.mark.thorough
 
@@ -181,6 +181,6 @@ def test_a_value_that_a_schema_refuses_does_not_get_through(kind: str, changed: 
 def test_what_a_stack_may_say_is_what_the_schemas_list() -> None:
     """The plan refuses other numbers of days, so that its lists must be AWS's."""
     logs = schema("eu-central-1", "AWS::Logs::LogGroup")["properties"]["RetentionInDays"]["enum"]
-    assert set(aws_limits.RETENTION_DAYS) == set(logs)
+    assert set(times.RETENTION_DAYS) == set(logs)
     insights = schema("eu-central-1", "AWS::RDS::DBInstance")["properties"]["PerformanceInsightsRetentionPeriod"]["enum"]
     assert {day for days in catalogue.INSIGHTS_DAYS.values() for day in days} == set(insights)

@@ -1,4 +1,4 @@
-"""What AWS's API refuses of times and names, and what nobody should open: rules of platform aws, from AWS's documentation."""
+"""Windows of maintenance and of snapshots, and days that logs are kept: what AWS's API refuses, from its documentation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from topology.settings import Settings
 RETENTION_DAYS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
 )
-#: Roles that RDS for PostgreSQL keeps for itself.
-RESERVED_USERS = ("rdsadmin", "rdsrepladmin", "rds_superuser", "rds_replication", "rds_iam", "admin")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY, _WEEK = 24 * 60, 7 * 24 * 60
 
@@ -80,24 +78,3 @@ def logs_are_kept_as_long_as_there_is(settings: Settings, topology: Topology) ->
         if days not in RETENTION_DAYS:
             near = min(RETENTION_DAYS, key=lambda known: abs(known - days))
             yield Problem(key, str(days), "is no number of days that CloudWatch keeps logs", f"Take {near}")
-
-
-def names_are_free(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """The metadata database's role is none that RDS has itself."""
-    if settings.postgres.kind == "rds" and settings.postgres.user in RESERVED_USERS:
-        yield Problem("postgres.user", settings.postgres.user, "is a role that RDS keeps for itself", "Choose another")
-
-
-def api_server_is_not_the_worlds(settings: Settings, topology: Topology) -> Iterator[Problem]:
-    """Who reaches the API server from outside the VPC is somebody's network."""
-    cluster = settings.aws.cluster if settings.aws else None
-    if cluster and cluster.existing is None and "0.0.0.0/0" in cluster.public_cidrs:
-        yield Problem(
-            "aws.cluster.public_cidrs",
-            "0.0.0.0/0",
-            "lets the whole Internet try the API server",
-            "Name the networks of those who administer it, or none and reach it inside the VPC",
-        )
-
-
-RULES = (windows_fit, logs_are_kept_as_long_as_there_is, names_are_free, api_server_is_not_the_worlds)
