@@ -247,6 +247,113 @@ def test_what_neither_a_policy_nor_a_scanner_looks_at(stack: str) -> None:
         assert instance.inputs["username"] != "postgres"
 
 
+@each_stack
+def test_every_zone_has_its_own_way_out_and_reaches_the_endpoints(stack: str) -> None:
+    tables = {each.name: f"RouteTable.{each.name}" for each in of_kind(stack, "RouteTable")}
+    public = next((table for name, table in tables.items() if name.endswith("-public")), None)
+    private = set(tables.values()) - {public}
+    for each in of_kind(stack, "RouteTableAssociation"):
+        assert each.inputs["subnetId"] == f"Subnet.{each.name}"
+        assert each.inputs["routeTableId"] == tables.get(each.name, public)
+    subnets = {f"Subnet.{each.name}" for each in of_kind(stack, "Subnet") if "-private-" in each.name}
+    for each in of_kind(stack, "VpcEndpoint"):
+        if each.inputs["vpcEndpointType"] == "Gateway":
+            assert set(each.inputs["routeTableIds"]) == private
+        else:
+            assert each.inputs["privateDnsEnabled"]
+            assert each.inputs["securityGroupIds"] == [f"SecurityGroup.{stack}-endpoints"]
+            assert set(each.inputs["subnetIds"]) == subnets
+
+
+@each_stack
+def test_services_of_aws_act_for_this_account_and_namespace_alone(stack: str) -> None:
+    planned, namespace = topology_of(stack).on_aws(), topology_of(stack).namespace
+    for role in of_kind(stack, "Role"):
+        ((statement,),) = [document["Statement"] for document in documents(role)]
+        service = statement["Principal"]["Service"]
+        if service in ("eks.amazonaws.com", "ec2.amazonaws.com"):
+            # What assumes these is named by the cluster and its nodes themselves.
+            continue
+        equal = statement["Condition"]["StringEquals"]
+        assert equal["aws:SourceAccount"] == planned.account, role.name
+        if service == "pods.eks.amazonaws.com":
+            assert equal["aws:RequestTag/kubernetes-namespace"] == namespace
+            assert "aws:SourceArn" in statement["Condition"]["ArnEquals"]
+    for key in of_kind(stack, "Key"):
+        (document,) = documents(key)
+        for statement in document["Statement"]:
+            assert "AWS" in statement["Principal"] or statement["Condition"], key.name
+    for topic in of_kind(stack, "TopicPolicy"):
+        ((statement,),) = [document["Statement"] for document in documents(topic)]
+        assert statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": planned.account}}
+    for each in of_kind(stack, "RolePolicyAttachment"):
+        # A policy is attached to the role that it is called after.
+        assert each.name == f"{each.inputs['role']}-{each.inputs['policyArn'].rpartition('/')[2]}"
+
+
+@each_stack
+def test_a_cluster_keeps_its_secrets_its_nodes_and_its_policies(stack: str) -> None:
+    for cluster in of_kind(stack, "Cluster"):
+        assert cluster.inputs["encryptionConfig"]["resources"] == ["secrets"]
+        assert cluster.inputs["deletionProtection"]
+        assert cluster.protect
+        assert cluster.inputs["upgradePolicy"] == {"supportType": "STANDARD"}
+        assert cluster.inputs["accessConfig"]["authenticationMode"] == "API"
+    addons = {each.inputs["addonName"]: each for each in of_kind(stack, "Addon")}
+    for nodes in of_kind(stack, "NodeGroup"):
+        needed = dependencies(stack, nodes)
+        assert {addons[name].urn for name in ("vpc-cni", "kube-proxy", "eks-pod-identity-agent")} <= needed
+        for name in ("coredns", "metrics-server"):
+            assert nodes.urn in dependencies(stack, addons[name]), name
+        assert json.loads(addons["vpc-cni"].inputs["configurationValues"]) == {"enableNetworkPolicy": "true"}
+    for template in of_kind(stack, "LaunchTemplate"):
+        assert template.inputs["metadataOptions"]["httpPutResponseHopLimit"] == 1
+
+
+@each_stack
+def test_servers_have_the_parameters_the_logs_and_the_users_that_are_made_for_them(stack: str) -> None:
+    groups = {each.inputs["name"]: each for each in of_kind(stack, "LogGroup")}
+    for server in (*of_kind(stack, "ReplicationGroup"), *of_kind(stack, "Instance")):
+        assert server.inputs["parameterGroupName"] == server.name
+        # What restarts a server waits for its window.
+        assert server.inputs["applyImmediately"] is False
+    for server in of_kind(stack, "Instance"):
+        needed = dependencies(stack, server)
+        for log in server.inputs["enabledCloudwatchLogsExports"]:
+            assert groups[f"/aws/rds/instance/{server.inputs['identifier']}/{log}"].urn in needed
+    for server in of_kind(stack, "ReplicationGroup"):
+        delivered = {each["destination"] for each in server.inputs["logDeliveryConfigurations"]}
+        assert delivered <= set(groups)
+        assert {each["logType"] for each in server.inputs["logDeliveryConfigurations"]} == {"slow-log", "engine-log"}
+    for group in of_kind(stack, "UserGroup"):
+        instance = topology_of(stack).instance(group.name)
+        identifier = topology_of(stack).on_aws().group(group.name).identifier
+        assert group.inputs["userIds"] == [f"{identifier}-{user.role}" for user in instance.users]
+
+
+@each_stack
+def test_results_end_and_nobody_else_may_own_them(stack: str) -> None:
+    for lifecycle in of_kind(stack, "BucketLifecycleConfiguration"):
+        (rule,) = lifecycle.inputs["rules"]
+        assert (rule["status"], rule["filter"]) == ("Enabled", {"prefix": ""})
+        assert rule["expiration"] == {"days": topology_of(stack).on_aws().result_days}
+    for control in of_kind(stack, "BucketOwnershipControls"):
+        assert control.inputs["rule"] == {"objectOwnership": "BucketOwnerEnforced"}
+    for storage in (each for each in of_kind(stack, "MetricAlarm") if each.inputs["metricName"] == "FreeStorageSpace"):
+        (server,) = of_kind(stack, "Instance")
+        # CloudWatch counts bytes.
+        assert storage.inputs["threshold"] >= server.inputs["allocatedStorage"] * 2**30 // 10
+
+
+@each_stack
+def test_users_come_by_https_alone(stack: str) -> None:
+    for ingress in (each for each in recorded(stack).resources if each.type.endswith(":Ingress")):
+        annotations = ingress.inputs["metadata"]["annotations"]
+        assert json.loads(annotations["alb.ingress.kubernetes.io/listen-ports"]) == [{"HTTPS": 443}]
+        assert annotations["alb.ingress.kubernetes.io/inbound-cidrs"]
+
+
 @pytest.mark.parametrize(
     ("kind", "inputs", "rule"),
     [
