@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Nothing here waits longer for a row that another transaction has locked.
 LOCK_SECONDS = 5
+#: PostgreSQL's error code for it (its manual, appendix A).
+DISK_FULL = "53100"
 
 
 class Connection(Protocol):
@@ -121,6 +123,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError) or bool(
         getattr(error, "connection_invalidated", False)
     )
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error`, of a transaction, says that the database has no room on its disk."""
+    return getattr(getattr(error, "orig", None), "pgcode", None) == DISK_FULL
 
 
 #: Gives the pooled engine of this process's Superset, once `use_pool_of` was called.

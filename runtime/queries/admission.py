@@ -82,6 +82,18 @@ def broker_refused(error: BaseException, queue: str) -> Refusal:
     )
 
 
+def unrecorded() -> Refusal:
+    """The refusal that follows from a metadata database without room; its own words hold files and SQL."""
+    return Refusal(
+        reason="metadata_full",
+        queue="",
+        status=503,
+        message="The disk of the metadata database is full, so this query could not be written down. It was not started. Tell an "
+        "administrator, and run it again when there is room.",
+        retry_after_seconds=60,
+    )
+
+
 def submit(submission: Submission) -> Any:
     """Send it, and return what Superset wants of that; a Refusal where it is not taken."""
     _check(submission)

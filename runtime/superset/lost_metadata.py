@@ -55,7 +55,7 @@ def leave_if_lost(error: BaseException) -> None:
     """
     from superset.extensions import db
 
-    if first_statement.has_begun() and any(_is_loss(each) for each in _chain(error)):
+    if first_statement.has_begun() and any(_is_loss(each) for each in chain(error)):
         with suppress(Exception):
             db.session.rollback()
         transient_errors.end_unwritten(error)
@@ -68,7 +68,7 @@ def _is_loss(error: BaseException) -> bool:
     return metadata_database.is_away(error) or isinstance(error, exc.PendingRollbackError)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error, what caused it, and what was being handled when it was raised."""
     seen: set[int] = set()
     # What was being handled may name as its cause what was raised: such a chain has no end.

@@ -23,11 +23,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from runtime.broker.task_messages import TaskMessage, own_headers
-from runtime.environment import versions
+from runtime.environment import metadata_database, versions
 from runtime.queries import admission, chart_jobs, outbox
 from runtime.queries.admission import ERROR_TYPE, Refusal
 from runtime.queries.interfaces import OPEN_STATES
 from runtime.queries.query_tasks import SQL_TASK
+from runtime.superset import lost_metadata
 from runtime.superset.implementation import OPEN, TASK_KEY
 
 if TYPE_CHECKING:
@@ -227,8 +228,13 @@ def _install_executor() -> None:
             try:
                 return ExecuteSqlCommand.run(self)
             except Exception as error:
+                full = any(map(metadata_database.is_full, lost_metadata.chain(error)))
+                said = _superset_error(admission.unrecorded()) if full else error
                 if self._saved_id is not None:
-                    _end_unsent(self._saved_id, error)
+                    _end_unsent(self._saved_id, said)
+                if full:
+                    db.session.rollback()
+                    raise said from error
                 raise
 
         def _save_new_query(self, query: Query) -> None:

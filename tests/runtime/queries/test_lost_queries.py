@@ -389,6 +389,28 @@ def test_beyond_the_bounds_a_submission_is_refused(world: World) -> None:
     assert world.counted("superset_async_refused_total") == {"tenant-a,queue_full": 2, "tenant-a,user_in_flight": 1}
 
 
+@pytest.mark.parametrize("table", ["query", "superset_async_messages"])
+def test_a_metadata_database_without_room_is_said_and_leaves_nothing_pending(world: World, table: str) -> None:
+    """At the query's own row, and at the copy of its message: PostgreSQL's error, in words and without its files and SQL."""
+    sql = world.prepared.services.sql
+    error = 'could not extend file "base/5/16384": No space left on device'
+    body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = '{error}'; END"
+    sql(f"CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+    sql(f"CREATE TRIGGER no_room BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_room()")
+    try:
+        answer = world.web.submit("alice", "SELECT 1", client_id=f"full-{table[:5]}")
+    finally:
+        sql("DROP FUNCTION no_room() CASCADE")
+    (said,) = answer["json"]["errors"]
+    assert (answer["status"], answer["retry_after"]) == (503, "60")
+    assert "The disk of the metadata database is full" in said["message"]
+    assert "base/" not in json.dumps(answer["json"])
+    left = sql(f"SELECT status || ': ' || error_message FROM query WHERE client_id = 'full-{table[:5]}'")
+    assert left == ("" if table == "query" else f"failed: {said['message']}")
+    assert world.waiting("tenant-a") == 0
+    submitted(world)
+
+
 def test_a_pending_query_can_be_stopped(world: World) -> None:
     query = submitted(world)
     assert world.web.stop("alice", world.row(query)["client_id"]) == 200
