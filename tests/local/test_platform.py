@@ -22,7 +22,7 @@ from client.superset_client import SupersetClient
 from local import first_queries, health, postgres
 from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
-from tests.local.conftest import RunningPlatform, write_stack
+from tests.local.conftest import PROJECT, RunningPlatform, up, write_stack
 from tests.waiting import until
 
 pytestmark = pytest.mark.local
@@ -272,6 +272,29 @@ def test_a_database_whose_driver_is_missing_is_refused_with_its_package(tmp_path
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert leftovers(StateFolder(tmp_path / "state/driven")) == []
+
+
+def test_up_sees_that_the_program_has_changed_and_runs_the_new_one(tmp_path: Path) -> None:
+    """On a copy of the project, as somebody has it who updates it."""
+    project = tmp_path / "project"
+    left = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "bench", "*.egg-info")
+    shutil.copytree(PROJECT, project, ignore=left)
+    (project / ".venv-superset").symlink_to(PROJECT / ".venv-superset")
+    environment = write_stack(tmp_path, "updated", databases={}) | {"PYTHONPATH": str(project)}
+    marker = "of the next version"
+    with up(tmp_path, "updated", environment) as running:
+        before = {process["pid"] for process in states_of(running).values()}
+        assert marker not in httpx.get(f"{running.url}/login/", timeout=60).text
+        page = project / "runtime/superset/page.py"
+        page.write_text(page.read_text().replace('SCRIPT = """', f'SCRIPT = """/* {marker} */'))
+        status = running.status
+        assert status["state"] == "degraded"
+        assert any("the program" in problem and "make up" in problem for problem in status["problems"]), status["problems"]
+        done = running.run("up", "--stack", "updated", timeout=600)
+        assert "the program changed since it was started: starting anew" in done.stdout
+        assert before.isdisjoint(process["pid"] for process in states_of(running).values())
+        assert marker in httpx.get(f"{running.url}/login/", timeout=60).text
+        assert running.status["state"] == "running"
 
 
 def test_cost_of_a_young_platform_is_counted_from_its_first_query(platform: RunningPlatform) -> None:
