@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from components.aws.common import KEY_DELETION_DAYS
+from infra import recording
 from infra.recording import Resource
+from ops import estimate
 from policies.evaluation import evaluate
 from policies.graph import from_recording
 from tests.components.aws.calls import documents
-from tests.components.aws.stacks import STACKS, of_kind, on_aws, recorded, topology_of
+from tests.components.aws.stacks import STACKS, config_of, of_kind, on_aws, recorded, topology_of
+from topology.platforms.aws.network import NEEDED_ENDPOINTS
 
 pytestmark = pytest.mark.thorough
 
@@ -384,3 +387,22 @@ def test_every_resource_is_in_the_stacks_account_and_region(stack: str) -> None:
     assert json.loads(provider.inputs["allowedAccountIds"]) == [planned.account]
     assert {"Project", "Stack", "Environment"} <= set(json.loads(provider.inputs["defaultTags"])["tags"])
     assert {each.provider for each in on_aws(stack)} == {provider.urn}
+
+
+@pytest.mark.parametrize(("nat", "gateways", "leaving"), [("none", 0, 0), ("one", 1, 3), ("zone", 3, 3)])
+def test_a_stack_says_how_private_subnets_leave(nat: str, gateways: int, leaving: int) -> None:
+    """Not at all, by one gateway, or by one a zone."""
+    config = config_of("aws-enterprise")
+    config["aws"]["network"] |= {"nat": nat, "endpoints": [*NEEDED_ENDPOINTS, "secretsmanager"]}
+    made = [each for each in recording.record("aws-enterprise", config).resources if each.custom]
+    nats = {each.name for each in made if each.type.endswith(":NatGateway")}
+    out = [each for each in made if each.type.endswith(":Route") and "-private-" in each.name]
+    assert (len(nats), len(out)) == (gateways, leaving)
+    assert {each.inputs["natGatewayId"] for each in out} == {f"NatGateway.{name}" for name in nats}
+
+
+@each_stack
+def test_the_estimate_counts_what_is_made(stack: str) -> None:
+    counts = {line.what: line.count for line in estimate.lines_of(topology_of(stack))}
+    assert counts["KMS keys"] == str(len(of_kind(stack, "Key")))
+    assert counts["alarms"] == str(len(of_kind(stack, "MetricAlarm")))
