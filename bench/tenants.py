@@ -284,7 +284,7 @@ class Bench:
         """The pools whose workers have finished each task, by what starts its id: a query's or a chart job's."""
         found: dict[str, list[str]] = {}
         for pool in self.world.topology.pools:
-            for task in re.findall(r" Task \S+\[(\S+?)\] succeeded", self.world.log(f"worker-{pool.name}")):
+            for task in re.findall(r"Task \S+\[(\S+?)\] succeeded", self.world.log(f"worker-{pool.name}")):
                 found.setdefault(re.sub(r"^(sql-\d+).*", r"\1", task), []).append(pool.name)
         return found
 

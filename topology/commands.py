@@ -36,7 +36,6 @@ def web(topology: Topology) -> list[str]:
         f"--graceful-timeout={tier.request_timeout_seconds}",
         "--keep-alive=75",
         "--worker-tmp-dir=/dev/shm",
-        "--access-logfile=-",
         "--preload",
         "runtime.start.wsgi:application_factory()",
     ]

@@ -71,6 +71,7 @@ _BASE: dict[str, Any] = {
         "own_settings": {},
         "config_module": None,
         "env": {},
+        "log_sql": False,
         "sign_on": None,
     },
     "web": {

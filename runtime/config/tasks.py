@@ -30,8 +30,6 @@ IMPORTS = (
 #: Superset's tasks that execute queries. Their decorators carry limits of their own (six hours for SQL Lab), which only an
 #: annotation overrides.
 QUERY_TASKS = ("sql_lab.get_sql_results", "load_chart_data_into_cache", "load_explore_json_into_cache")
-#: Celery's own.
-LOG_PREFIX = "[%(asctime)s: %(levelname)s/%(processName)s]"
 #: For how long a new child of a worker may start.
 CHILD_START_SECONDS = 60.0
 #: What is called around them in a worker.
@@ -69,9 +67,6 @@ def config(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "task_track_started": True,
         # As shipped, a new child that has not said within 4 s that it is up is killed; a busy machine needs longer.
         "worker_proc_alive_timeout": CHILD_START_SECONDS,
-        # `tenant` is on every record: runtime.observability.task_metrics.
-        "worker_log_format": f"{LOG_PREFIX} %(tenant)s%(message)s",
-        "worker_task_log_format": f"{LOG_PREFIX} %(tenant)s%(task_name)s[%(task_id)s]: %(message)s",
         "task_compression": None if celery.compression == "none" else celery.compression,
         "result_compression": None if celery.compression == "none" else celery.compression,
         "beat_schedule": {job.name: _entry(job) for job in topology.beat.jobs},

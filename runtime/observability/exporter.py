@@ -9,6 +9,7 @@ docs/metrics.md.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -342,11 +343,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"exporter: {line}", flush=True)
+    logging.getLogger("exporter").info(line)
 
 
 if __name__ == "__main__":
+    from runtime.environment import json_logs
+
     try:
+        json_logs.install()
         main(os.environ, _say)
     except (ConfigurationError, OSError) as problem:
         sys.exit(f"exporter: {problem}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from celery import signals
 
-from runtime.environment import counters, process_topology
+from runtime.environment import counters, json_logs, process_topology
 from runtime.environment.process_topology import Role
 from runtime.queries import completions
 from runtime.queries.executions import Outcome
@@ -28,7 +27,6 @@ Increment = tuple[str, float, dict[str, str]]
 
 def install(role: Role) -> None:
     """Have this process count the tasks that it sends and executes, and put the tenant on every line of its log."""
-    _label_logs()
 
     def sent(sender: str, headers: Mapping[str, Any], routing_key: str, **_: Any) -> None:
         # A worker sends queries only again: they were counted when the web tier did.
@@ -108,6 +106,7 @@ def _delivery(request: Any) -> Mapping[str, object]:
 
 def _begin(task_id: str, task: Any, **_: Any) -> None:
     _began[task_id] = time.monotonic()
+    json_logs.about(task_id=task_id, tenant=task_tenant_id())
     sent_at = _sent_at(task.request)
     if sent_at is not None:
         redelivered = bool(_delivery(task.request).get("redelivered"))
@@ -116,22 +115,10 @@ def _begin(task_id: str, task: Any, **_: Any) -> None:
 
 
 def _end(task_id: str, task: Any, retval: object, state: str | None = None, **_: Any) -> None:
+    json_logs.forget()
     began = _began.pop(task_id, None)
     ended = outcome(state or "", retval)
     if began is None or ended is None:
         return
     seconds = time.monotonic() - began
     counters.count_all(increments(task.name, _queue(task.request), task_tenant_id(), ended, seconds, bounds=_task_buckets()))
-
-
-def _label_logs() -> None:
-    """Give every record `tenant`: "tenant=<id> " for a line of a tenant's task, else nothing."""
-    make = logging.getLogRecordFactory()
-
-    def labelled(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
-        tenant = task_tenant_id()
-        record.tenant = f"tenant={tenant} " if tenant else ""
-        return record
-
-    logging.setLogRecordFactory(labelled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.environment import listening
+from runtime.environment import json_logs, listening
 from runtime.environment.process_topology import started
 from runtime.web import descriptors
 from runtime.web.buffering_worker import BufferingWorker
@@ -15,3 +15,7 @@ worker_class = BufferingWorker
 
 #: Connections that a process holds at once, those included that say nothing.
 worker_connections = descriptors.connections(descriptors.raised(), started().web.threads)
+
+#: Its own lines and the access log, as every process writes them.
+logconfig_dict = json_logs.gunicorn_config(show_sql=started().superset.log_sql)
+access_log_format = "%(m)s %(U)s %(s)s"

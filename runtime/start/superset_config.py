@@ -11,7 +11,7 @@ from functools import partial
 from runtime.broker import result_backends, signatures  # noqa: F401 - refuses an untested Celery now, and not when a task is sent
 from runtime.config import render
 from runtime.config.objects import realise
-from runtime.environment import metadata_database
+from runtime.environment import json_logs, metadata_database
 from runtime.environment.process_topology import role, started
 from runtime.observability import heartbeat, task_metrics
 from runtime.start import own_module
@@ -26,6 +26,7 @@ from runtime.superset.directory import SupersetDirectory
 from runtime.tenants import fairness, identity
 
 _topology = started()
+json_logs.install(show_sql=_topology.superset.log_sql)
 metadata_database.give_password(_topology, os.environ)
 globals().update(own_module.merged(_topology, realise(render(_topology, os.environ)), os.environ))
 identity.look_up_in(SupersetDirectory())

@@ -35,6 +35,7 @@ def extend(app: Flask) -> None:
         lost_metadata,
         owned_queries,
         page,
+        request_log,
         request_schemas,
         script_guard,
         slow_api,
@@ -61,6 +62,7 @@ def extend(app: Flask) -> None:
     few_commits.install()
     kept_connections.install()
     if os.environ.get(ROLE_ENV) == "web":
+        request_log.install(app)
         request_schemas.install()
         status.install()
         submission.install(app)

@@ -17,7 +17,7 @@ from typing import Any
 from celery import Task
 from celery.exceptions import Ignore
 
-from runtime.environment import counters, versions
+from runtime.environment import counters, json_logs, versions
 from runtime.queries import query_tasks
 from runtime.queries.deliveries import Delivery
 from topology import metric_names
@@ -41,6 +41,7 @@ def around(call: Call) -> Call:
             logger.error("task %s of %s asks for no query: dropped", request.id, task.name)
             counters.count(metric_names.POISON, where="task")
             raise Ignore()
+        json_logs.about(query_id=asked.subject, user=asked.username, statement=asked.sql)
         return Delivery(task, asked, args, kwargs).handle(lambda: call(task, *args, **kwargs))
 
     return execute

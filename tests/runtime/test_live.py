@@ -138,7 +138,10 @@ def test_by_its_database_a_strangers_query_is_a_tenants_and_runs_in_its_pool(
     assert live["warehouse"]["rows"] == [{"two": 2}]
     # No other pool has a worker here.
     log = (prepared.services.folder / "worker.log").read_text()
-    assert "] tenant=tenant-b Task sql_lab.get_sql_results[" in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    ended = [line for line in lines if line["message"].startswith("Task sql_lab.get_sql_results[") and "duration" in line]
+    assert ended and {line["tenant"] for line in ended} == {"tenant-b"}
+    assert {"query_id", "task_id", "user", "duration"} <= set(ended[0])
 
 
 def test_the_web_process_knows_whose_each_user_is_and_limits_their_statements(live: dict[str, Any]) -> None:

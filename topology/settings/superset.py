@@ -57,4 +57,7 @@ class SupersetSettings(Section):
         description="Python file or folder of the team's, loaded last; relative to the stack file, absolute: in the image"
     )
     env: dict[VariableName, EnvSource] = Field(description="environment variables with the team's secrets")
+    log_sql: bool = Field(
+        description="write the text of statements to the log where libraries do; it may hold people's data"
+    )
     sign_on: SignOn | None = Field(description="how users log in; null: by Superset's own passwords")

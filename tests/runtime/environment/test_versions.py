@@ -50,6 +50,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.page": {"apache-superset"},
     "runtime.superset.preparation": {"apache-superset"},
     "runtime.superset.reaper_thread": {"apache-superset", "celery"},
+    "runtime.superset.request_log": {"apache-superset"},
     "runtime.superset.request_schemas": {"flask-appbuilder"},
     "runtime.superset.sample": {"apache-superset"},
     "runtime.superset.script_guard": {"apache-superset"},
