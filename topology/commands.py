@@ -50,6 +50,7 @@ def worker(pool: Pool) -> list[str]:
     )
     command = [
         "celery",
+        "--quiet",
         f"--app={CELERY_APP}",
         "worker",
         "--pool=prefork",
@@ -69,7 +70,15 @@ def worker(pool: Pool) -> list[str]:
 
 def beat(schedule_file: str) -> list[str]:
     """Celery beat, which keeps when each job last ran in `schedule_file`."""
-    return ["celery", f"--app={CELERY_APP}", "beat", f"--schedule={schedule_file}", "--pidfile=", "--loglevel=INFO"]
+    return [
+        "celery",
+        "--quiet",
+        f"--app={CELERY_APP}",
+        "beat",
+        f"--schedule={schedule_file}",
+        "--pidfile=",
+        "--loglevel=INFO",
+    ]
 
 
 def exporter() -> list[str]:

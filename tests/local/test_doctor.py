@@ -497,3 +497,40 @@ def test_slow_groups_what_was_executed_and_tells_no_value(platform: RunningPlatf
     assert (row["executions"], row["rows"], row["users"], row["database"]) == (3, 3, 1, "examples")
     assert row["cost"] > 0
     assert "hidden" not in json.dumps(found)
+
+
+def test_one_query_is_followed_by_its_id_through_logs_slow_and_cost(
+    platform: RunningPlatform, client: SupersetClient
+) -> None:
+    sql = "SELECT 4711 AS followed, 'told to nobody' AS text"
+    query = client.submit(sql, platform.database_id)
+    assert client.wait(query).state is State.SUCCESS
+
+    def about(process: str) -> list[dict[str, Any]]:
+        text = (platform.state_dir / f"logs/{process}.log").read_text()
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("query_id") == str(query.id)]
+
+    until(lambda: any("duration" in line for line in about("worker-default")), SECONDS, "the worker has logged its end")
+    (ended,) = [line for line in about("worker-default") if "duration" in line]
+    assert ended["user"] == platform.username
+    assert ended["task_id"] in ended["message"]
+    asked = {(line["method"], line["path"]): line for line in about("web")}
+    submitted = asked["POST", "/api/v1/sqllab/execute/"]
+    assert (submitted["user"], submitted["status"]) == (platform.username, 202)
+    assert submitted["duration"] > 0
+    for process in ("web", "worker-default", "beat", "exporter"):
+        assert "told to nobody" not in (platform.state_dir / f"logs/{process}.log").read_text()
+    rows = json.loads(platform.run("slow", "-f", "json", "--stack", platform.stack).stdout)["rows"]
+    (row,) = [row for row in rows if "followed" in row["statement"]]
+    assert (row["slowest"], row["executions"]) == (str(query.id), 1)
+    cost = json.loads(platform.run("cost", "--by", "user", "-f", "json", "--stack", platform.stack).stdout)
+    assert platform.username in {each["user"] for each in cost["rows"]}
+
+
+def test_every_line_of_every_process_is_one_of_the_format(platform: RunningPlatform, client: SupersetClient) -> None:
+    client.wait(client.submit("SELECT 1", platform.database_id))
+    for process in ("web", "worker-default", "beat", "exporter"):
+        for line in (platform.state_dir / f"logs/{process}.log").read_text().splitlines():
+            assert line.startswith("{"), (process, line)
+            assert list(json.loads(line))[:4] == ["time", "level", "logger", "message"], (process, line)
