@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from local import binaries
 from runtime.environment import json_logs
+from tests.runtime.conftest import PROJECT
+from tests.waiting import free_port, until
 
 PASSWORD = "correct-horse-battery"
 STATEMENT = "SELECT name FROM customers\nWHERE card = '4111'"
@@ -95,3 +101,31 @@ def test_no_line_and_no_traceback_has_a_secret() -> None:
     assert PASSWORD not in json.dumps(said)
     assert json_logs.HIDDEN_SECRET in said["exc_info"]
     assert line("a short word")["message"] == "a short word"
+
+
+@pytest.mark.superset
+def test_gunicorn_writes_nothing_else(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "web.log"
+    module = "tests.runtime.environment.gunicorn_process"
+    command = [
+        *(str(binaries.superset_python()), "-m", "gunicorn", f"--bind=127.0.0.1:{port}"),
+        *(f"--config=python:{module}", f"{module}:application"),
+    ]
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/a/b?secret=1").is_success
+        except httpx.HTTPError:
+            return False
+
+    with log.open("w") as output, subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=output) as process:
+        try:
+            until(answers, 60, "gunicorn answers")
+            until(lambda: "GET /a/b" in log.read_text(), 60, "it has logged that")
+        finally:
+            process.terminate()
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    (access,) = [each for each in lines if each["logger"] == "gunicorn.access"]
+    assert (access["message"], access["user"], access["query_id"]) == ("GET /a/b 200", "ann", "7")
+    assert "duration" in access
+    assert "secret" not in log.read_text()
