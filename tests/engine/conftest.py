@@ -67,19 +67,34 @@ def make_stack(cli: None, tmp_path: Path) -> MakeStack:
             "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            "KUBECONFIG": str(cluster or nowhere),
+            # Whatever the machine has: no test may fill or empty a cluster that was not named for it.
+            "KUBECONFIG": str(nowhere),
         }
         options = automation.LocalWorkspaceOptions(env_vars=environment)
-        return automation.create_stack(name, work_dir=str(tmp_path), opts=options)
+        stack = automation.create_stack(name, work_dir=str(tmp_path), opts=options)
+        if cluster:
+            stack.set_config("kubernetes:kubeconfig", automation.ConfigValue(cluster.read_text(), secret=True))
+        return stack
 
     return make
+
+
+def remove(stack: automation.Stack, namespace: str, cluster: Path) -> None:
+    """Take a stack away with its data, which is protected, and its namespace, which a destroy only forgets."""
+    run(stack, "state", "unprotect", "--all", "--yes")
+    stack.destroy()
+    subprocess.run(
+        ["kubectl", f"--kubeconfig={cluster}", "delete", "namespace", namespace, "--ignore-not-found"],
+        check=True,
+        timeout=300,
+    )
 
 
 def run(stack: automation.Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The tool itself, for what the automation API does not offer."""
     workspace = stack.workspace
     return subprocess.run(
-        ["pulumi", *arguments, "--stack", stack.name, "--non-interactive"],
+        ["pulumi", *arguments, *([] if "--stack" in arguments else ["--stack", stack.name]), "--non-interactive"],
         cwd=workspace.work_dir,
         env={**os.environ, **(workspace.env_vars or {})},
         check=False,

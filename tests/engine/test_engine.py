@@ -13,7 +13,7 @@ from pulumi import automation
 
 from infra import recording
 from tests.components.stacks import config_of, recorded
-from tests.engine.conftest import MakeStack, run
+from tests.engine.conftest import MakeStack, remove, run
 
 STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant")
 #: Minutes, where everything has to be made and taken away again.
@@ -102,7 +102,7 @@ def test_a_stack_comes_stays_changes_and_goes(name: str, make_stack: MakeStack, 
 
         stack.refresh(expect_no_changes=True)
     finally:
-        stack.destroy()
+        remove(stack, namespace, kubeconfig)
     assert not [each for each in state(stack) if each["type"] != "pulumi:pulumi:Stack"]
 
 
@@ -135,7 +135,7 @@ def test_a_password_is_replaced_and_everything_that_uses_it_rolls(make_stack: Ma
         assert "RandomPassword" in stored
         assert not [password for password in passwords if password in stored]
     finally:
-        stack.destroy()
+        remove(stack, "engine-rotation", kubeconfig)
 
 
 def state(stack: automation.Stack) -> list[dict[str, Any]]:
