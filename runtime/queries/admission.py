@@ -68,6 +68,18 @@ def beyond(bounds: Resilience, queue: str, waiting: int, in_flight: int) -> Refu
     return None
 
 
+def too_many_at_once(queue: str) -> Refusal:
+    """The refusal of a submission whose turn does not come: others of the same principal are submitted at the same moment."""
+    return Refusal(
+        reason="user_in_flight",
+        queue=queue,
+        status=429,
+        message="Many of your queries are being submitted at this moment, and they are counted one after the other. This one was "
+        "not started. Run it again in a few seconds.",
+        retry_after_seconds=5,
+    )
+
+
 def broker_refused(error: BaseException, queue: str) -> Refusal:
     """The refusal that follows from the broker's `error`; its details are in the log, since they hold addresses."""
     full = "maxmemory" in str(error)
@@ -111,6 +123,8 @@ def _check(submission: Submission) -> None:
     queue = submission.queue
     try:
         refusal = beyond(process_topology.current().resilience, queue, queues.depth(queue), submission.in_flight())
+    except Refusal as full:
+        refusal = full
     except Exception:
         logger.warning("the bounds of queue %r could not be checked", queue, exc_info=True)
         return

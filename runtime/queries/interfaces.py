@@ -37,11 +37,14 @@ class Submission(Protocol):
         ...
 
     def in_flight(self) -> int:
-        """How many other queries and charts of its user have not ended."""
+        """How many other queries and charts of its principal were admitted and have not ended.
+
+        Until `record` has returned, nobody else of the same principal is told: of two at once the second counts the first.
+        """
         ...
 
     def record(self) -> None:
-        """Write down, for good, that it is about to be sent."""
+        """Write down, for good, that it is admitted and about to be sent. A Refusal where that cannot be."""
         ...
 
     def send(self) -> Any:

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 #: Key in the `extra` of a query that was refused: why.
 REFUSED_KEY = "superset_async_refused"
+#: First key of the advisory lock under which the queries of one principal are counted; the second is the principal's.
+ADMISSION_LOCK = 0x61646D74
 
 
 def routed(task: Task[Any, Any], task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskMessage:
@@ -61,28 +63,36 @@ class ChartSubmission:
 
     def __init__(self, task: Task[Any, Any], arguments: tuple[Any, ...]) -> None:
         # A guest's token goes with the message, and nowhere else.
-        self._metadata = {key: value for key, value in cast("dict[str, Any]", arguments[0]).items() if key != "guest_token"}
+        job = cast("dict[str, Any]", arguments[0])
+        self._metadata = {key: value for key, value in job.items() if key != "guest_token"}
         self._task, self._arguments = task, arguments
         self._job_id = str(self._metadata["job_id"])
         self.name = f"job {self._job_id}"
         self.queue = routed(task, self._job_id, arguments, {}).queue
-        self.user = chart_jobs.user_of(self._metadata)
+        self.user = chart_jobs.principal(job.get("user_id"), job.get("guest_token"), _visitor(job))
 
     def in_flight(self) -> int:
-        """The user's other charts, and queries of SQL Lab."""
-        return _in_flight(self.user, self._metadata.get("user_id"), self._job_id)
+        """The principal's other charts, and queries of SQL Lab. The request's transaction keeps others waiting until it ends."""
+        return _in_flight(self.user, self._metadata.get("user_id"), self.queue)
 
     def record(self) -> None:
-        """The registry is in Redis, as the broker is: it is written with the sending."""
+        """The registry is in Redis, as the broker is: without it nothing is sent."""
+        try:
+            chart_jobs.admit(self._job())
+        except Exception as error:
+            logger.exception("%s could not be registered", self.name)
+            raise admission.broker_refused(error, self.queue) from error
 
     def register(self) -> None:
         """Have the job found where it is lost."""
-        chart_jobs.add(chart_jobs.ChartJob(self._metadata, self._job_id, self.queue, self.user, time.time()))
+        chart_jobs.register(self._job())
 
     def send(self) -> None:
-        """Register the job, and send its task."""
-        self.register()
+        """Send its task."""
         self._task.apply_async(self._arguments, task_id=self._job_id)
+
+    def _job(self) -> chart_jobs.ChartJob:
+        return chart_jobs.ChartJob(self._metadata, self._job_id, self.queue, self.user, time.time())
 
     def withdraw(self) -> None:
         """Forget the job."""
@@ -102,8 +112,8 @@ class SqlSubmission:
         self.user = f"user:{query.user_id}"
 
     def in_flight(self) -> int:
-        """The user's charts, and the other queries of SQL Lab."""
-        return _in_flight(self.user, self._query.user_id) - 1
+        """The user's charts, and the other queries of SQL Lab. Others wait until `record` commits."""
+        return _in_flight(self.user, self._query.user_id, self.queue)
 
     def record(self) -> None:
         """The task's id and a copy of its message, committed: the worker must read what was decided here."""
@@ -121,14 +131,39 @@ class SqlSubmission:
         """Nothing: its row is ended by who is refused."""
 
 
-def _in_flight(user: str, user_id: int | None, besides: str = "") -> int:
+def _visitor(job: Mapping[str, Any]) -> str:
+    """Who is neither user nor guest: the browser that came with its cookie, or else an address.
+
+    Without its cookie a browser gets another channel with each request.
+    """
+    from flask import current_app, has_request_context, request
+
+    if not has_request_context() or request.cookies.get(current_app.config["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_NAME"]):
+        return f"channel:{job['channel_id']}"
+    return f"address:{request.remote_addr}"
+
+
+#: Holds the principal's lock until the transaction ends, and then counts the queries that were admitted: in one message to the
+#: server, whose last statement sees what others have committed before they gave the lock up. A pooler may be in between.
+_ADMITTED = f"""
+SAVEPOINT admission; SET LOCAL lock_timeout = '{metadata_database.LOCK_SECONDS}s';
+SELECT pg_advisory_xact_lock({ADMISSION_LOCK}, hashtext(%s)); SET LOCAL lock_timeout = DEFAULT;
+SELECT count(*) FROM query WHERE user_id = %s AND {OPEN} AND position(%s IN extra_json) > 0
+"""
+
+
+def _in_flight(user: str, user_id: int | None, queue: str) -> int:
+    """How many queries and charts of a principal are in flight; from here on until the transaction ends nobody else is told."""
+    from sqlalchemy.exc import OperationalError
     from superset.extensions import db
 
-    charts = chart_jobs.in_flight(user, besides)
-    if user_id is None:
-        return charts
-    count = db.session.connection().exec_driver_sql(f"SELECT count(*) FROM query WHERE user_id = %s AND {OPEN}", (user_id,))
-    return charts + int(count.scalar())
+    connection = db.session.connection()
+    try:
+        queries = int(connection.exec_driver_sql(_ADMITTED, (user, user_id, f'"{TASK_KEY}":')).scalar())
+    except OperationalError as error:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT admission")
+        raise admission.too_many_at_once(queue) from error
+    return queries + chart_jobs.in_flight(user)
 
 
 class ChartTask:

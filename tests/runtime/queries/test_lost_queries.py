@@ -411,6 +411,29 @@ def test_a_metadata_database_without_room_is_said_and_leaves_nothing_pending(wor
     submitted(world)
 
 
+def test_what_is_submitted_in_the_same_moment_is_counted_one_after_the_other(world: World) -> None:
+    """As many as the bound are taken, neither more nor fewer: charts, queries, and both together."""
+    world.web.bounds(1000, 5)
+    assert world.web.at_once("alice", charts=30, queries=0) == [202] * 5 + [429] * 25
+    # What has ended makes room, and another user has room of his own.
+    assert world.web.at_once("bob", charts=0, queries=12) == [202] * 5 + [429] * 7
+    world.web.end_charts()
+    assert world.web.at_once("alice", charts=10, queries=10) == [202] * 5 + [429] * 15
+    assert len(world.web.registered()) + world.waiting("tenant-a") >= 5
+
+
+def test_guests_without_cookies_are_counted_by_their_tokens(world: World) -> None:
+    world.web.bounds(1000, 5)
+    token = {"user": {"username": "alice"}, "resources": [], "rls_rules": [], "iat": 1.5}
+    other = {**token, "iat": 2.5}
+    assert world.web.guests_at_once([token] * 24) == [202] * 5 + [429] * 19
+    assert world.web.guests_at_once([token, other, other]) == [202, 202, 429]
+    # A guest named like a user is not counted as that user.
+    assert world.web.at_once("alice", charts=1, queries=0) == [202]
+    world.web.end_charts()
+    assert world.web.guests_at_once([token] * 6) == [202] * 5 + [429]
+
+
 def test_a_pending_query_can_be_stopped(world: World) -> None:
     query = submitted(world)
     assert world.web.stop("alice", world.row(query)["client_id"]) == 200

@@ -8,8 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
-from typing import Any
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, cast
 
 from runtime.broker import delayed_messages
 from runtime.environment import process_topology
@@ -70,6 +75,52 @@ class Process:
         url = f"/api/v1/query/updated_since?q=(last_updated_ms:{since})"
         answer = browser._client.get(url, headers=browser._headers)
         return {query["id"]: query["state"] for query in answer.json["result"]}
+
+    def at_once(self, user: str, charts: int, queries: int) -> list[int]:
+        """Submit so many charts and queries of a user in the same moment, a thread each; the status of each answer."""
+        number, browser = self.user(user), self._browsers[user]
+
+        def chart(channel: int) -> int:
+            return self.chart(number, f"channel-{channel}").get("refused", 202)
+
+        def query() -> int:
+            body = {
+                "database_id": browser._database_id,
+                "sql": "SELECT 1",
+                "runAsync": True,
+                "client_id": uuid.uuid4().hex[:10],
+            }
+            client = self._app.test_client()
+            client.set_cookie("session", browser._client.get_cookie("session").value)
+            return client.post("/api/v1/sqllab/execute/", json=body, headers=browser._headers).status_code
+
+        return _together([partial(chart, each) for each in range(charts)] + [query] * queries)
+
+    def guests_at_once(self, tokens: list[dict[str, Any]]) -> list[int]:
+        """The same with a chart of an embedded guest for each token; none has a cookie, so that each gets a channel of its own."""
+
+        def chart(token: dict[str, Any]) -> int:
+            from flask import g
+            from superset.exceptions import SupersetErrorException
+            from superset.extensions import async_query_manager, security_manager
+
+            with self._app.test_request_context():
+                g.user = security_manager.get_guest_user_from_token(cast(Any, token))
+                try:
+                    async_query_manager.submit_chart_data_job(uuid.uuid4().hex, {"datasource": "1__table"}, None)
+                except SupersetErrorException as error:
+                    return error.status
+                return 202
+
+        return _together([partial(chart, token) for token in tokens])
+
+    def end_charts(self) -> None:
+        """Tell the browsers of all registered charts that they are done."""
+        with self._app.app_context():
+            from superset.extensions import async_query_manager
+
+            for job in list(chart_jobs.registered()):
+                async_query_manager.update_job(dict(job.metadata), "done")
 
     def chart(self, user_id: int, channel: str) -> dict[str, Any]:
         """Submit a chart as Superset's view does: the job, or the refusal's status."""
@@ -145,6 +196,18 @@ class Process:
         """Delete what is older, as beat's job does."""
         with self._app.app_context():
             maintenance.prune_executions(days)
+
+
+def _together(calls: list[Callable[[], int]]) -> list[int]:
+    """What each call returns, all of them begun in the same moment."""
+    gate = threading.Barrier(len(calls))
+
+    def call(work: Callable[[], int]) -> int:
+        gate.wait()
+        return work()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return sorted(threads.map(call, calls))
 
 
 def main() -> None:
