@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runtime.superset import synchronous
 from runtime.superset.statement_timeout import StatementTimeout
 from runtime.tenants.identity import working_tenant
 from topology.model import Topology
@@ -15,10 +16,11 @@ def settings(topology: Topology) -> dict[str, object]:
             default_seconds=topology.statement_timeout_seconds,
             most_seconds=topology.celery.soft_time_limit_seconds,
             working_for=working_tenant,
+            request_seconds=synchronous.seconds,
         ),
         # Superset gives it to the chart tasks as their soft limit, and quotes it to users.
         "SQLLAB_ASYNC_TIME_LIMIT_SEC": topology.celery.soft_time_limit_seconds,
-        # A synchronous query holds a web thread.
+        # What waits so long holds a web thread: synchronous queries, and statements of the web tier itself.
         "SQLLAB_TIMEOUT": min(30, topology.web.request_timeout_seconds),
         "SUPERSET_WEBSERVER_TIMEOUT": topology.web.request_timeout_seconds,
         "SQL_MAX_ROW": rows,

@@ -51,6 +51,8 @@ def at_zero(topology: Topology) -> Iterator[tuple[str, Labels]]:
         yield metric_names.REDELIVERED, {"queue": queue}
         for reason in ("queue_full", "user_in_flight"):
             yield metric_names.REFUSED, {"queue": queue, "reason": reason}
+    for reason in ("web_full", "user_in_flight"):
+        yield metric_names.REFUSED, {"queue": "web", "reason": reason}
     for place in places(topology):
         yield from _histogram(metric_names.WAIT_SECONDS, WAIT_BUCKETS, place)
         for task in (SQL_LAB_TASK, CHART_DATA_TASK):

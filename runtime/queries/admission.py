@@ -80,6 +80,19 @@ def too_many_at_once(queue: str) -> Refusal:
     )
 
 
+def no_thread(most: int) -> Refusal:
+    """The refusal of a request that would wait for an analytic database, where `most` of its process do so."""
+    return Refusal(
+        reason="web_full",
+        queue="web",
+        status=503,
+        message=f"This process of the web tier waits for databases in {most} requests already, or in all but one of those for "
+        "you, and keeps its other threads free. Nothing was executed. Try again in a few seconds, or run a query "
+        "asynchronously.",
+        retry_after_seconds=5,
+    )
+
+
 def broker_refused(error: BaseException, queue: str) -> Refusal:
     """The refusal that follows from the broker's `error`; its details are in the log, since they hold addresses."""
     full = "maxmemory" in str(error)

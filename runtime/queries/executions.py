@@ -13,8 +13,9 @@ from runtime.environment.metadata_database import Connection
 
 TABLE = "superset_async_executions"
 
-#: sql: a query of SQL Lab, `subject` is its id. chart: a chart's asynchronous job, `subject` is the job's id.
-Kind = Literal["sql", "chart"]
+#: sql: a query of SQL Lab, `subject` is its id. chart: a chart's asynchronous job, `subject` is the job's id. request: what a
+#: request of the web tier executed itself.
+Kind = Literal["sql", "chart", "request"]
 #: None (NULL) while it runs. `lost`: its worker or message was gone, and it was not finished. `retried`: another attempt follows.
 Outcome = Literal["success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
 
@@ -104,6 +105,28 @@ def end(connection: Connection, kind: Kind, subject: str, outcome: Outcome, atte
         f"UPDATE {TABLE} SET ended_at = now(), outcome = %s WHERE {_OPEN}{only}", (outcome, kind, subject, *which)
     )
     return bool(done.rowcount)
+
+
+def write_ended(connection: Connection, execution: Execution, outcome: Outcome) -> None:
+    """Write what ran from its `submitted_at` until now, and was not written when it began."""
+    connection.exec_driver_sql(
+        f"INSERT INTO {TABLE} (kind, subject, attempt, task_id, tenant, queue, username, database_name, writes, worker, "
+        "submitted_at, started_at, ended_at, outcome) VALUES (%s, %s, 1, %s, %s, %s, %s, %s, %s, %s, "
+        "to_timestamp(%s), to_timestamp(%s), greatest(clock_timestamp(), to_timestamp(%s)), %s)",
+        (
+            execution.kind,
+            execution.subject,
+            execution.task_id,
+            execution.tenant,
+            execution.queue,
+            execution.username,
+            execution.database_name,
+            execution.writes,
+            execution.worker,
+            *[execution.submitted_at] * 3,
+            outcome,
+        ),
+    )
 
 
 def prune(connection: Connection, days: int) -> int:

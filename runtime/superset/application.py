@@ -42,6 +42,7 @@ def extend(app: Flask) -> None:
         status,
         stops,
         submission,
+        synchronous,
         unkept_results,
         usage_api,
     )
@@ -66,6 +67,7 @@ def extend(app: Flask) -> None:
         request_schemas.install()
         status.install()
         submission.install(app)
+        synchronous.install()
         owned_queries.install()
         page.install(app)
         usage_api.install(app)

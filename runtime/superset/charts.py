@@ -22,6 +22,7 @@ from flask_babel import gettext  # pyright: ignore[reportUnknownVariableType] - 
 from runtime.environment import hooks, versions
 from runtime.results import single_flight
 from runtime.results.followers import digest
+from runtime.superset import refusals
 from topology.commands import ROLE_ENV
 
 if TYPE_CHECKING:
@@ -106,7 +107,10 @@ def _run(scope: single_flight.Scope, compute: Callable[[], Any]) -> Any:
 
 
 def _finish(scope: single_flight.Scope, error: str | None) -> None:
-    if error:
+    if error and refusals.is_refused():
+        # This request's own: the next one tries.
+        scope.end(single_flight.ALONE)
+    elif error:
         scope.end(single_flight.FAILED + str(error).encode())
     elif scope.flight:
         # It has a result and did not store it: it was not to be stored, or could not be.

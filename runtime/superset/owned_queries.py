@@ -1,8 +1,10 @@
-"""A query is stopped and exported by whose it is, or by who may see all queries; and an export executes nothing.
+"""A query is stopped and exported by whose it is, or by who may see all queries; and no export executes in the web tier.
 
 As shipped (Superset 6.1) any user who knows a query's client id stops it, and exports its rows where he may use its database; and
 an export whose result is gone executes the statement again, in a thread of the web process, without a limit of time: where the
-engine commits by itself, an INSERT … RETURNING writes twice. Here the rows come from the stored result or not at all (410).
+engine commits by itself, an INSERT … RETURNING writes twice. Here the rows come from the stored result. Where that is gone, a
+read is executed by a worker, as a new query of who asks, for which the request waits (`runtime.superset.synchronous`); what may
+write is never executed again (410).
 
 Replaces `validate` and `run` of `superset.commands.sql_lab.export.SqlResultExportCommand` and of its streaming sibling (read and
 tested with Superset 6.1.0; no upstream issue known).
@@ -18,11 +20,13 @@ from runtime.environment import hooks, versions
 if TYPE_CHECKING:
     from superset.models.sql_lab import Query
 
-#: For who asks for rows that are not kept any more.
+#: For who asks for rows that are not kept any more, of a query that may write.
 GONE = (
-    "The result of this query is not kept any more, or for another tenant, and an export executes nothing again. Run the query "
-    "again, and export its result; if the statement writes, look first at what it has written."
+    "The result of this query is not kept any more, or for another tenant, and an export does not execute again what may write. "
+    "Look first at what it has written; then run the query again, and export its result."
 )
+#: For who asks for rows of a read that could not be kept.
+NOT_KEPT = "The result of this query was not kept, nor that of a new execution. Ask for fewer rows."
 NOT_YOURS = "This query is another user's. Only its user, or who may see all queries, can export its result."
 
 
@@ -70,12 +74,19 @@ def _export(command: Any) -> dict[str, Any]:
     from superset.commands.sql_lab import export
     from superset.utils import core, csv
 
+    from runtime.superset import stops, synchronous
+
     command.validate()
     query = command._query
     store, packed = cast(Any, export.results_backend), cast(bool, export.results_backend_use_msgpack)
     kept = store.get(query.results_key) if store and query.results_key else None
     if not kept:
-        raise _refused(GONE, "RESULTS_BACKEND_ERROR", 410)
+        if stops.may_write_again(query):
+            raise _refused(GONE, "RESULTS_BACKEND_ERROR", 410)
+        query = synchronous.again(query)
+        kept = store.get(query.results_key) if store and query.results_key else None
+    if not kept:
+        raise _refused(NOT_KEPT, "RESULTS_BACKEND_ERROR", 410)
     rows = export._deserialize_results_payload(core.zlib_decompress(kept, decode=not packed), query, packed)
     names = [column["name"] for column in rows["columns"]]
     frame = pandas.DataFrame(data=rows["data"], dtype=object, columns=names)

@@ -59,20 +59,26 @@ def _read_only(params: dict[str, Any]) -> bool:
 class StatementTimeout:
     """Superset's DB_CONNECTION_MUTATOR. `default_seconds` for a database without a limit, `most_seconds` for any.
 
-    `working_for` says which tenant's work this process does: its limits are in the place of both.
+    `working_for` says which tenant's work this process does: its limits are in the place of both. `request_seconds` says how long
+    a statement may take in the request at work, where that is one of the web tier: no limit here is longer.
     """
 
     default_seconds: int
     most_seconds: int
     working_for: Callable[[], Tenant | None] = field(default=lambda: None, repr=False)
+    request_seconds: Callable[[], int | None] = field(default=lambda: None, repr=False)
 
     def __call__(self, uri: URL, params: dict[str, Any], *_: object) -> tuple[URL, dict[str, Any]]:
         """The connection's URL and engine parameters, with the limit in them where the engine has one."""
         tenant = self.working_for()
-        seconds = self.seconds(params, tenant)
+        of_request = self.request_seconds()
+        seconds, strictest, advice = self.seconds(params, tenant), self._strictest(tenant), ADVICE
+        if of_request is not None:
+            advice = advice if seconds <= of_request else REQUEST_ADVICE
+            seconds, strictest = min(seconds, of_request), min(strictest, of_request)
         connect_args: dict[str, Any] = dict(params.get("connect_args") or {})
         if uri.get_backend_name() == "postgresql" and uri.get_driver_name() == "psycopg2":
-            connection = _postgres_connection(seconds, self._strictest(tenant), _read_only(params))
+            connection = _postgres_connection(seconds, strictest, _read_only(params), advice)
             connect_args.setdefault("connection_factory", connection)
         elif uri.get_backend_name() in ("mysql", "mariadb") and "init_command" not in connect_args:
             connect_args["init_command"] = mysql_command(seconds)
@@ -107,16 +113,26 @@ def mysql_command(seconds: int) -> str:
     return f"SET /*!50708 SESSION max_execution_time={seconds * 1000} */ /*M!100101 SESSION max_statement_time={seconds} */"
 
 
-def ended_message(limit: str) -> str:
+#: What to do about a statement that was ended by its database's own limit, and by that of a request.
+ADVICE = "An administrator can raise the database's statement_timeout in the stack."
+REQUEST_ADVICE = (
+    "This is the limit of what a request of the web tier executes itself; a chart that was loaded before, and a query of SQL "
+    "Lab, are not executed there. An administrator can raise SQLLAB_TIMEOUT in the stack (superset.settings)."
+)
+
+
+def ended_message(limit: str, advice: str = ADVICE) -> str:
     """What a user reads when the database ended a statement after `limit`, as PostgreSQL writes it ("530s")."""
     return (
         f"{ENDED_BY_DATABASE} after {limit}, its limit (statement timeout). Read less at once: filter, "
-        "aggregate, or query an indexed column. An administrator can raise the database's statement_timeout in the stack."
+        f"aggregate, or query an indexed column. {advice}"
     )
 
 
 @lru_cache(maxsize=1024)
-def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> type[extensions.connection]:
+def _postgres_connection(
+    seconds: int, most_seconds: int, read_only: bool, advice: str = ADVICE
+) -> type[extensions.connection]:
     """A psycopg2 connection class whose statements have the limit, end with their client, and only read where that is said.
 
     All of that is set for one transaction, and anew before each statement: what a statement changes holds for no other one, and
@@ -138,7 +154,9 @@ def _postgres_connection(seconds: int, most_seconds: int, read_only: bool) -> ty
                 # The same class is raised when a user stops the query.
                 if "statement timeout" not in str(error):
                     raise
-                raise psycopg2.errors.QueryCanceled(ended_message(cast("Connection", self.connection).limit)) from error
+                raise psycopg2.errors.QueryCanceled(
+                    ended_message(cast("Connection", self.connection).limit, advice)
+                ) from error
             except psycopg2.OperationalError as error:
                 if self.connection.closed:
                     transient_errors.met(error)

@@ -75,10 +75,19 @@ def stop_query(client_id: str) -> None:
         _cancel(query)
 
 
+def may_write_again(query: Query) -> bool:
+    """Whether executing a query once more may write; true for what cannot be parsed."""
+    return bool(query.select_as_cta) or any(_writes(query, str(sql)) for sql in (query.sql, query.executed_sql) if sql)
+
+
 def _may_write(query: Query) -> bool:
+    return _writes(query, str(query.executed_sql or query.sql or ""))
+
+
+def _writes(query: Query, sql: str) -> bool:
     database = query.database
     read_only = is_read_only(str(database.sqlalchemy_uri), cast("str | None", database.extra))
-    return may_write(str(query.executed_sql or query.sql or ""), database.db_engine_spec.engine, read_only_session=read_only)
+    return may_write(sql, database.db_engine_spec.engine, read_only_session=read_only)
 
 
 def _cancel(query: Query) -> None:

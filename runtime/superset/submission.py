@@ -6,15 +6,14 @@ Superset writes; and the caller gets a 500. Here a submission is refused with 42
 the broker does not take it, both in the shape of Superset's errors; whatever is refused has ended, with the error that its user
 saw; and each task's id says whose it is, so that the reaper can tell where its message is.
 
-Replaces `ASynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in `superset.sqllab.api`, and the tasks of
-asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7 moves SQL Lab onto its Global Task
-Framework (its pull request 43928).
+Replaces `ASynchronousSqlJsonExecutor`, `SynchronousSqlJsonExecutor`, `ExecuteSqlCommand` and `QueryDAO` in
+`superset.sqllab.api`, and the tasks of asynchronous charts (read and tested with Superset 6.1.0 and Celery 5.6.3). Superset 7
+moves SQL Lab onto its Global Task Framework (its pull request 43928).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import secrets as random
 import time
@@ -23,18 +22,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from runtime.broker.task_messages import TaskMessage, own_headers
-from runtime.environment import metadata_database, versions
+from runtime.environment import versions
 from runtime.queries import admission, chart_jobs, outbox
-from runtime.queries.admission import ERROR_TYPE, Refusal
+from runtime.queries.admission import Refusal
 from runtime.queries.interfaces import OPEN_STATES
 from runtime.queries.query_tasks import SQL_TASK
-from runtime.superset import lost_metadata
-from runtime.superset.implementation import OPEN, TASK_KEY
+from runtime.superset import lost_metadata, principals, refusals, synchronous
+from runtime.superset.implementation import TASK_KEY
 
 if TYPE_CHECKING:
     from celery import Task
     from celery.result import AsyncResult
-    from flask import Flask, Response
+    from flask import Flask
     from superset.commands.sql_lab.execute import CommandResult
     from superset.models.sql_lab import Query
     from superset.sqllab.command_status import SqlJsonExecutionStatus
@@ -45,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 #: Key in the `extra` of a query that was refused: why.
 REFUSED_KEY = "superset_async_refused"
-#: First key of the advisory lock under which the queries of one principal are counted; the second is the principal's.
-ADMISSION_LOCK = 0x61646D74
 
 
 def routed(task: Task[Any, Any], task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskMessage:
@@ -69,11 +66,13 @@ class ChartSubmission:
         self._job_id = str(self._metadata["job_id"])
         self.name = f"job {self._job_id}"
         self.queue = routed(task, self._job_id, arguments, {}).queue
-        self.user = chart_jobs.principal(job.get("user_id"), job.get("guest_token"), _visitor(job))
+        user_id, guest = job.get("user_id"), job.get("guest_token")
+        visitor = principals.visitor(str(job["channel_id"])) if user_id is None and guest is None else ""
+        self.user = chart_jobs.principal(user_id, guest, visitor)
 
     def in_flight(self) -> int:
         """The principal's other charts, and queries of SQL Lab. The request's transaction keeps others waiting until it ends."""
-        return _in_flight(self.user, self._metadata.get("user_id"), self.queue)
+        return _in_flight(self.user, self.queue)
 
     def record(self) -> None:
         """The registry is in Redis, as the broker is: without it nothing is sent."""
@@ -109,11 +108,11 @@ class SqlSubmission:
         self._message = routed(task, self._task_id, args, kwargs)
         self.name = f"query {query.id}"
         self.queue = self._message.queue
-        self.user = f"user:{query.user_id}"
+        self.user = chart_jobs.principal(query.user_id, None, "")
 
     def in_flight(self) -> int:
         """The user's charts, and the other queries of SQL Lab. Others wait until `record` commits."""
-        return _in_flight(self.user, self._query.user_id, self.queue)
+        return _in_flight(self.user, self.queue)
 
     def record(self) -> None:
         """The task's id and a copy of its message, committed: the worker must read what was decided here."""
@@ -131,39 +130,10 @@ class SqlSubmission:
         """Nothing: its row is ended by who is refused."""
 
 
-def _visitor(job: Mapping[str, Any]) -> str:
-    """Who is neither user nor guest: the browser that came with its cookie, or else an address.
-
-    Without its cookie a browser gets another channel with each request.
-    """
-    from flask import current_app, has_request_context, request
-
-    if not has_request_context() or request.cookies.get(current_app.config["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_NAME"]):
-        return f"channel:{job['channel_id']}"
-    return f"address:{request.remote_addr}"
-
-
-#: Holds the principal's lock until the transaction ends, and then counts the queries that were admitted: in one message to the
-#: server, whose last statement sees what others have committed before they gave the lock up. A pooler may be in between.
-_ADMITTED = f"""
-SAVEPOINT admission; SET LOCAL lock_timeout = '{metadata_database.LOCK_SECONDS}s';
-SELECT pg_advisory_xact_lock({ADMISSION_LOCK}, hashtext(%s)); SET LOCAL lock_timeout = DEFAULT;
-SELECT count(*) FROM query WHERE user_id = %s AND {OPEN} AND position(%s IN extra_json) > 0
-"""
-
-
-def _in_flight(user: str, user_id: int | None, queue: str) -> int:
-    """How many queries and charts of a principal are in flight; from here on until the transaction ends nobody else is told."""
-    from sqlalchemy.exc import OperationalError
+def _in_flight(principal: str, queue: str) -> int:
     from superset.extensions import db
 
-    connection = db.session.connection()
-    try:
-        queries = int(connection.exec_driver_sql(_ADMITTED, (user, user_id, f'"{TASK_KEY}":')).scalar())
-    except OperationalError as error:
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT admission")
-        raise admission.too_many_at_once(queue) from error
-    return queries + chart_jobs.in_flight(user)
+    return principals.in_flight(db.session.connection(), principal, queue)
 
 
 class ChartTask:
@@ -181,7 +151,7 @@ class ChartTask:
         try:
             admission.submit(ChartSubmission(self._task, args))
         except Refusal as refusal:
-            raise _superset_error(refusal) from refusal
+            raise refusals.superset_error(refusal) from refusal
 
 
 class SqlTask:
@@ -195,35 +165,11 @@ class SqlTask:
         return admission.submit(SqlSubmission(self._task, self._query, args, kwargs))
 
 
-def _superset_error(refusal: Refusal) -> Exception:
-    """Superset's exception for a refusal, which its pages of errors know; the answer itself is `_answer`'s."""
-    from flask import g
-    from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
-    from superset.exceptions import SupersetErrorException
-
-    g.superset_async_refusal = refusal
-    error = SupersetError(message=refusal.message, error_type=SupersetErrorType[ERROR_TYPE], level=ErrorLevel.ERROR)
-    return SupersetErrorException(error, status=refusal.status)
-
-
 def install(app: Flask) -> None:
     """Have this web process submit queries as this module says; UntestedVersionError for a Superset of another version."""
     versions.require(__name__, "apache-superset", "celery")
     _install_executor()
-    app.after_request(_answer)
-
-
-def _answer(response: Response) -> Response:
-    """Superset's views turn an exception into one of several shapes and statuses; a refusal has one."""
-    from flask import g
-
-    refusal = cast("Refusal | None", g.pop("superset_async_refusal", None))
-    if refusal is not None and response.status_code >= 400:
-        response.set_data(json.dumps({"errors": refusal.errors()}))
-        response.mimetype = "application/json"
-        response.status_code = refusal.status
-        response.headers["Retry-After"] = str(refusal.retry_after_seconds)
-    return response
+    refusals.install(app)
 
 
 def _install_executor() -> None:
@@ -231,7 +177,8 @@ def _install_executor() -> None:
     from superset.daos.query import QueryDAO
     from superset.extensions import db
     from superset.sqllab import api
-    from superset.sqllab.sql_json_executer import ASynchronousSqlJsonExecutor
+    from superset.sqllab.command_status import SqlJsonExecutionStatus
+    from superset.sqllab.sql_json_executer import ASynchronousSqlJsonExecutor, SynchronousSqlJsonExecutor
 
     class Executor(ASynchronousSqlJsonExecutor):
         """Sends as shipped; where that is refused, the query has ended."""
@@ -248,7 +195,19 @@ def _install_executor() -> None:
                 if not isinstance(error.__cause__, Refusal):
                     raise
                 _end_refused(query.id, error.__cause__)
-                raise _superset_error(error.__cause__) from error.__cause__
+                raise refusals.superset_error(error.__cause__) from error.__cause__
+
+    class Waiting(SynchronousSqlJsonExecutor):
+        """Sends it to a worker like any other query, and waits for its end."""
+
+        def execute(
+            self, execution_context: SqlJsonExecutionContext, rendered_query: str, log_params: dict[str, Any] | None
+        ) -> SqlJsonExecutionStatus:
+            with synchronous.slot():
+                sent = Executor(self._query_dao, self._get_sql_results_task)
+                sent.execute(execution_context, rendered_query, log_params)
+                execution_context.set_execution_result(synchronous.wait(execution_context.query))
+            return SqlJsonExecutionStatus.HAS_RESULTS
 
     class Command(ExecuteSqlCommand):
         """As shipped, and what is refused has ended.
@@ -294,6 +253,7 @@ def _install_executor() -> None:
 
     api.QueryDAO = Dao
     api.ASynchronousSqlJsonExecutor = Executor
+    api.SynchronousSqlJsonExecutor = Waiting
     api.ExecuteSqlCommand = Command
 
 

@@ -129,21 +129,39 @@ class Console:
 
             results_backend.delete(self.query(query_id)["results_key"])
 
-    def chart(self, sql: str, database: str = "library", **options: Any) -> dict[str, Any]:
-        """Send the task of a chart of a virtual dataset with `sql`, with Celery's `options`; the job's metadata."""
+    def cookie(self) -> str:
+        """The session of Bob's browser, as the login form begins one; its signature is that of every web process of the stack."""
+        client = self.app.test_client()
+        self.app.config["WTF_CSRF_ENABLED"] = False
+        try:
+            client.post("/login/", data={"username": "bob", "password": PASSWORD})
+        finally:
+            self.app.config["WTF_CSRF_ENABLED"] = True
+        return client.get_cookie("session").value
+
+    def dataset(self, sql: str, database: str = "library") -> int:
+        """A virtual dataset of `sql` with the column `one`; its id."""
         with self.app.app_context():
             from superset import extensions
             from superset.connectors.sqla.models import SqlaTable, TableColumn
 
-            name = f"chart-{uuid.uuid4().hex[:8]}"
+            name = f"dataset-{uuid.uuid4().hex[:8]}"
             dataset = SqlaTable(table_name=name, sql=sql, database_id=self.databases[database], schema="public")
             dataset.columns = [TableColumn(column_name="one", type="INTEGER")]
             extensions.db.session.add(dataset)
             extensions.db.session.commit()
+            return int(dataset.id)
+
+    def chart(self, sql: str, database: str = "library", **options: Any) -> dict[str, Any]:
+        """Send the task of a chart of a virtual dataset with `sql`, with Celery's `options`; the job's metadata."""
+        number = self.dataset(sql, database)
+        with self.app.app_context():
+            from superset import extensions
+
             manager = extensions.async_query_manager
-            job = manager.init_job(f"channel-{name}", self.user_id)
+            job = manager.init_job(f"channel-{number}-{uuid.uuid4().hex[:8]}", self.user_id)
             form = {
-                "datasource": {"id": dataset.id, "type": "table"},
+                "datasource": {"id": number, "type": "table"},
                 "queries": [{"columns": ["one"], "metrics": [], "row_limit": 10}],
                 "result_format": "json",
                 "result_type": "full",

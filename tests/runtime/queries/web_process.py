@@ -97,7 +97,7 @@ class Process:
         return _together([partial(chart, each) for each in range(charts)] + [query] * queries)
 
     def guests_at_once(self, tokens: list[dict[str, Any]]) -> list[int]:
-        """The same with a chart of an embedded guest for each token; none has a cookie, so that each gets a channel of its own."""
+        """The same with a chart of a guest for each token, without cookies: each has a channel of its own."""
 
         def chart(token: dict[str, Any]) -> int:
             from flask import g

@@ -1,0 +1,35 @@
+"""How many threads of a web process may wait for analytic databases at once: a stated share of them, in all and a principal."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+def most(threads: int) -> int:
+    """Half of a process's threads, and one at least: the others answer what waits for no database of users."""
+    return max(1, threads // 2)
+
+
+class Slots:
+    """The slots of one process with so many `threads`. One principal gets all of them but one."""
+
+    def __init__(self, threads: int) -> None:
+        self.most = most(threads)
+        self.most_of_one = max(1, self.most - 1)
+        self._taken: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, principal: str) -> bool:
+        """Take a slot for `principal`; False, at once, where there is none."""
+        with self._lock:
+            if self._taken.total() >= self.most or self._taken[principal] >= self.most_of_one:
+                return False
+            self._taken[principal] += 1
+            return True
+
+    def give_back(self, principal: str) -> None:
+        """Give one back that was taken."""
+        with self._lock:
+            self._taken[principal] -= 1
+            self._taken += Counter()
