@@ -13,12 +13,10 @@ tested with Superset 6.1.0; no upstream issue known).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from runtime.environment import hooks, versions
-
-if TYPE_CHECKING:
-    from superset.models.sql_lab import Query
+from runtime.superset import principals, stops, synchronous
 
 #: For who asks for rows that are not kept any more, of a query that may write.
 GONE = (
@@ -42,19 +40,10 @@ def install() -> None:
     hooks.replace(StreamingSqlResultExportCommand, "run", __name__, lambda _: _stream)
 
 
-def is_theirs(query: Query) -> bool:
-    """Whether the user of this request may end or export the query: his own, or anybody's for who may see all queries."""
-    from superset.extensions import security_manager
-    from superset.utils.core import get_user_id
-
-    asking = get_user_id()
-    return (asking is not None and asking == query.user_id) or bool(security_manager.can_access_all_queries())
-
-
 def _owned(shipped: Callable[[Any], None]) -> Callable[[Any], None]:
     def validate(self: Any) -> None:
         shipped(self)
-        if not is_theirs(self._query):
+        if not principals.is_theirs(self._query):
             raise _refused(NOT_YOURS, "QUERY_SECURITY_ACCESS_ERROR", 403)
 
     return validate
@@ -73,8 +62,6 @@ def _export(command: Any) -> dict[str, Any]:
     from flask import current_app
     from superset.commands.sql_lab import export
     from superset.utils import core, csv
-
-    from runtime.superset import stops, synchronous
 
     command.validate()
     query = command._query

@@ -6,7 +6,7 @@ and tested with Superset 6.1.0; no upstream issue known).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import g, has_request_context, request
 
@@ -15,6 +15,9 @@ from runtime.environment.metadata_database import Connection
 from runtime.queries import admission, chart_jobs
 from runtime.queries.query_tasks import GUEST
 from runtime.superset.implementation import OPEN, TASK_KEY
+
+if TYPE_CHECKING:
+    from superset.models.sql_lab import Query
 
 #: First key of the advisory lock under which the queries of one principal are counted; the second is the principal's.
 ADMISSION_LOCK = 0x61646D74
@@ -62,6 +65,15 @@ def visitor(channel: str | None = None) -> str:
         return f"channel:{async_query_manager.parse_channel_id_from_request(request)}"
     except AsyncQueryTokenException:
         return f"address:{request.remote_addr}"
+
+
+def is_theirs(query: Query) -> bool:
+    """Whether the user of this request may end or export the query: his own, or anybody's for who may see all queries."""
+    from superset.extensions import security_manager
+    from superset.utils.core import get_user_id
+
+    asking = get_user_id()
+    return (asking is not None and asking == query.user_id) or bool(security_manager.can_access_all_queries())
 
 
 def in_flight(connection: Connection, principal: str, queue: str) -> int:

@@ -22,7 +22,7 @@ from flask import has_request_context
 from runtime.environment import hooks, versions
 from runtime.queries import stops
 from runtime.queries.interfaces import OPEN_STATES
-from runtime.superset import kept_connections, owned_queries
+from runtime.superset import kept_connections, principals
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
@@ -63,7 +63,7 @@ def stop_query(client_id: str) -> None:
 
     session = db.session
     query = session.query(Query).filter_by(client_id=client_id).one_or_none()
-    if query is None or (has_request_context() and not owned_queries.is_theirs(query)):
+    if query is None or (has_request_context() and not principals.is_theirs(query)):
         raise QueryNotFoundException(f"Query with client_id {client_id} not found")
     # A worker has written it down with its attempt; what runs in a web process is parsed here, before its row is held.
     writes = TASK_KEY not in query.extra and _may_write(query)

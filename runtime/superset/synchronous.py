@@ -33,7 +33,7 @@ from runtime.queries import admission, chart_jobs, executions
 from runtime.queries.admission import Refusal
 from runtime.queries.interfaces import OPEN_STATES
 from runtime.queries.web_slots import Slots
-from runtime.superset import principals, refusals
+from runtime.superset import principals, refusals, stops
 from runtime.tenants.identity import current_tenant_id
 from topology import metric_names
 from topology.commands import ROLE_ENV
@@ -191,8 +191,6 @@ def wait(query: Query) -> dict[str, Any]:
     from superset.commands.sql_lab.results import SqlExecutionResultsCommand
     from superset.exceptions import SupersetCancelQueryException
     from superset.extensions import db
-
-    from runtime.superset import stops
 
     until = time.monotonic() + (seconds() or 0)
     query_id, client_id = query.id, str(query.client_id)
