@@ -143,10 +143,12 @@ def clean(stack: str, steps: Steps) -> None:
 
 
 def status(stack: str) -> dict[str, Any]:
-    """What runs and how to reach it: url, username, password_file, database_id, dataset_id, processes, ports, state, problems.
+    """What runs and how to reach it: url, username, password_file, database_id, dataset_id, processes, ports, state, problems,
+    warnings.
 
     `state` is stopped, running, or degraded: some process is not up or does not answer, the disk is full, the program or the
     stack file has changed since, or an earlier run left processes without a supervisor. `problems` says which, in words.
+    `warnings` is what the init job has told: nothing of it keeps the platform from running.
     """
     folder = StateFolder.of(stack)
     known: dict[str, Any] = {"stack": stack, "state": "stopped", "processes": {}, "ports": {}, "problems": []}
@@ -191,6 +193,7 @@ def status(stack: str) -> dict[str, Any]:
         "dashboard": bootstrapped.get("dashboard"),
         "state_folder": str(folder.root),
         "ports": {name: port for name, (_, port) in listening.items()},
+        "warnings": warnings(folder),
     }
 
 
@@ -300,9 +303,15 @@ def _bootstrap(platform: Platform, steps: Steps) -> None:
                 raise
         if code != 0:
             raise PlatformError(f"the bootstrap ended with exit code {code}; its last lines ({log}):\n{_tail(log)}")
-    for line in log.read_text(errors="replace").splitlines():
-        if line.startswith(WARNING):
-            steps.note(line.removeprefix(WARNING))
+    for warning in warnings(folder):
+        steps.note(warning)
+
+
+def warnings(folder: StateFolder) -> list[str]:
+    """What the last init job has told the person who starts the stack; nothing where none has run."""
+    log = folder.logs / "bootstrap.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
 
 
 def _bootstrap_fingerprint(topology: Topology, module: OwnModule | None) -> str:

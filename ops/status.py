@@ -121,3 +121,5 @@ def _show(known: dict[str, Any]) -> None:
             out.print(f"{key}: {known[key]}", highlight=False)
     for problem in known["problems"]:
         out.print(f"[red]![/] {escape(problem)}", highlight=False, soft_wrap=True)
+    for warning in known.get("warnings", []):
+        out.print(f"[yellow]![/] {escape(warning)}", highlight=False, soft_wrap=True)

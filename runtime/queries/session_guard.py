@@ -65,8 +65,54 @@ POSTGRES_READ_ONLY = frozenset(
 #: MySQL's and MariaDB's names of the limit, wherever they stand: in SET, in SET STATEMENT … FOR, in a hint or a comment that the
 #: server executes.
 MYSQL_LIMIT = re.compile(r"\b(max_execution_time|max_statement_time)\b", re.IGNORECASE)
-#: Engines (as SQLAlchemy names a dialect) for which there is a list. Others have none: the platform sets no limit in them.
-ENGINES = ("postgresql", "mysql", "mariadb")
+#: Engines (as SQLAlchemy names a dialect) for which there is a list.
+ENGINES = frozenset({"postgresql", "mysql", "mariadb"})
+#: Engines that this project names elsewhere, and that have none: the platform sets no limit in their sessions and does not keep
+#: them from writing, so that there is nothing that a statement could lift. Their own roles and limits are all there is.
+WITHOUT_LIST = frozenset(
+    {
+        "awsathena",
+        "bigquery",
+        "clickhousedb",
+        "cockroachdb",
+        "crate",
+        "databend",
+        "databricks",
+        "db2",
+        "denodo",
+        "dremio",
+        "drill",
+        "druid",
+        "duckdb",
+        "elasticsearch",
+        "exa",
+        "firebird",
+        "firebolt",
+        "gsheets",
+        "hana",
+        "hive",
+        "ibm_db_sa",
+        "impala",
+        "kylin",
+        "mssql",
+        "netezza",
+        "oracle",
+        "pinot",
+        "presto",
+        "redshift",
+        "risingwave",
+        "shillelagh",
+        "singlestoredb",
+        "snowflake",
+        "solr",
+        "sqlite",
+        "starrocks",
+        "superset",
+        "teradatasql",
+        "trino",
+        "vertica",
+    }
+)
 
 
 def refusal(sql: str, engine: str, *, read_only: bool) -> str | None:
@@ -74,11 +120,11 @@ def refusal(sql: str, engine: str, *, read_only: bool) -> str | None:
 
     `engine` is SQLAlchemy's name of the dialect; `read_only` where the database does not allow DML.
     """
-    if engine in ("mysql", "mariadb"):
+    if engine not in ENGINES:
+        return None
+    if engine != "postgresql":
         found = MYSQL_LIMIT.search(sql)
         return _refused(f"changes {found[1].lower()}", read_only=False) if found else None
-    if engine != "postgresql":
-        return None
     for statement in statements(sql):
         lifts = _lifts(statement, read_only)
         if lifts:

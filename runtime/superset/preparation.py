@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, cast
 
 from runtime.environment import steps, versions
 from runtime.environment.steps import InitError
-from runtime.queries import migrations
-from runtime.superset import application
+from runtime.queries import migrations, session_guard
+from runtime.superset import application, writable_roles
 from runtime.superset.statement_timeout import engine_params
 from topology.model import AnalyticDatabase, Topology
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from superset.app import SupersetApp
     from superset.models.core import Database
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
 #: Names of the steps with the administrator's name, and with those of the databases that the stack has declared.
@@ -177,6 +179,13 @@ def register_databases(app: Flask, topology: Topology, env: Mapping[str, str], r
         session.commit()
         ids[declared.name] = cast(int, database.id)
         _sync_schemas(database, topology.admin_username, report)
+        _look_for_writable_role(database, report)
+        engine = database.db_engine_spec.engine
+        if engine not in session_guard.ENGINES:
+            report(
+                f"{WARNING}database {declared.name!r}: the platform sets no limit in sessions of {engine!r} and does not keep "
+                "them from writing. Give its role a limit and only the rights that queries need"
+            )
     _retire_databases(ids, report)
     return ids
 
@@ -229,6 +238,17 @@ def _sync_schemas(database: Database, username: str, report: Report) -> None:
         report(f"warning: database {database.database_name!r} is registered, but could not be read yet: {reason}")
     else:
         record(step, digest)
+
+
+def _look_for_writable_role(database: Database, report: Report) -> None:
+    """Warn of a role that could write where it shall not; one that cannot be asked was told before."""
+    try:
+        told = writable_roles.warning(database)
+    except Exception:
+        logger.debug("the role of database %r could not be asked", database.database_name, exc_info=True)
+        return
+    if told:
+        report(f"{WARNING}{told}")
 
 
 def _columns(declared: AnalyticDatabase) -> dict[str, object]:

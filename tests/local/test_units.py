@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 from supervisor.datatypes import dict_of_key_value_pairs  # pyright: ignore[reportMissingTypeStubs]
 
@@ -24,6 +25,7 @@ from local.processes import MARK, UriError, database_uris, processes, supervisor
 from local.progress import Steps
 from local.state import StateFolder, ensure_secrets, write_private
 from local.supervision import end_leftovers, leftovers
+from ops import status
 from runtime.superset.sample import dashboard_layout
 from tests.local.conftest import write_stack
 from topology.model import Topology
@@ -154,6 +156,21 @@ def test_status_and_down_understand_the_state_of_another_version(tmp_path: Path,
     folder.topology.write_text(json.dumps({"stack": "old", "key-of-another-version": 1}))
     assert folder.read_topology() is None
     assert platform.status("old")["state"] == "stopped"
+
+
+def test_status_shows_what_the_init_job_has_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUPERSET_ASYNC_STATE", str(tmp_path))
+    folder = StateFolder.of("old")
+    folder.make()
+    folder.topology.write_text(topology_of().model_dump_json())
+    assert platform.status("old")["warnings"] == []
+    (folder.logs / "bootstrap.log").write_text("registering\nwarning: its role 'analyst' can write\nready\n")
+    assert platform.status("old")["warnings"] == ["its role 'analyst' can write"]
+    with pytest.raises(typer.Exit):
+        status.status(quick=True, stack="old")
+    assert "! its role 'analyst' can write" in capsys.readouterr().out
 
 
 def test_a_dashboard_has_every_chart_in_a_row() -> None:

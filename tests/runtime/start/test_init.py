@@ -104,6 +104,33 @@ def test_a_database_that_leaves_the_stack_can_be_queried_no_more(prepared: Prepa
     assert sql("SELECT expose_in_sqllab FROM dbs WHERE database_name = 'warehouse'") == "t"
 
 
+def test_a_role_that_could_write_is_said_where_its_database_has_no_dml(prepared: Prepared) -> None:
+    """At each start, with what it can and how to make one that cannot; not of a database with DML."""
+    services = prepared.services
+    services.sql("CREATE TABLE sold (n int); GRANT SELECT ON sold TO analyst", "analytics")
+    assert "can write" not in run_init(prepared, prepared.topology).stdout
+    for grant, revoke, told in (
+        ("GRANT INSERT ON sold TO analyst", "REVOKE INSERT ON sold FROM analyst", "can change 1 tables, sold among them"),
+        ("GRANT CREATE ON SCHEMA public TO analyst", "REVOKE CREATE ON SCHEMA public FROM analyst", "in 1 schemas, public"),
+        ("GRANT pg_write_all_data TO analyst", "REVOKE pg_write_all_data FROM analyst", "member of pg_write_all_data"),
+    ):
+        services.sql(grant, "analytics")
+        try:
+            said = run_init(prepared, prepared.topology).stdout
+        finally:
+            services.sql(revoke, "analytics")
+        assert "warning: database 'analytics' is declared without DML, and its role 'analyst' can write: it" in said
+        assert told in said and "GRANT pg_read_all_data" in said
+    services.sql("GRANT INSERT ON sold TO analyst", "analytics")
+    writes = tuple(
+        one.model_copy(update={"allow_dml": True, "keep_connections": False}) for one in prepared.topology.databases
+    )
+    said = run_init(prepared, prepared.topology.model_copy(update={"databases": writes})).stdout
+    services.sql("DROP TABLE sold", "analytics")
+    assert "can write" not in said
+    run_init(prepared, prepared.topology)
+
+
 def run_init(prepared: Prepared, plan: Topology) -> subprocess.CompletedProcess[str]:
     """The init job of another topology on the same services."""
     env = prepared.services.process_environment(plan, "init", "changed-init")
