@@ -107,7 +107,10 @@ def test_a_database_that_leaves_the_stack_can_be_queried_no_more(prepared: Prepa
 def test_a_role_that_could_write_is_said_where_its_database_has_no_dml(prepared: Prepared) -> None:
     """At each start, with what it can and how to make one that cannot; not of a database with DML."""
     services = prepared.services
-    services.sql("CREATE TABLE sold (n int); GRANT SELECT ON sold TO analyst", "analytics")
+    services.sql(
+        "CREATE TABLE sold (n int); GRANT SELECT ON sold TO analyst; REVOKE CREATE ON SCHEMA public FROM analyst",
+        "analytics",
+    )
     assert "can write" not in run_init(prepared, prepared.topology).stdout
     for grant, revoke, told in (
         ("GRANT INSERT ON sold TO analyst", "REVOKE INSERT ON sold FROM analyst", "can change 1 tables, sold among them"),
@@ -126,7 +129,7 @@ def test_a_role_that_could_write_is_said_where_its_database_has_no_dml(prepared:
         one.model_copy(update={"allow_dml": True, "keep_connections": False}) for one in prepared.topology.databases
     )
     said = run_init(prepared, prepared.topology.model_copy(update={"databases": writes})).stdout
-    services.sql("DROP TABLE sold", "analytics")
+    services.sql("DROP TABLE sold; ALTER DATABASE analytics OWNER TO analyst", "analytics")
     assert "can write" not in said
     run_init(prepared, prepared.topology)
 
