@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from runtime.broker.task_messages import TaskMessage, own_headers
-from runtime.environment import versions
+from runtime.environment import metadata_database, versions
 from runtime.queries import admission, chart_jobs, outbox
 from runtime.queries.admission import Refusal
 from runtime.queries.interfaces import OPEN_STATES
@@ -223,7 +223,7 @@ def _install_executor() -> None:
                 return ExecuteSqlCommand.run(self)
             except Exception as error:
                 full = any(map(metadata_database.is_full, lost_metadata.chain(error)))
-                said = _superset_error(admission.unrecorded()) if full else error
+                said = refusals.superset_error(admission.unrecorded()) if full else error
                 if self._saved_id is not None:
                     _end_unsent(self._saved_id, said)
                 if full:
