@@ -60,6 +60,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.status": {"apache-superset", "flask-appbuilder", "sqlalchemy"},
     "runtime.superset.stops": {"apache-superset", "sqlalchemy"},
     "runtime.superset.submission": {"apache-superset", "celery"},
+    "runtime.superset.synchronous": {"apache-superset", "sqlalchemy"},
     "runtime.superset.unkept_results": {"apache-superset"},
     "runtime.superset.usage_api": {"apache-superset"},
     "runtime.superset.worker_process": {"apache-superset", "celery"},

@@ -105,33 +105,12 @@ def test_a_database_that_leaves_the_stack_can_be_queried_no_more(prepared: Prepa
 
 
 def test_a_role_that_could_write_is_said_where_its_database_has_no_dml(prepared: Prepared) -> None:
-    """At each start, with what it can and how to make one that cannot; not of a database with DML."""
-    services = prepared.services
-    services.sql(
-        "CREATE TABLE sold (n int); GRANT SELECT ON sold TO analyst; REVOKE CREATE ON SCHEMA public FROM analyst",
-        "analytics",
+    """With what it can, and how to make one that cannot: the owner of a database creates in its schema."""
+    said = (
+        "warning: database 'analytics' is declared without DML, and its role 'analyst' can write: it can create objects in "
     )
-    assert "can write" not in run_init(prepared, prepared.topology).stdout
-    for grant, revoke, told in (
-        ("GRANT INSERT ON sold TO analyst", "REVOKE INSERT ON sold FROM analyst", "can change 1 tables, sold among them"),
-        ("GRANT CREATE ON SCHEMA public TO analyst", "REVOKE CREATE ON SCHEMA public FROM analyst", "in 1 schemas, public"),
-        ("GRANT pg_write_all_data TO analyst", "REVOKE pg_write_all_data FROM analyst", "member of pg_write_all_data"),
-    ):
-        services.sql(grant, "analytics")
-        try:
-            said = run_init(prepared, prepared.topology).stdout
-        finally:
-            services.sql(revoke, "analytics")
-        assert "warning: database 'analytics' is declared without DML, and its role 'analyst' can write: it" in said
-        assert told in said and "GRANT pg_read_all_data" in said
-    services.sql("GRANT INSERT ON sold TO analyst", "analytics")
-    writes = tuple(
-        one.model_copy(update={"allow_dml": True, "keep_connections": False}) for one in prepared.topology.databases
-    )
-    said = run_init(prepared, prepared.topology.model_copy(update={"databases": writes})).stdout
-    services.sql("DROP TABLE sold; ALTER DATABASE analytics OWNER TO analyst", "analytics")
-    assert "can write" not in said
-    run_init(prepared, prepared.topology)
+    assert said + "1 schemas, public among them" in prepared.first_run
+    assert "GRANT pg_read_all_data" in prepared.first_run
 
 
 def run_init(prepared: Prepared, plan: Topology) -> subprocess.CompletedProcess[str]:
