@@ -451,9 +451,18 @@ def _refused(cluster: Cluster, wanted: Sequence[Right]) -> frozenset[Right]:
     answer = cluster.run("create", "--filename=-", "--output=json", stdin=body)
     if answer.returncode:
         return frozenset()
-    found = json.loads(answer.stdout)
-    answers = found["items"] if found["kind"] == "List" else [found]
+    answers = documents(answer.stdout)
     return frozenset(right for right, each in zip(wanted, answers, strict=True) if not each["status"].get("allowed"))
+
+
+def documents(text: str) -> list[Any]:
+    """The JSON documents in `text`, one after the other: kubectl prints what it has created so."""
+    decoder, found, rest = json.JSONDecoder(), list[Any](), text.strip()
+    while rest:
+        document, end = decoder.raw_decode(rest)
+        found.append(document)
+        rest = rest[end:].strip()
+    return found
 
 
 def _last_line(text: str) -> str:

@@ -159,3 +159,8 @@ def test_the_stacks_own_kubeconfig_is_used_and_not_the_ambient_one(stacks: Path,
     assert (tmp_path / "kubeconfig").read_text() == "own"
     assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
     assert where == "kubernetes:kubeconfig of the stack, context prod"
+
+
+def test_what_kubectl_creates_comes_as_documents_one_after_the_other() -> None:
+    assert preflight.documents('{"a": 1}\n{\n "b": {}\n}\n') == [{"a": 1}, {"b": {}}]
+    assert preflight.documents("\n") == []
