@@ -43,10 +43,12 @@ def extend(app: Flask) -> None:
         stops,
         submission,
         synchronous,
+        this_application,
         unkept_results,
         usage_api,
     )
 
+    this_application.remember(app)
     login_rate.limit(app)
     ended_sessions.install(app)
     big_numbers.install()

@@ -26,6 +26,7 @@ from runtime.environment import metadata_database, versions
 from runtime.environment.metadata_database import Connection
 from runtime.queries import admission, final_states, interfaces, query_tasks
 from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
+from runtime.superset import this_application
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
 
@@ -51,9 +52,8 @@ def install() -> None:
 
 def _pooled_engine() -> Engine:
     from superset.extensions import db
-    from superset.tasks.celery_app import flask_app
 
-    with flask_app.app_context():
+    with this_application.get().app_context():
         return db.engine
 
 
@@ -235,9 +235,8 @@ def _cancel(query_id: int) -> None:
     from superset.extensions import db
     from superset.models.sql_lab import Query
     from superset.sql_lab import cancel_query
-    from superset.tasks.celery_app import flask_app
 
-    with flask_app.app_context():
+    with this_application.get().app_context():
         try:
             done = cancel_query(db.session.query(Query).filter_by(id=query_id).one())
             logger.info("query %s was %s in its database", query_id, "cancelled" if done else "not to be cancelled")

@@ -86,6 +86,7 @@ def main() -> None:
     with app.app_context():
         extensions.async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
     answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
+    answer["log_in"] = _form(app)
     answer["guesses"] = _guesses(app)
     print(json.dumps(answer, default=repr))
 
@@ -143,6 +144,8 @@ def _as_guest(app: Any) -> dict[str, str]:
     with app.test_request_context():
         g.user = guest
         extensions.async_query_manager.submit_chart_data_job("channel", {"datasource": {"id": 1, "type": "table"}}, None)
+        # As the end of a request does: until then nobody else of the same guest is counted.
+        extensions.db.session.remove()
     return _tenant_of(app, guest)
 
 
@@ -155,6 +158,13 @@ def _channel(app: Any, subject: str | None) -> str:
     name = app.config["GLOBAL_ASYNC_QUERIES_JWT_COOKIE_NAME"]
     with app.test_request_context(headers={"Cookie": f"{name}={token}"}):
         return async_query_manager.parse_channel_id_from_request(request)
+
+
+def _form(app: Any) -> list[Any]:
+    """What the log-in page answers to somebody who logs in, after all that this process has done: status, and where to."""
+    app.config["WTF_CSRF_ENABLED"] = False
+    answer = app.test_client().post("/login/", data={"username": "bob", "password": PASSWORD})
+    return [answer.status_code, answer.headers.get("Location")]
 
 
 def _guesses(app: Any) -> dict[str, Any]:
