@@ -96,9 +96,12 @@ _FORCE = "pulumi.com/patchForce"
 
 def replica_annotations(
     annotations: Mapping[str, pulumi.Input[str]] | None, *, scaled: bool
-) -> dict[str, pulumi.Input[str]]:
-    """Annotations of a Deployment: where no scaler decides its replicas, the program takes them from one that did."""
-    return {**(annotations or {}), **({} if scaled else {_FORCE: "true"})}
+) -> dict[str, pulumi.Input[str]] | None:
+    """Annotations of a Deployment: where no scaler decides its replicas, the program takes them from one that did.
+
+    None for none: an empty mapping would be another owner of the field at each apply.
+    """
+    return {**(annotations or {}), **({} if scaled else {_FORCE: "true"})} or None
 
 
 def replica_options(opts: pulumi.ResourceOptions, *, scaled: bool) -> pulumi.ResourceOptions:
