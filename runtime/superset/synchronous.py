@@ -6,7 +6,8 @@ As shipped (Superset 6.1) a web thread executes whatever is not asynchronous, as
 - a query of SQL Lab is always executed by a worker, admitted like any other; a synchronous request waits for its end;
 - all else is executed in the request, for `SQLLAB_TIMEOUT` seconds at most, which the database enforces, and is written into the
   table of executions when it has ended, with the queue `web`;
-- both take a slot of their process (`runtime.queries.web_slots`), and the second counts among the principal's queries in flight.
+- both take a slot of their process (`runtime.queries.web_slots`), and the second counts among the principal's queries in flight,
+  but for the names of schemas and tables: who waits for a query may look at what there is.
 
 Replaces `_get_sqla_engine` of `superset.models.core.Database`, whose engines make a connection for each use, and
 `SynchronousSqlJsonExecutor` in `superset.sqllab.api` through `runtime.superset.submission`; listens to SQLAlchemy's events
@@ -26,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import current_app, g, has_request_context
+from flask import current_app, g, has_request_context, request
 
 from runtime.environment import counters, hooks, metadata_database, process_topology, versions
 from runtime.queries import admission, chart_jobs, executions
@@ -51,6 +52,8 @@ LOOK_SECONDS = 0.1
 LATE_SECONDS = 30
 #: Attribute of flask.g: this request has its slot.
 _HAS_SLOT = "superset_async_slot"
+#: Starts the endpoints that list what is in a database: Flask-AppBuilder calls them by the name of Superset's class.
+_NAMES = "DatabaseRestApi."
 #: Where a connection's record in the pool has what ends with it.
 _ENDS = "superset_async_ends"
 
@@ -108,7 +111,8 @@ def _gated(shipped: Callable[..., Any]) -> Callable[..., Any]:
                 return None
             with ExitStack() as stack:
                 principal = stack.enter_context(slot())
-                stack.enter_context(_counted(principal))
+                if not _lists_names():
+                    stack.enter_context(_counted(principal))
                 stack.enter_context(_recorded(name))
                 connection = dialect.connect(*arguments, **parameters)
                 record.info[_ENDS] = stack.pop_all()
@@ -127,17 +131,22 @@ def _gated(shipped: Callable[..., Any]) -> Callable[..., Any]:
     return _get_sqla_engine
 
 
+def _lists_names() -> bool:
+    """Whether this request asks for what is in a database (schemas, tables, columns), and executes nothing of its user's."""
+    return (request.endpoint or "").startswith(_NAMES)
+
+
 @contextmanager
 def _counted(principal: str) -> Generator[None]:
     """Count this request among the principal's queries in flight; refused beyond the bound, and never without Redis."""
-    request = uuid.uuid4().hex
+    name = uuid.uuid4().hex
     try:
         with metadata_database.transaction() as connection:
             in_flight = principals.in_flight(connection, principal, QUEUE)
             bounds = process_topology.current().resilience
             refusal = admission.beyond(bounds, QUEUE, 0, in_flight)
             if refusal is None:
-                chart_jobs.begin_request(principal, request, (seconds() or 0) + LATE_SECONDS)
+                chart_jobs.begin_request(principal, name, (seconds() or 0) + LATE_SECONDS)
     except Refusal as full:
         refusal = full
     except Exception:
@@ -149,7 +158,7 @@ def _counted(principal: str) -> Generator[None]:
         yield
     finally:
         try:
-            chart_jobs.end_request(principal, request)
+            chart_jobs.end_request(principal, name)
         except Exception:
             logger.warning("a request counts for %s s more", LATE_SECONDS, exc_info=True)
 
