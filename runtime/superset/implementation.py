@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cache
 from queue import SimpleQueue
@@ -51,9 +52,11 @@ def install() -> None:
 
 
 def _pooled_engine() -> Engine:
+    from flask import has_app_context
     from superset.extensions import db
 
-    with this_application.get().app_context():
+    # The end of a context ends the thread's session: never within a request, whose work is not committed yet.
+    with nullcontext() if has_app_context() else this_application.get().app_context():
         return db.engine
 
 

@@ -249,6 +249,12 @@ def test_no_process_asks_redis_for_more_than_its_user_may(live: dict[str, Any], 
     assert len(redis_command(first + 1, 0, "ACL", "LOG")) == 1
 
 
+def test_what_a_request_makes_is_kept_though_it_asks_an_analytic_database_in_between(live: dict[str, Any]) -> None:
+    """Such a connection is counted in the metadata database, in a transaction of its own: not the end of the request's."""
+    made = live["dataset"]
+    assert (made["status"], made["json"]["id"] is not None) == (201, True), made
+
+
 def test_people_log_in_whatever_the_process_has_done(live: dict[str, Any]) -> None:
     """A second application in the process, as an import of `superset.tasks.celery_app` makes one, would answer 500."""
     assert live["log_in"] == [302, "/"]
