@@ -18,18 +18,22 @@ class Slots:
         self.most = most(threads)
         self.most_of_one = max(1, self.most - 1)
         self._taken: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
-    def take(self, principal: str) -> bool:
-        """Take a slot for `principal`; False, at once, where there is none."""
-        with self._lock:
-            if self._taken.total() >= self.most or self._taken[principal] >= self.most_of_one:
+    def take(self, principal: str, patience: float = 0.0) -> bool:
+        """Take a slot for `principal`; False where there is none within `patience` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._has_one(principal), patience):
                 return False
             self._taken[principal] += 1
             return True
 
+    def _has_one(self, principal: str) -> bool:
+        return self._taken.total() < self.most and self._taken[principal] < self.most_of_one
+
     def give_back(self, principal: str) -> None:
         """Give one back that was taken."""
-        with self._lock:
+        with self._changed:
             self._taken[principal] -= 1
             self._taken += Counter()
+            self._changed.notify_all()

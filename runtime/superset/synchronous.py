@@ -7,10 +7,10 @@ As shipped (Superset 6.1) a web thread executes whatever is not asynchronous, as
 - all else is executed in the request, for `SQLLAB_TIMEOUT` seconds at most, which the database enforces, and is written into the
   table of executions when it has ended, with the queue `web`;
 - both take a slot of their process (`runtime.queries.web_slots`), and the second counts among the principal's queries in flight,
-  but for the names of schemas and tables: who waits for a query may look at what there is.
+  but for the names of schemas and tables, which wait for a slot: who waits for a query may look at what there is.
 
-Replaces `_get_sqla_engine` of `superset.models.core.Database`, whose engines make a connection for each use, and
-`SynchronousSqlJsonExecutor` in `superset.sqllab.api` through `runtime.superset.submission`; listens to SQLAlchemy's events
+Replaces `get_inspector` and `_get_sqla_engine` of `superset.models.core.Database`, whose engines make a connection for each use,
+and `SynchronousSqlJsonExecutor` in `superset.sqllab.api` through `runtime.superset.submission`; listens to SQLAlchemy's events
 do_connect and close (read and tested with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
 """
 
@@ -24,6 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,6 +53,9 @@ LOOK_SECONDS = 0.1
 LATE_SECONDS = 30
 #: Attribute of flask.g: this request has its slot.
 _HAS_SLOT = "superset_async_slot"
+#: Who asks for names waits for a slot so long: each chart of a dashboard may ask for its database's default schema.
+NAMES_SECONDS = 10.0
+_inspects: ContextVar[bool] = ContextVar("inspects", default=False)
 #: Starts the endpoints that list what is in a database: Flask-AppBuilder calls them by the name of Superset's class.
 _NAMES = "DatabaseRestApi."
 #: Where a connection's record in the pool has what ends with it.
@@ -64,6 +68,7 @@ def install() -> None:
 
     versions.require(__name__, "apache-superset", "sqlalchemy")
     hooks.replace(Database, "_get_sqla_engine", __name__, _gated)
+    hooks.replace(Database, "get_inspector", __name__, _inspected)
 
 
 def seconds() -> int | None:
@@ -79,10 +84,12 @@ def _slots() -> Slots:
 
 
 @contextmanager
-def slot() -> Generator[str]:
-    """A slot of this process for the principal of this request, who is given; a Refusal, as Superset's, where there is none."""
+def slot(patience: float = 0.0) -> Generator[str]:
+    """A slot of this process for the principal of this request, who is given; a Refusal, as Superset's, where there is none
+    within `patience` seconds.
+    """
     principal, slots = principals.current(), _slots()
-    if not slots.take(principal):
+    if not slots.take(principal, patience):
         raise _refused(admission.no_thread(slots.most))
     # Its own object: a connection that nobody closes is given back by the collector, in whatever request that is.
     context: Any = cast(Any, g)._get_current_object()
@@ -110,7 +117,7 @@ def _gated(shipped: Callable[..., Any]) -> Callable[..., Any]:
             if not has_request_context() or getattr(g, _HAS_SLOT, False):
                 return None
             with ExitStack() as stack:
-                principal = stack.enter_context(slot())
+                principal = stack.enter_context(slot(NAMES_SECONDS if _lists_names() else 0.0))
                 if not _lists_names():
                     stack.enter_context(_counted(principal))
                 stack.enter_context(_recorded(name))
@@ -132,8 +139,21 @@ def _gated(shipped: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _lists_names() -> bool:
-    """Whether this request asks for what is in a database (schemas, tables, columns), and executes nothing of its user's."""
-    return (request.endpoint or "").startswith(_NAMES)
+    """Whether it is asked what there is in a database (schemas, tables, columns), and nothing of the user's is executed."""
+    return _inspects.get() or (request.endpoint or "").startswith(_NAMES)
+
+
+def _inspected(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    @contextmanager
+    def get_inspector(self: Any, *args: Any, **kwargs: Any) -> Generator[Any]:
+        token = _inspects.set(True)
+        try:
+            with shipped(self, *args, **kwargs) as inspector:
+                yield inspector
+        finally:
+            _inspects.reset(token)
+
+    return get_inspector
 
 
 @contextmanager
