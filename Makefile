@@ -17,7 +17,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render rules preflight preview destroy policy check test test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
+.PHONY: help install up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,7 +104,10 @@ policy: $(VENV)/.program ## what a stack's resources break of the policy pack; f
 check: lint ## lint, and the tests that need neither Superset nor services: what to run before a commit
 	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
 
-test: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## every test but those of test-cluster, with real services
+test: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## a test of every kind, with real services; not those of test-cluster
+	@$(VENV)/bin/python -m pytest -m "not (cluster or further)"
+
+test-all: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## every test but those of test-cluster, further cases of each kind too
 	@$(VENV)/bin/python -m pytest -m "not cluster"
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
