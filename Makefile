@@ -17,7 +17,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
+.PHONY: help install ldap up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,12 +60,19 @@ $(SCAN_VENV)/.installed: $(VENV)/bin/uv requirements/scan.txt
 	@$(UV) --python $(SCAN_VENV)/bin/python -r requirements/scan.txt
 	@touch $@
 
+# It is no wheel: a compiler and OpenLDAP's headers (Debian: gcc libc6-dev libldap2-dev libsasl2-dev) build it.
+$(SUPERSET_VENV)/.ldap: $(SUPERSET_VENV)/.installed requirements/ldap.txt
+	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/ldap.txt
+	@touch $@
+
 # Types for pyright alone: the image and the platform need none.
 $(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types.txt
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset-types.txt
 	@touch $@
 
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
+
+ldap: $(SUPERSET_VENV)/.ldap ## what log-in with a directory needs on this machine: python-ldap, which is compiled
 
 up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local] [OBSERVE=1: with Prometheus]
 	@$(RUN) up --stack $(STACK) $(if $(OBSERVE),--observe)

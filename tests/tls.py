@@ -39,13 +39,17 @@ class Authority:
         _openssl("req", "-x509", *_new_key(self._key), "-subj", "/CN=test authority", "-out", self.certificate)
 
     def sign(self, folder: Path, names: Iterable[str]) -> Path:
-        """Write tls.crt, tls.key and ca.crt to `folder`, for a server of these DNS names."""
+        """Write tls.crt, tls.key and ca.crt to `folder`, for a server of these DNS names or addresses."""
         folder.mkdir(exist_ok=True)
-        extension = f"subjectAltName={','.join(f'DNS:{name}' for name in names)}"
+        extension = f"subjectAltName={','.join(f'{_kind(name)}:{name}' for name in names)}"
         signed = ("-CA", self.certificate, "-CAkey", self._key, "-addext", extension, "-addext", "basicConstraints=CA:FALSE")
         _openssl("req", "-x509", *_new_key(folder / "tls.key"), "-subj", "/CN=redis", *signed, "-out", folder / "tls.crt")
         shutil.copy(self.certificate, folder / "ca.crt")
         return folder
+
+
+def _kind(name: str) -> str:
+    return "IP" if name.replace(".", "").isdigit() else "DNS"
 
 
 def _new_key(path: Path) -> tuple[str | Path, ...]:

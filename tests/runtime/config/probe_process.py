@@ -104,7 +104,7 @@ def started() -> dict[str, Any]:
         }
 
 
-def main(ask: Callable[[], dict[str, Any]] = started) -> None:
+def main(ask: Callable[[], object] = started) -> None:
     """Start each topology in a fork, `ask` it, and print everything as one line of JSON."""
     environments: dict[str, dict[str, str]] = json.loads(Path(sys.argv[1]).read_text())
     import superset.app  # noqa: F401
@@ -129,11 +129,11 @@ def main(ask: Callable[[], dict[str, Any]] = started) -> None:
     print(json.dumps({"known": known(), "started": answers}))
 
 
-def _child(environment: dict[str, str], answer: Path, ask: Callable[[], dict[str, Any]]) -> None:
+def _child(environment: dict[str, str], answer: Path, ask: Callable[[], object]) -> None:
     """Never returns: a fork ends with its answer written."""
     os.environ.update(environment)
     try:
-        found = ask()
+        found: object = ask()
     except BaseException:
         found = {"error": traceback.format_exc()}
     answer.write_text(json.dumps(found, default=repr))
