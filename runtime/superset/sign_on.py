@@ -3,11 +3,13 @@
 One way for every OpenID provider: the claims of the ID token, whose signature, issuer, audience and nonce the client (Authlib)
 has checked, and the user's information where a claim is not in it. As shipped, Flask-AppBuilder has a way of its own for each
 make of provider, keeps the access token in the session's cookie, which anybody with the browser can read, lets whoever is
-called like the stack's administrator at the provider be the administrator, and searches a directory with the name unescaped.
+called like the stack's administrator at the provider be the administrator, searches a directory with the name unescaped, sends a
+browser whose user the proxy does not name round and round, and leaves the next user of that browser in the last one's session.
 
 A subclass of Superset's security manager, or of the team's own: what that says of a user is laid over what the claims say.
 Replaces, of `flask_appbuilder.security.manager.BaseSecurityManager` (5.0.2): `get_oauth_user_info`, `set_oauth_session`,
-`auth_user_oauth`, `auth_user_ldap`, `auth_user_remote_user`, `auth_roles_mapping`, `get_roles_from_keys` and `_search_ldap`
+`auth_user_oauth`, `auth_user_ldap`, `auth_user_remote_user`, `auth_roles_mapping`, `get_roles_from_keys`, `load_user` and
+`_search_ldap`, and of its views `AuthOAuthView.logout` and `AuthRemoteUserView.login`
 (read and tested with Superset 6.1.0); no upstream issue known.
 """
 
@@ -28,6 +30,11 @@ logger = logging.getLogger(__name__)
 #: A longer ID token would not fit into the session's cookie (4 KiB with all else).
 MOST_ID_TOKEN = 2400
 ID_TOKEN = "sign_on_id_token"  # noqa: S105 a key's name
+#: What a browser is told whose user the proxy does not name, or names as one who may not log in.
+NO_USER = (
+    "This Superset takes its users from the proxy in front, which has named no user who may log in. "
+    "Open it at the proxy's address, or ask its administrator."
+)
 
 
 def with_manager(topology: Topology, settings: dict[str, object]) -> dict[str, object]:
@@ -119,10 +126,11 @@ def user_info(oidc: Oidc, claims: Mapping[str, Any]) -> dict[str, Any]:
 
 def manager(topology: Topology, sign_on: SignOn, base: Any) -> type:
     """The class of the security manager: `base`, or Superset's own, with this sign-on."""
-    from flask import session, url_for
+    from flask import has_request_context, make_response, request, session, url_for
     from flask_appbuilder import expose
     from flask_appbuilder.security.manager import BaseSecurityManager
-    from flask_appbuilder.security.views import AuthOAuthView
+    from flask_appbuilder.security.views import AuthOAuthView, AuthRemoteUserView
+    from flask_login import current_user
     from superset.security import SupersetSecurityManager
 
     parent: Any = base or SupersetSecurityManager
@@ -151,8 +159,20 @@ def manager(topology: Topology, sign_on: SignOn, base: Any) -> type:
                 logger.exception("the provider's session could not be ended")
                 return answer
 
+    class RemoteUserView(AuthRemoteUserView):
+        """Says who is not let in, where the page that asks for a user would send the browser back to here."""
+
+        @expose("/login/")
+        def login(self) -> Any:
+            answer = super().login()
+            if current_user.is_authenticated:
+                return answer
+            session.pop("_flashes", None)
+            return make_response(NO_USER, 401, {"Content-Type": "text/plain; charset=utf-8"})
+
     class SecurityManager(parent):
         authoauthview = OAuthView
+        authremoteuserview = RemoteUserView
         # Superset's page would stand before the proxy's user.
         register_superset_auth_view = sign_on.remote_user is None and parent.register_superset_auth_view
 
@@ -219,6 +239,16 @@ def manager(topology: Topology, sign_on: SignOn, base: Any) -> type:
         def auth_user_remote_user(self, username: str) -> Any:
             """The same of a proxy."""
             return None if _is_administrator(topology, username) else super().auth_user_remote_user(username)
+
+        def load_user(self, pk: int) -> Any:
+            """The user of a session; nobody where the proxy says that the browser is another's now."""
+            user = super().load_user(pk)
+            if user is None or sign_on.remote_user is None or not has_request_context():
+                return user
+            named = request.environ.get(self.auth_remote_user_env_var)
+            # A token is of whoever has it.
+            is_session = session.get("_user_id") == str(pk)
+            return None if is_session and named and named.casefold() != user.username.casefold() else user
 
         def _search_ldap(self, ldap: Any, con: Any, username: str) -> Any:
             from ldap.filter import escape_filter_chars  # pyright: ignore - only an image for directories has it
