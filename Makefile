@@ -151,9 +151,10 @@ format: $(VENV)/.bench ## write the format
 schema: $(VENV)/.program ## write stacks/schema.json, which editors check stack files with
 	@$(VENV)/bin/python -m topology.schema > stacks/schema.json.new && mv stacks/schema.json.new stacks/schema.json
 
-docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes.md from the settings, policies.md from the rules, aws-resources.md
+docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes.md from the settings, policies.md from the rules, network.md, aws-resources.md
 	@$(VENV)/bin/python -m topology.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 	@$(VENV)/bin/python -m infra.effects > docs/settings-and-processes.md.new && mv docs/settings-and-processes.md.new docs/settings-and-processes.md
+	@$(VENV)/bin/python -m topology.reachability > docs/network.md.new && mv docs/network.md.new docs/network.md
 	@$(VENV)/bin/python -m tests.policies.document
 	@$(VENV)/bin/python -m tests.components.aws.document
 

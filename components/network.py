@@ -25,20 +25,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Flow:
-    """Pods of `source`, or of the namespace that it names, connect to `port` of the pods of `target`; None: anywhere."""
+    """Pods of `source`, or of the namespace that it names, connect to `port` of the pods of `target`."""
 
     source: Group | str
-    target: Group | None
+    target: Group
     port: int
 
 
 @dataclass(frozen=True)
-class OutsideNetworks:
-    """Pods of `source` connect to `port` in these networks (None: to every port, as for the analytic databases)."""
+class Outside:
+    """Pods of `source` connect to `ports` in networks, each without those closed inside of it, or of a namespace's pods."""
 
     source: Group
-    cidrs: Sequence[str]
-    port: int | None = None
+    ports: Sequence[int]
+    networks: Mapping[str, Sequence[str]]
+    namespace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class NetworkPoliciesArgs:
 
     scope: Scope
     flows: Sequence[Flow]
-    outside: Sequence[OutsideNetworks]
+    outside: Sequence[Outside]
     inside: Sequence[InsideNetworks] = ()
     #: Where every pod may ask for names.
     resolvers: Sequence[Resolver] = ()
@@ -101,7 +102,7 @@ class NetworkPolicies(pulumi.ComponentResource):
         self.register_outputs({"policies": list(self.policies)})
 
 
-def _distinct(ends: Sequence[Group | str | None]) -> list[Group]:
+def _distinct(ends: Sequence[Group | str]) -> list[Group]:
     return list({end.name: end for end in ends if isinstance(end, Group)}.values())
 
 
@@ -113,12 +114,9 @@ def _egress(args: NetworkPoliciesArgs, source: Group) -> list[networking.Network
             if flow.source == source
         ),
         *(
-            networking.NetworkPolicyEgressRuleArgs(
-                to=_blocks(each.cidrs),
-                ports=None if each.port is None else [_tcp(each.port)],
-            )
+            networking.NetworkPolicyEgressRuleArgs(to=_outside(each), ports=[_tcp(port) for port in each.ports])
             for each in args.outside
-            if each.source == source and each.cidrs
+            if each.source == source
         ),
     ]
 
@@ -138,10 +136,21 @@ def _ingress(args: NetworkPoliciesArgs, target: Group) -> list[networking.Networ
     ]
 
 
-def _peer(end: Group | str | None) -> list[networking.NetworkPolicyPeerArgs] | None:
+def _peer(end: Group | str) -> list[networking.NetworkPolicyPeerArgs]:
     if isinstance(end, str):
         return [networking.NetworkPolicyPeerArgs(namespace_selector=_namespace(end))]
-    return [networking.NetworkPolicyPeerArgs(pod_selector=_pods(end))] if end else None
+    return [networking.NetworkPolicyPeerArgs(pod_selector=_pods(end))]
+
+
+def _outside(peer: Outside) -> list[networking.NetworkPolicyPeerArgs]:
+    if peer.namespace:
+        return _peer(peer.namespace)
+    return [
+        networking.NetworkPolicyPeerArgs(
+            ip_block=networking.IPBlockArgs(cidr=cidr, except_=list(closed) if closed else None)
+        )
+        for cidr, closed in peer.networks.items()
+    ]
 
 
 def _blocks(cidrs: Sequence[str]) -> list[networking.NetworkPolicyPeerArgs]:

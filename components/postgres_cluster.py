@@ -19,17 +19,12 @@ PORT = 5432
 
 
 def cluster_flows(servers: Group, operator: str) -> list[Flow]:
-    """What the servers need beside their clients: each other, the operator, and the API server, wherever it is.
-
-    `operator` is the operator's namespace.
-    """
+    """What the servers need beside their clients: each other, and the operator, which is in the namespace `operator`."""
     return [
         Flow(servers, servers, PORT),
         Flow(servers, servers, STATUS_PORT),
         Flow(operator, servers, PORT),
         Flow(operator, servers, STATUS_PORT),
-        Flow(servers, None, 443),
-        Flow(servers, None, 6443),
     ]
 
 

@@ -15,15 +15,13 @@ from components.aws import alarms
 from components.aws.alarms import Alarms, AlarmsArgs
 from components.aws.cluster import (
     DNS_ADDRESS,
-    POD_IDENTITY_AGENT,
-    POD_IDENTITY_PORT,
     Cluster,
     ClusterArgs,
     ClusterRef,
 )
 from components.aws.common import AwsScope, CustomerKey, CustomerKeyArgs, logs_may_use
 from components.aws.identity import PodIdentity, PodIdentityArgs
-from components.aws.load_balancer import HTTPS, WebLoadBalancer, WebLoadBalancerArgs
+from components.aws.load_balancer import WebLoadBalancer, WebLoadBalancerArgs
 from components.aws.network import Network, NetworkArgs, NetworkRef
 from components.aws.postgres import Rds, RdsArgs
 from components.aws.redis import ElastiCache, ElastiCacheArgs
@@ -31,7 +29,7 @@ from components.aws.registry import Registry, RegistryArgs
 from components.aws.results_bucket import ResultsBucket, ResultsBucketArgs
 from components.common import Scope, labels
 from components.configuration import POSTGRES, POSTGRES_SECRET
-from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
+from components.network import Group, InsideNetworks, NetworkPolicies, NetworkPoliciesArgs
 from components.redis_access import PasswordRef, RedisAccess
 from components.secrets import Secrets
 from components.web import proxy_seconds
@@ -252,35 +250,11 @@ def _access(instance: RedisInstance, redis: Mapping[str, ElastiCache], secrets: 
 
 def _policies(topology: Topology, planned: Aws, scope: Scope, made: Workloads) -> NetworkPoliciesArgs:
     """Who may talk to whom; the data stores are in the VPC, whose firewalls open a port each to the cluster."""
-    superset, scraped = workloads.superset_pods(topology), Group("exporter", made.exporter.match)
     vpc = [planned.network.cidr]
-    existing_flows, existing_outside = kubernetes.existing_networks(topology, superset, scraped)
-    peer_flows, peers = workloads.sign_on_peer(topology, made)
-    outside = [OutsideNetworks(superset, topology.database_cidrs), *existing_outside, *peers]
-    for instance in topology.redis:
-        if not instance.existing:
-            outside += [
-                OutsideNetworks(source, vpc, instance.port)
-                for source in (superset, *([scraped] if instance.carries_broker else []))
-            ]
-    outside.append(
-        OutsideNetworks(superset, vpc, topology.postgres.port)
-        if planned.postgres
-        else OutsideNetworks(superset, ["0.0.0.0/0"], topology.postgres.port)
-    )
-    if planned.bucket:
-        # S3's addresses are public ones, and change; by its gateway endpoint none of this leaves AWS.
-        outside.append(OutsideNetworks(superset, ["0.0.0.0/0"], HTTPS))
-    elif topology.postgres.password_secret_arn:
-        # Secrets Manager's: in the VPC where the stack has an endpoint of it there.
-        inside = "secretsmanager" in planned.network.endpoints and planned.network.existing is None
-        outside.append(OutsideNetworks(superset, vpc if inside else ["0.0.0.0/0"], HTTPS))
-    if planned.bucket or topology.postgres.password_secret_arn:
-        outside.append(OutsideNetworks(superset, [POD_IDENTITY_AGENT], POD_IDENTITY_PORT))
     return NetworkPoliciesArgs(
         scope,
-        [*workloads.flows(topology, made), *existing_flows, *peer_flows],
-        outside,
+        workloads.flows(topology, made),
+        workloads.outside(topology, made),
         # A load balancer's addresses are in the VPC.
         inside=[InsideNetworks(vpc, Group("web", made.web.match), topology.web.port)] if planned.load_balancer else [],
         resolvers=[

@@ -36,14 +36,15 @@ BASE: dict[str, Any] = {
     "urgent": {"queue": "urgent", "roles": [], "marker_roles": ["Admin"]},
     "tenants": {"acme": {"users": ["ann"]}, "beta": {"users": ["bob"], "pool": "shared"}},
     "web": {"max_replicas": 2},
-    "databases": {"lake": {"uri": "postgresql://lake.example.com/hive"}},
+    "databases": {"lake": {"uri": "postgresql://10.21.0.9/hive"}},
 }
 _KEY = {"secret": "login", "key": "password"}
 _SECRET = {"secret": "login", "key": "secret"}
+_CIDRS = ["10.30.0.0/24"]
 _OIDC = {"issuer": "https://login.example.com", "client_id": "superset", "client_secret": _SECRET}
 _LDAP = {"server": "ldaps://ldap.example.com", "search": "dc=example", "bind_user": "cn=superset", "bind_password": _SECRET}
 #: The names in it that stand for `<name>`.
-NAMES = {"tenants": "acme", "pools": "default", "databases": "lake", "env": "ACME"}
+NAMES = {"tenants": "acme", "pools": "default", "databases": "lake", "env": "ACME", "egress": "mail"}
 _EXISTING = {
     "host": "redis.example.com",
     "port": 6380,
@@ -64,8 +65,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "redis.cache.existing.": {"redis": {"cache": {"existing": _EXISTING}}},
     "postgres.backup.": {"postgres": _BACKUP},
     "postgres.instances": {"postgres": {"kind": "cloudnativepg", "instances": 2}},
-    "postgres.host": {"postgres": {"kind": "existing", "host": "db.example.com", "max_connections": 900}},
-    "postgres.port": {"postgres": {"kind": "existing", "host": "db.example.com", "max_connections": 900}},
+    "postgres.host": {"postgres": {"kind": "existing", "host": "db.example.com", "cidrs": _CIDRS, "max_connections": 900}},
+    "postgres.cidrs": {"postgres": {"kind": "existing", "host": "10.8.0.9", "max_connections": 900}},
+    "network.egress.<name>.": {"network": {"egress": {"mail": {"cidrs": ["10.2.0.0/24"], "ports": [25]}}}},
+    "postgres.port": {"postgres": {"kind": "existing", "host": "db.example.com", "cidrs": _CIDRS, "max_connections": 900}},
     "web.route.": {"web": {"route": _ROUTE}},
     "workers.scaling.": {"workers": {"scaling": _SCALING}},
     "pools.<name>.scaling.": {"pools": {"default": {"scaling": _SCALING}}},
@@ -74,13 +77,13 @@ BESIDE: dict[str, dict[str, Any]] = {
     "workers.prefetch_multiplier": {"tenants": {"beta": {"pool": "dedicated"}}},
     "pools.<name>.prefetch_multiplier": {"tenants": {"beta": {"pool": "dedicated"}}},
     "superset.env.": {"superset": {"env": {"ACME": {"secret": "acme", "key": "token"}}}},
-    "superset.sign_on.oidc.": {"superset": {"sign_on": {"oidc": _OIDC}}},
-    "superset.sign_on.ldap.": {"superset": {"sign_on": {"ldap": _LDAP}}},
+    "superset.sign_on.oidc.": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
+    "superset.sign_on.ldap.": {"superset": {"sign_on": {"ldap": _LDAP, "cidrs": _CIDRS}}},
     "superset.sign_on.remote_user.": {"superset": {"sign_on": {"remote_user": {"proxies": ["10.2.0.0/16"]}}}},
-    "superset.sign_on.roles": {"superset": {"sign_on": {"oidc": _OIDC}}},
-    "superset.sign_on.registration_role": {"superset": {"sign_on": {"oidc": _OIDC}}},
-    "superset.sign_on.sync_roles": {"superset": {"sign_on": {"oidc": _OIDC}}},
-    "superset.sign_on.cidrs": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on.roles": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
+    "superset.sign_on.registration_role": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
+    "superset.sign_on.sync_roles": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
+    "superset.sign_on.cidrs": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "tenants.<name>.quota.": {"tenants": {"acme": {"quota": {"cpu": "90", "memory": "900Gi"}}}},
 }
 _RESOURCES = {"cpu_request": "300m", "cpu_limit": "2", "memory_request": "1100Mi", "memory_limit": "3Gi"}
@@ -116,6 +119,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         for server in ("broker", "cache")
     },
     "web.route.kind": {"web": {"route": {"kind": "gateway", "parent": "gateways/public", "tls_secret": None}}},
+    "network.egress": {"network": {"egress": {"other": {"cidrs": ["10.1.0.0/24"], "ports": [587]}}}},
+    "network.egress.<name>.cidrs": {"network": {"egress": {"mail": {"cidrs": ["10.1.0.0/24"]}}}},
+    "network.egress.<name>.ports": {"network": {"egress": {"mail": {"ports": [465]}}}},
+    "network.egress.<name>.pods": {"network": {"egress": {"mail": {"pods": "web"}}}},
+    "postgres.cidrs": {"postgres": {"cidrs": ["10.9.0.0/24"]}},
+    "databases.<name>.cidrs": {"databases": {"lake": {"cidrs": ["10.9.0.0/24"]}}},
+    "databases.<name>.ports": {"databases": {"lake": {"ports": [6432]}}},
+    "network.api_server_cidrs": {"network": {"api_server_cidrs": ["10.0.0.1/32"]}},
     "network.dns": {"network": {"dns": ["openshift"]}},
     "network.dns_cidrs": {"network": {"dns_cidrs": ["10.96.0.10/32"]}},
     "superset.feature_flags": {"superset": {"feature_flags": {"DASHBOARD_RBAC": True}}},
@@ -124,12 +135,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "superset.config_module": {"superset": {"config_module": "../docs/examples/acme"}},
     "superset.env.<name>.secret": {"superset": {"env": {"ACME": {"secret": "other"}}}},
     "superset.env.<name>.key": {"superset": {"env": {"ACME": {"key": "other"}}}},
-    "superset.sign_on": {"superset": {"sign_on": {"oidc": _OIDC}}},
-    "superset.sign_on.oidc": {"superset": {"sign_on": {"oidc": _OIDC}}},
+    "superset.sign_on": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
+    "superset.sign_on.oidc": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "superset.sign_on.oidc.issuer": {"superset": {"sign_on": {"oidc": {"issuer": "https://other.example.com"}}}},
     "superset.sign_on.oidc.client_secret": {"superset": {"sign_on": {"oidc": {"client_secret": _KEY}}}},
     "superset.sign_on.oidc.scopes": {"superset": {"sign_on": {"oidc": {"scopes": ["openid", "groups"]}}}},
-    "superset.sign_on.ldap": {"superset": {"sign_on": {"ldap": _LDAP}}},
+    "superset.sign_on.ldap": {"superset": {"sign_on": {"ldap": _LDAP, "cidrs": _CIDRS}}},
     "superset.sign_on.ldap.server": {"superset": {"sign_on": {"ldap": {"server": "ldaps://other.example.com"}}}},
     "superset.sign_on.ldap.start_tls": {
         "superset": {"sign_on": {"ldap": {"server": "ldap://ldap.example.com", "start_tls": True}}}
@@ -138,9 +149,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "superset.sign_on.remote_user": {"superset": {"sign_on": {"remote_user": {"proxies": ["10.1.0.0/16"]}}}},
     "superset.sign_on.roles": {"superset": {"sign_on": {"roles": {"admins": ["Admin"]}}}},
     "superset.sign_on.sync_roles": {"superset": {"sign_on": {"sync_roles": False}}},
-    "tenants.<name>.groups": {"tenants": {"acme": {"groups": ["analysts"]}}, "superset": {"sign_on": {"oidc": _OIDC}}},
+    "tenants.<name>.groups": {
+        "tenants": {"acme": {"groups": ["analysts"]}},
+        "superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}},
+    },
     "rates.currency": {"rates": {"currency": "EUR"}},
-    "databases.<name>.uri": {"databases": {"lake": {"uri": "postgresql://other.example.com/hive"}}},
+    "databases.<name>.uri": {"databases": {"lake": {"uri": "postgresql://10.21.0.10/hive"}}},
     "tenants.<name>.databases": {"tenants": {"acme": {"databases": ["lake"]}}},
     "tenants.<name>.guests": {"tenants": {"acme": {"guests": [{"claim": "org", "value": "acme"}]}}},
     "tenants.<name>.in_flight": {"tenants": {"beta": {"in_flight": 1}}, "workers": {"concurrency": 3}},

@@ -10,7 +10,7 @@ from pulumi_kubernetes import Provider
 
 from components.backup import MetadataBackup, MetadataBackupArgs
 from components.common import PREFIX, Scope
-from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, OutsideNetworks
+from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, Outside
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
 from components.postgres_cluster import PORT as CLUSTER_PORT
 from components.postgres_cluster import PostgresCluster, cluster_flows
@@ -22,9 +22,12 @@ from components.secrets import Secrets
 from components.sentinel import Sentinel, SentinelArgs
 from infra import workloads
 from infra.workloads import Given, Stores, Workloads
+from topology import egress
 from topology.model import SENTINEL_PORT, RedisInstance, Topology
 from topology.problems import Problem
 
+#: Where API servers listen: behind a load balancer, and kubeadm's own.
+_API_SERVER_PORTS = (443, 6443)
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 
@@ -183,8 +186,10 @@ def _network(
     port, operators = topology.postgres.port, topology.operator_namespaces
     database = Group("postgres", postgres.match) if postgres else None
     scraped = Group("exporter", made.exporter.match)
-    flows = [*workloads.flows(topology, made), Flow(superset, database, port)]
-    if backup:
+    flows = workloads.flows(topology, made)
+    if database:
+        flows.append(Flow(superset, database, port))
+    if backup and database:
         flows.append(Flow(Group("postgres-backup", backup.match), database, port))
     if isinstance(postgres, PostgresCluster) and database:
         flows += cluster_flows(database, operators.cloudnativepg)
@@ -196,29 +201,12 @@ def _network(
             flows += _clients(scraped, instance, redis[instance.name], sentinels.get(instance.name))
         if instance.carries_broker and any(pool.scaling and pool.scaling.kind == "keda" for pool in topology.pools):
             flows += _clients(operators.keda, instance, redis[instance.name], sentinels.get(instance.name))
-    existing_flows, outside = existing_networks(topology, superset, scraped)
-    peer_flows, peers = workloads.sign_on_peer(topology, made)
-    return NetworkPoliciesArgs(
-        scope,
-        [*flows, *existing_flows, *peer_flows],
-        [OutsideNetworks(superset, topology.database_cidrs), *outside, *peers],
-        resolvers=topology.resolvers,
-    )
-
-
-def existing_networks(topology: Topology, superset: Group, scraped: Group) -> tuple[list[Flow], list[OutsideNetworks]]:
-    """What `superset` and the exporter (`scraped`) need to reach the Redis servers that exist."""
-    flows: list[Flow] = []
-    outside: list[OutsideNetworks] = []
-    for instance in topology.redis:
-        if instance.existing is None:
-            continue
-        for source in (superset, *([scraped] if instance.carries_broker else [])):
-            if instance.existing.cidrs is None:
-                flows.append(Flow(source, None, instance.port))
-            else:
-                outside.append(OutsideNetworks(source, instance.existing.cidrs, instance.port))
-    return flows, outside
+    outside = workloads.outside(topology, made)
+    if isinstance(postgres, PostgresCluster) and database:
+        # CloudNativePG's servers ask the API server, which is on the nodes or anywhere else.
+        networks = {cidr: egress.at_the_node(cidr) for cidr in topology.api_server_cidrs}
+        outside.append(Outside(database, _API_SERVER_PORTS, networks))
+    return NetworkPoliciesArgs(scope, flows, outside, resolvers=topology.resolvers)
 
 
 def _redis_flows(superset: Group, instance: RedisInstance, redis: Redis, sentinel: Sentinel | None) -> list[Flow]:

@@ -14,7 +14,7 @@ from components.configuration import Configuration, ConfigurationArgs
 from components.exporter import QueueExporter, QueueExporterArgs
 from components.initialization import Initialization, InitializationArgs
 from components.namespace import Namespace, NamespaceArgs
-from components.network import Flow, Group, OutsideNetworks
+from components.network import Flow, Group, Outside
 from components.own_superset import OwnSuperset, OwnSupersetArgs, OwnSupersetRef
 from components.redis_access import RedisAccess
 from components.rules import AlertingRules, AlertingRulesArgs
@@ -24,8 +24,8 @@ from components.tenant import TenantShare, TenantShareArgs
 from components.web import WebTier, WebTierArgs
 from components.workers import Workers, WorkersArgs
 from monitoring import rules
-from topology import commands, readers
-from topology.model import Topology
+from topology import commands, egress, readers
+from topology.model import PodGroup, Topology
 from topology.own_module import OwnModule
 
 
@@ -208,15 +208,23 @@ def flows(topology: Topology, workloads: Workloads) -> list[Flow]:
     ]
 
 
-def sign_on_peer(topology: Topology, workloads: Workloads) -> tuple[list[Flow], list[OutsideNetworks]]:
-    """What the web tier needs to reach the identity provider or the directory: one port, in the networks that the stack names."""
-    sign_on = topology.superset.sign_on
-    if sign_on is None or sign_on.peer_port is None:
-        return [], []
-    web = Group("web", workloads.web.match)
-    if sign_on.cidrs is None:
-        return [Flow(web, None, sign_on.peer_port)], []
-    return [], [OutsideNetworks(web, sign_on.cidrs, sign_on.peer_port)]
+def outside(topology: Topology, workloads: Workloads) -> list[Outside]:
+    """What each group of pods reaches outside of the stack."""
+    groups: dict[PodGroup, Group] = {
+        "superset": superset_pods(topology),
+        "web": Group("web", workloads.web.match),
+        "exporter": Group("exporter", workloads.exporter.match),
+    }
+    return [
+        Outside(
+            groups[pods],
+            peer.ports,
+            networks={cidr: egress.excluded(cidr) for cidr in peer.cidrs},
+            namespace=peer.namespace,
+        )
+        for peer in topology.egress
+        for pods in peer.pods
+    ]
 
 
 def outputs(

@@ -56,6 +56,10 @@ class Answers:
     issuer: str
     client_id: str
     namespace: str
+    #: On a cluster, the network of the database, and of the provider or directory: a NetworkPolicy knows no host names.
+    database_network: str = ""
+    database_port: int = 5432
+    sign_on_network: str = ""
 
 
 def config(answers: Answers) -> dict[str, Any]:
@@ -76,19 +80,22 @@ def config(answers: Answers) -> dict[str, Any]:
     if answers.database == "sample":
         keys["databases"] = {"examples": {"sample": True}}
     elif answers.database == "secret":
-        keys["databases"] = {answers.database_name: {}}
+        peer = {"cidrs": [answers.database_network], "ports": [answers.database_port]} if answers.database_network else {}
+        keys["databases"] = {answers.database_name: peer}
     if answers.topology == "multi-tenant":
         keys["tenants"] = {"first": {"roles": ["First tenant"]}}
+    networks = {"cidrs": [answers.sign_on_network]} if answers.sign_on_network else {}
     if answers.sign_on == "oidc":
         provider = {"issuer": answers.issuer, "client_id": answers.client_id}
-        keys["superset"] = {"sign_on": {"oidc": provider, "roles": {"superset-admins": ["Admin"]}}}
+        keys["superset"] = {"sign_on": {"oidc": provider, "roles": {"superset-admins": ["Admin"]}, **networks}}
     elif answers.sign_on == "ldap":
         directory = {
             "server": answers.issuer,
             "search": "ou=people,dc=example,dc=com",
             "bind_user": "cn=superset,dc=example,dc=com",
         }
-        keys["superset"] = {"sign_on": {"ldap": directory, "roles": {"cn=superset-admins,dc=example,dc=com": ["Admin"]}}}
+        roles = {"cn=superset-admins,dc=example,dc=com": ["Admin"]}
+        keys["superset"] = {"sign_on": {"ldap": directory, "roles": roles, **networks}}
     return keys
 
 
@@ -138,6 +145,13 @@ def init(  # noqa: PLR0917 - each is an option of the command
     issuer: Annotated[str | None, typer.Option(help="URL of the identity provider's issuer, or of the directory")] = None,
     client_id: Annotated[str, typer.Option(help="id of the client at the identity provider")] = "superset",
     namespace: Annotated[str, typer.Option(help="namespace on the cluster")] = "superset",
+    database_network: Annotated[
+        str | None, typer.Option(help="on a cluster: the database's network, as 10.20.0.0/16")
+    ] = None,
+    database_port: Annotated[int, typer.Option(help="on a cluster: the database's port")] = 5432,
+    sign_on_network: Annotated[
+        str | None, typer.Option(help="on a cluster: the provider's or directory's network; 0.0.0.0/0 is the Internet")
+    ] = None,
 ) -> None:
     """Write a first stack file by asking; an option answers its question beforehand. A file that exists is never overwritten."""
     path = stack_file.folder() / f"Pulumi.{stack}.yaml"
@@ -155,8 +169,23 @@ def init(  # noqa: PLR0917 - each is an option of the command
     url = issuer or ""
     if chosen_sign_on != "passwords" and not url:
         url = _ask("issuer", f"its URL, such as {EXAMPLES[chosen_sign_on]}")
+    on_a_cluster = chosen_platform != "local"
+    if on_a_cluster and chosen_database == "secret" and not database_network:
+        database_network = _ask("database_network", "whom pods may reach, as 10.20.0.0/16")
+    if on_a_cluster and chosen_sign_on != "passwords" and not sign_on_network:
+        sign_on_network = _ask("sign_on_network", "whom the web tier may reach; 0.0.0.0/0 is the Internet", "0.0.0.0/0")
     answers = Answers(
-        chosen_topology, chosen_platform, chosen_database, database_name, chosen_sign_on, url, client_id, namespace
+        chosen_topology,
+        chosen_platform,
+        chosen_database,
+        database_name,
+        chosen_sign_on,
+        url,
+        client_id,
+        namespace,
+        database_network or "" if on_a_cluster else "",
+        database_port,
+        sign_on_network or "" if on_a_cluster else "",
     )
     plan(stack, config(answers))
     write(path, document(answers))

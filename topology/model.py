@@ -55,6 +55,10 @@ SENTINEL_PORT = 26379
 SENTINEL_SUFFIX = "-sentinel"
 
 
+#: Pods of a stack that reach the same peers: superset is every pod that runs its code.
+PodGroup = Literal["superset", "web", "exporter"]
+
+
 class Frozen(BaseModel):
     """Base of every part: immutable, and a key that it does not know is an error."""
 
@@ -89,14 +93,25 @@ class RedisTls(Frozen):
     ca_file: str | None
 
 
+class Peer(Frozen):
+    """Something outside of the stack that its pods connect to: `ports` (TCP) in the networks `cidrs`, or in `namespace`.
+
+    `key` is what asks for it: a key of the stack file, or what a platform needs. Without networks and namespace it is closed.
+    """
+
+    key: str
+    pods: tuple[PodGroup, ...]
+    ports: tuple[int, ...]
+    cidrs: tuple[str, ...] = ()
+    namespace: str | None = None
+
+
 class ExistingRedis(Frozen):
     """What differs where a server is run by someone else: it is used and checked, and never changed.
 
-    `cidrs` are the networks in which pods may reach it (None: anywhere); `password_secret_name` is a Kubernetes Secret with the
-    key `password` (None: the stack's own configuration has the password).
+    `password_secret_name` is a Kubernetes Secret with the key `password` (None: the stack's own configuration has the password).
     """
 
-    cidrs: tuple[str, ...] | None
     password_secret_name: str | None
 
 
@@ -287,7 +302,8 @@ class Topology(Frozen):
     row_limit: int
     #: Where the cluster resolves names.
     resolvers: tuple[Resolver, ...]
-    database_cidrs: tuple[str, ...]
+    egress: tuple[Peer, ...]
+    api_server_cidrs: tuple[str, ...]
     operator_namespaces: OperatorNamespaces
     databases: tuple[AnalyticDatabase, ...]
     admin_username: str

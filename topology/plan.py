@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topology import invariants, redis_layout
+from topology import egress, invariants, redis_layout
 from topology import settings as stack_settings
 from topology.connection_budget import connections_needed
 from topology.model import (
@@ -91,7 +91,8 @@ def build(stack: str, settings: Settings) -> Topology:
         statement_timeout_seconds=settings.statement_timeout,
         row_limit=settings.row_limit,
         resolvers=_resolvers(settings.network),
-        database_cidrs=settings.network.database_cidrs,
+        egress=egress.peers(settings),
+        api_server_cidrs=settings.network.api_server_cidrs,
         operator_namespaces=settings.network.operator_namespaces,
         databases=_databases(settings),
         admin_username=settings.admin_username,

@@ -56,6 +56,7 @@ _BASE: dict[str, Any] = {
         "kind": "statefulset",
         "host": None,
         "port": 5432,
+        "cidrs": None,
         "database": "superset",
         "user": "superset",
         "max_connections": None,
@@ -152,7 +153,8 @@ _BASE: dict[str, Any] = {
     "network": {
         "dns": ["kube-dns", "node-local"],
         "dns_cidrs": [],
-        "database_cidrs": ["0.0.0.0/0", "::/0"],
+        "egress": {},
+        "api_server_cidrs": ["0.0.0.0/0", "::/0"],
         "operator_namespaces": {"keda": "keda", "cloudnativepg": "cnpg-system"},
     },
     "databases": {},

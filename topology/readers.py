@@ -83,7 +83,6 @@ EXCLUDED: tuple[Excluded, ...] = (
                     "replicas",
                     "volume_bytes",
                     "resources",
-                    "existing.cidrs",
                     "existing.password_secret_name",
                 )
             ),
@@ -109,7 +108,7 @@ EXCLUDED: tuple[Excluded, ...] = (
         _ALL,
         "others",
     ),
-    Excluded(("database_cidrs", "resolvers"), _ALL, "others"),
+    Excluded(("egress", "api_server_cidrs", "resolvers"), _ALL, "others"),
     Excluded(("storage_class",), _ALL, "server"),
     Excluded(tuple(f"exporter.{field}" for field in ("from_namespaces", "rules", "runbooks", "objectives")), _ALL, "others"),
     Excluded(("exporter",), _but("exporter"), "others"),

@@ -143,7 +143,7 @@ def _redis_instance(platform: Platform, settings: Settings, section: str, name: 
         host=existing.host if existing else address.host,
         port=existing.port if existing else address.port,
         tls=_redis_tls(platform, settings, redis, name),
-        existing=ExistingRedis(cidrs=existing.cidrs, password_secret_name=existing.password_secret) if existing else None,
+        existing=ExistingRedis(password_secret_name=existing.password_secret) if existing else None,
         users=users,
         carries_broker="broker" in roles,
         carries_caches="cache" in roles,

@@ -19,9 +19,6 @@ LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 #: Addresses of Services; the cluster's DNS is the tenth of them.
 SERVICE_CIDR = "172.20.0.0/16"
 DNS_ADDRESS = "172.20.0.10/32"
-#: Where Pod Identity's agent of each node gives pods their credentials.
-POD_IDENTITY_AGENT = "169.254.170.23/32"
-POD_IDENTITY_PORT = 80
 CLUSTER_ADMIN = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
 #: What EKS itself needs to make nodes, volumes, load balancers and addresses, with Auto Mode and without.
 AUTO_CLUSTER_POLICIES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,18 @@ from policies.graph import UNKNOWN, Graph, UnknownValueError, at
 from policies.rule import Option, Options, Plain, Rules, kinds
 from policies.servers import postgres_servers, redis_servers, sentinels
 from policies.workloads import Workload, lasting, selects, workloads
+from topology.platforms.aws.peers import POD_IDENTITY
+from topology.settings.network import RESOLVERS
 
 RULES = Rules("policy-network")
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: What a machine says to whoever asks from it: its metadata and credentials.
+_NODE = ("169.254.0.0/16", "fd00:ec2::/32")
+#: What clusters are known to offer on their nodes: resolvers, and AWS's agent that gives each pod credentials of its own.
+_NODE_SERVICES = (
+    *(f"{cidr}:{port}" for resolver in RESOLVERS.values() for cidr in resolver.cidrs for port in resolver.ports),
+    f"{POD_IDENTITY[0]}:{POD_IDENTITY[1]}",
+)
 _ANYWHERE = ("0.0.0.0/0", "::/0")
 #: Annotations that keep a cloud's load balancer inside its network.
 _INTERNAL = {
@@ -57,19 +68,60 @@ def _picks_all(selector: Any) -> bool:
     alone=True,
 )
 def policy_opens_all(policy: Plain, graph: Graph, options: Options) -> Iterator[str]:
-    """One policy that allows everything undoes all others, since policies only add."""
-    everyone = _picks_all(policy.get("spec", "podSelector", default={}))
+    """One policy that allows everything undoes all others, since policies only add; whichever pods it is for."""
     for direction, key in (("ingress", "from"), ("egress", "to")):
         for rule in policy.get("spec", direction, default=[]):
             peers, ports = at(rule, key, default=[]), at(rule, "ports", default=[])
             if not peers and not ports:
                 yield f"allows all {direction}"
-            elif not peers and everyone:
-                yield f"allows {direction} for every pod, whoever the peer is"
-            elif not ports and everyone and any(_is_anywhere(peer) for peer in peers):
-                yield f"allows {direction} of every pod, any port, anywhere"
-            elif direction == "ingress" and not ports and any(_is_anywhere(peer) for peer in peers):
-                yield "allows ingress on every port from anywhere"
+            elif not peers and (direction == "egress" or _picks_all(policy.get("spec", "podSelector", default={}))):
+                yield f"allows {direction} whoever the peer is"
+            elif not ports and any(_is_anywhere(peer) for peer in peers):
+                yield f"allows {direction} on every port, from or to anywhere"
+            elif direction == "egress" and any(at(peer, "namespaceSelector") == {} for peer in peers):
+                yield "allows egress to the pods of every namespace"
+
+
+@RULES.rule(
+    "network-node-reached",
+    kinds("NetworkPolicy"),
+    fix="Except 169.254.0.0/16 and fd00:ec2::/32, or name an address of a node-local service with its port in `node_services`",
+    runbook="node",
+    alone=True,
+    options={
+        "node_services": Option(
+            list(_NODE_SERVICES), "services of the node that pods may ask, as NETWORK:PORT, such as 169.254.20.10/32:53"
+        )
+    },
+)
+def node_reached(policy: Plain, graph: Graph, options: Options) -> Iterator[str]:
+    """The metadata service of a cloud's machine gives whoever reaches it the machine's own credentials."""
+    for rule in policy.get("spec", "egress", default=[]):
+        ports = [at(port, "port") for port in at(rule, "ports", default=[])]
+        for peer in at(rule, "to", default=[]):
+            cidr = at(peer, "ipBlock", "cidr")
+            if cidr is None:
+                continue
+            known = bool(ports) and all(f"{cidr}:{port}" in options["node_services"] for port in ports)
+            open_there = () if known else _open(cidr, at(peer, "ipBlock", "except", default=[]))
+            if open_there:
+                yield f"reaches {', '.join(open_there)} by {cidr}"
+
+
+def _open(cidr: str, closed: list[str]) -> tuple[str, ...]:
+    """Which networks of the node a block reaches."""
+    excepted = [ipaddress.ip_network(each) for each in closed]
+    block = ipaddress.ip_network(cidr)
+    return tuple(
+        each
+        for each in _NODE
+        if block.overlaps(ipaddress.ip_network(each))
+        and not any(_covers(one, ipaddress.ip_network(each)) for one in excepted)
+    )
+
+
+def _covers(wide: _Network, narrow: _Network) -> bool:
+    return wide.version == narrow.version and wide.supernet_of(narrow)  # pyright: ignore[reportArgumentType]
 
 
 def _is_anywhere(peer: Any) -> bool:

@@ -128,7 +128,7 @@ class Change:
 
 
 CHANGES = (
-    Change("network only", {"network": {"database_cidrs": ["10.20.0.0/16"]}}),
+    Change("network only", {"network": {"egress": {"mail": {"cidrs": ["10.20.0.0/16"], "ports": [587]}}}}),
     Change("more workers", {"workers": {"min_workers": 2}}),
     Change("prefetch", {"workers": {"prefetch_multiplier": 2}}, frozenset({"worker-default"})),
     Change("web threads", {"web": {"threads": 12}}, frozenset({"web"})),

@@ -18,11 +18,22 @@ OTHERS: dict[str, dict[str, Any]] = {
     "existing": {
         "topology": "enterprise",
         "labels": {"team": "data"},
-        "postgres": {"kind": "existing", "host": "db.example.com", "max_connections": 900, "backup": None},
+        "postgres": {
+            "kind": "existing",
+            "host": "db.example.com",
+            "cidrs": ["10.8.0.0/24"],
+            "max_connections": 900,
+            "backup": None,
+        },
         "postgres_password": "given-postgres-password",
-        "databases": {"warehouse": {}, "lake": {"uri": "postgresql://lake.example.com/hive"}},
+        "databases": {
+            "warehouse": {"cidrs": ["10.20.0.0/16"], "ports": [5432]},
+            "lake": {"uri": "postgresql://lake.example.com/hive", "cidrs": ["10.21.0.0/16"]},
+            "events": {"uri": "postgresql://10.22.0.7:5433/events"},
+            "sales": {"uri": "postgresql://replica.sales.svc/sales"},
+        },
         "database_uris": {"warehouse": "postgresql://reader:given-uri-password@warehouse.example.com/dwh"},
-        "network": {"database_cidrs": ["10.20.0.0/16"]},
+        "network": {"egress": {"mail": {"cidrs": ["0.0.0.0/0", "10.1.0.0/28"], "ports": [587]}}},
         "metrics": {"service_monitor": True, "rules": True, "runbooks": "https://wiki.example.com/superset/"},
         "workers": {
             "scaling": {"kind": "hpa", "cpu_target": 70, "queued_per_worker": 50, "scale_in_window": 300},
@@ -60,7 +71,13 @@ OTHERS: dict[str, dict[str, Any]] = {
         "topology": "enterprise",
         "redis": {
             "broker": {
-                "existing": {"host": "broker.example.com", "username": "superset", "tls": True, "ca_secret": "redis-ca"},
+                "existing": {
+                    "host": "broker.example.com",
+                    "username": "superset",
+                    "tls": True,
+                    "ca_secret": "redis-ca",
+                    "cidrs": ["10.10.0.0/24"],
+                },
                 "replicas": 0,
                 "sentinel": False,
             },
@@ -105,7 +122,8 @@ OTHERS: dict[str, dict[str, Any]] = {
                     "bind_user": "cn=superset,dc=example,dc=com",
                     "bind_password": {"secret": "ldap-account", "key": "password"},
                     "ca_secret": "ldap-authority",
-                }
+                },
+                "cidrs": ["10.31.0.5/32"],
             }
         },
     },

@@ -88,7 +88,7 @@ changes = st.fixed_dictionaries(
             {}, optional={"database": st.sampled_from(["superset", "meta"]), "reserved_connections": st.integers(5, 9)}
         ),
         "workers": st.fixed_dictionaries({}, optional={"max_workers": st.integers(3, 9), "grace_period": st.just(900)}),
-        "databases": st.just({"lake": {"uri": "postgresql://lake.example.com/hive"}}),
+        "databases": st.just({"lake": {"uri": "postgresql://10.21.0.9/hive"}}),
         "maintenance": st.just({"query_retention_days": 7}),
         "tenants": st.just({"acme": {"users": ["ann"], "pool": "shared"}}),
     },
@@ -124,7 +124,7 @@ def test_what_a_process_reads_decides_its_configuration(name: str, change: dict[
         ({"row_limit": 500}, set(ROLES)),
         ({"celery": {"result_expires": 60}}, set(ROLES)),
         ({"web": {"connections": {"size": 3}}}, {"web"}),
-        ({"databases": {"lake": {"uri": "postgresql://lake.example.com/hive"}}}, {"init", "beat"}),
+        ({"databases": {"lake": {"uri": "postgresql://10.21.0.9/hive"}}}, {"init", "beat"}),
         # The reaper's pace; web and workers read it live.
         ({"resilience": {"max_queued": 7}}, {"beat"}),
         ({"maintenance": {"query_retention_days": 7}}, {"beat"}),

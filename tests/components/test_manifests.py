@@ -16,7 +16,7 @@ from referencing import Registry, Resource
 from components import redis
 from components.own_superset import kept_elsewhere
 from tests.components.stacks import STACKS, recorded, topology_of
-from topology.model import Topology
+from topology.model import Peer, Topology
 
 Manifest = dict[str, Any]
 Objects = list[Manifest]
@@ -430,6 +430,13 @@ def every_flow_has_a_policy(objects: Objects, topology: Topology) -> Iterator[st
                 yield f"{server} does not let {client} in"
 
 
+def let_out(peer: Peer) -> dict[str, Any]:
+    """The rule that lets pods reach a peer whose networks have nothing closed in them."""
+    namespace = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": peer.namespace}}}
+    to = [namespace] if peer.namespace else [{"ipBlock": {"cidr": cidr}} for cidr in peer.cidrs]
+    return {"ports": [{"port": port, "protocol": "TCP"} for port in peer.ports], "to": to}
+
+
 def existing_servers_are_let_out_to(objects: Objects, topology: Topology) -> Iterator[str]:
     """Superset's pods, and the exporter where it is the broker, reach the server's port in its networks and no other."""
     policies = {
@@ -438,9 +445,8 @@ def existing_servers_are_let_out_to(objects: Objects, topology: Topology) -> Ite
     for instance in topology.redis:
         if not instance.existing:
             continue
-        port = {"port": instance.port, "protocol": "TCP"}
-        cidrs = instance.existing.cidrs
-        wanted = {"ports": [port]} if cidrs is None else {"ports": [port], "to": [{"ipBlock": {"cidr": c}} for c in cidrs]}
+        peer = next(each for each in topology.egress if each.key.startswith("redis.") and instance.port in each.ports)
+        wanted = let_out(peer)
         sources = {"superset"} | ({"exporter"} if instance.carries_broker else set[str]())
         for source in ("superset", "exporter"):
             if (wanted in policies.get(f"allow-from-{source}", {}).get("egress", [])) != (source in sources):
@@ -484,11 +490,9 @@ def sign_on_is_let_out_to(objects: Objects, topology: Topology) -> Iterator[str]
         manifest["metadata"]["name"]: manifest["spec"] for manifest in objects if manifest["kind"] == "NetworkPolicy"
     }
     found = policies.get("allow-from-web", {}).get("egress", [])
-    if sign_on is None or sign_on.peer_port is None:
+    if sign_on is None or sign_on.peer is None:
         return
-    port = {"port": sign_on.peer_port, "protocol": "TCP"}
-    cidrs = sign_on.cidrs
-    wanted = {"ports": [port]} if cidrs is None else {"ports": [port], "to": [{"ipBlock": {"cidr": c}} for c in cidrs]}
+    wanted = let_out(next(peer for peer in topology.egress if peer.key == "superset.sign_on"))
     if found != [wanted]:
         yield f"web to its sign-on: {found}"
 

@@ -23,6 +23,9 @@ PROVIDER = "pulumi:providers:kubernetes"
 SOMEBODY_ELSES = ("cache-login", "acme-billing", "ldap-account")
 PREVIEW_ENCRYPTED = frozenset({f"superset-async:{key}" for key in SECRET_KEYS})
 
+#: A database's network and port.
+LAKE: dict[str, Any] = {"cidrs": ["10.21.0.0/16"], "ports": [5432]}
+
 
 def read(config: dict[str, Any], encrypted: frozenset[str] = PREVIEW_ENCRYPTED) -> program.GivenSecrets:
     return program.read("test", recording.as_engine_config(config), encrypted.__contains__)[1]
@@ -105,7 +108,7 @@ def test_every_mistake_is_named_in_one_run() -> None:
         "celery": {"soft_time_limit": 700},
         "labels": {"team": "a b", "app.kubernetes.io/name": "x"},
         "postgres": {"user": "postgres"},
-        "databases": {"lake": {}},
+        "databases": {"lake": LAKE},
         "database_uris": {"lak": "postgresql://x/y"},
         "postgres_password": "x",
     }
@@ -124,7 +127,7 @@ def test_every_mistake_is_named_in_one_run() -> None:
 
 EXISTING: dict[str, Any] = {
     "topology": "minimal",
-    "postgres": {"kind": "existing", "host": "db.example.com", "max_connections": 200},
+    "postgres": {"kind": "existing", "host": "db.example.com", "cidrs": ["10.8.0.0/24"], "max_connections": 200},
 }
 
 
@@ -133,15 +136,18 @@ EXISTING: dict[str, Any] = {
     [
         ({"topology": "minimal", "platform": "local"}, {"platform"}),
         ({"topology": "minimal", "platform": "locl"}, {"platform"}),
-        ({"topology": "minimal", "databases": {"lake": {}}}, {"database_uris.lake"}),
-        ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": "no uri"}}, {"database_uris.lake"}),
-        ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": 3}}, {"database_uris.lake"}),
-        ({"topology": "minimal", "databases": {"lake": {}}, "database_uris": {"lake": "a://h:x/d"}}, {"database_uris.lake"}),
+        ({"topology": "minimal", "databases": {"lake": LAKE}}, {"database_uris.lake"}),
+        ({"topology": "minimal", "databases": {"lake": LAKE}, "database_uris": {"lake": "no uri"}}, {"database_uris.lake"}),
+        ({"topology": "minimal", "databases": {"lake": LAKE}, "database_uris": {"lake": 3}}, {"database_uris.lake"}),
+        (
+            {"topology": "minimal", "databases": {"lake": LAKE}, "database_uris": {"lake": "a://h:x/d"}},
+            {"database_uris.lake"},
+        ),
         ({"topology": "minimal", "database_uris": "postgresql://x/y"}, {"database_uris"}),
         (EXISTING, {"postgres_password"}),
         (EXISTING | {"postgres_password": ""}, {"postgres_password"}),
         # A database that is wrong itself is not also said to lack its URI.
-        ({"topology": "minimal", "databases": {"lake": {"uri": "trino://u:p@lake/hive"}}}, {"databases.lake.uri"}),
+        ({"topology": "minimal", "databases": {"lake": {"uri": "trino://u:p@lake/hive", **LAKE}}}, {"databases.lake.uri"}),
         ({"topology": "minimal", "postgres": {"kind": "cloudnativepg", "port": 5433}}, {"postgres.port"}),
     ],
     ids=name_of,
@@ -164,7 +170,7 @@ def test_given_secrets_are_taken_and_not_printed() -> None:
     assert not any(secret in repr(given) for secret in GIVEN_SECRETS)
 
 
-BROKER: dict[str, Any] = {"redis": {"broker": {"existing": {"host": "redis.example.com"}}}}
+BROKER: dict[str, Any] = {"redis": {"broker": {"existing": {"host": "redis.example.com", "cidrs": ["10.10.0.0/24"]}}}}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +184,7 @@ BROKER: dict[str, Any] = {"redis": {"broker": {"existing": {"host": "redis.examp
         ({"redis_passwords": {"broker": "p"}}, {"redis_passwords.broker"}),
         (
             {
-                "redis": {"broker": {"existing": {"host": "r", "password_secret": "login"}}},
+                "redis": {"broker": {"existing": {"host": "r", "cidrs": ["10.10.0.0/24"], "password_secret": "login"}}},
                 "redis_passwords": {"broker": "p"},
             },
             {"redis_passwords.broker"},
@@ -416,6 +422,7 @@ def test_a_container_gets_only_the_secrets_that_it_needs() -> None:
 
 CONFIG = "ConfigMap/superset-topology"
 JOB = "Job/superset-init"
+NETWORK = "NetworkPolicy/allow-from-superset"
 EXPORTER = "Deployment/exporter"
 SUPERSET = {JOB, "Deployment/web", "Deployment/worker-default", "Deployment/beat"}
 
@@ -435,10 +442,13 @@ SUPERSET = {JOB, "Deployment/web", "Deployment/worker-default", "Deployment/beat
         ({"images": {"redis": "valkey/valkey:9.0.1"}}, {CONFIG, "StatefulSet/redis"}),
         ({"images": {"superset": "superset-async:2"}}, {CONFIG, *SUPERSET, EXPORTER}),
         ({"postgres": {"max_connections": 222}}, {CONFIG, "StatefulSet/postgres"}),
-        ({"databases": {"lake": {"uri": "postgresql://lake.example.com/hive"}}}, {CONFIG, JOB, "Deployment/beat"}),
+        (
+            {"databases": {"lake": {"uri": "postgresql://10.21.0.9/hive"}}},
+            {CONFIG, JOB, "Deployment/beat", NETWORK},
+        ),
         ({"resilience": {"max_queued": 7}}, {CONFIG, "Deployment/beat"}),
         ({"admin_username": "root"}, {CONFIG, JOB}),
-        ({"network": {"database_cidrs": ["10.0.0.0/8"]}}, {CONFIG, "NetworkPolicy/allow-from-superset"}),
+        ({"network": {"egress": {"mail": {"cidrs": ["10.1.0.0/24"], "ports": [587]}}}}, {CONFIG, NETWORK}),
         ({"beat_resources": {"memory_limit": "1Gi"}}, {CONFIG, "Deployment/beat"}),
     ],
     ids=name_of,

@@ -241,6 +241,19 @@ def test_a_query_beyond_its_limit_says_which(page: webdriver.Chrome, platform: R
     assert said.count("The database ended this statement after 15s") == 1, said
 
 
+def test_a_chart_is_stopped_by_its_button(page: webdriver.Chrome, platform: RunningPlatform) -> None:
+    forget_chart_data(platform)
+    with client_of(platform) as client:
+        session = client._session  # pyright: ignore[reportPrivateUsage]
+        charts = session.call("GET", "/api/v1/chart/").json()["result"]
+    chart = next(each["id"] for each in charts if each["slice_name"] == "Revenue")
+    with held(platform):
+        page.get(f"{platform.url}/explore/?slice_id={chart}")
+        until(lambda: waiting_statements(platform) > 0, 60, "the chart's statement begins")
+        page.find_element(By.XPATH, "//button[normalize-space()='Stop']").click()
+        shows(page, "stopped", "chart-stopped")
+
+
 def test_a_lost_query_says_what_became_of_it(page: webdriver.Chrome, platform: RunningPlatform) -> None:
     words = "The worker that ran this query ended before it could report"
     with held(platform):

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from client.errors import ExitCode, QueryFailedError, ResultExpiredError, UnreachableError
 from client.superset_client import SupersetClient
 from runtime.queries import query_tasks
+from tests.aws_services import aws_services
 from tests.local.conftest import RunningPlatform, up, write_stack
 from tests.waiting import until
 from topology import metric_names
@@ -112,11 +112,8 @@ class Door:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with aws_services() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ def stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_choice_makes_a_stack_that_plans(stacks: Path, topology: str, platform: str, sign_on: str) -> None:
     issuer = {"oidc": "https://login.example.com", "ldap": "ldaps://ldap.example.com", "passwords": ""}[sign_on]
     arguments = ["--topology", topology, "--platform", platform, "--database", "secret", "--sign-on", sign_on]
+    arguments += ["--database-network", "10.20.0.0/16", "--sign-on-network", "10.30.0.0/24"]
     done = RUN.invoke(app, ["init", "new", *arguments, *(["--issuer", issuer] if issuer else [])])
     assert done.exit_code == 0, done.output
     text = (stacks / "Pulumi.new.yaml").read_text()
@@ -39,6 +40,10 @@ def test_every_choice_makes_a_stack_that_plans(stacks: Path, topology: str, plat
     assert (planned.name, planned.platform) == (topology, platform)
     assert planned.databases[0].uri_env == "DATABASE_URI_WAREHOUSE"
     assert (planned.superset.sign_on is not None) == (sign_on != "passwords")
+    reached = {peer.key: (peer.cidrs, peer.ports) for peer in planned.egress}
+    if platform != "local":
+        assert reached["databases.warehouse"] == (("10.20.0.0/16",), (5432,))
+        assert ("superset.sign_on" in reached) == (sign_on != "passwords")
     assert ("make up STACK=new" in done.output) == (platform == "local")
 
 

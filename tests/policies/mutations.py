@@ -128,7 +128,7 @@ SETTINGS: tuple[tuple[str, Any], ...] = (
     ("caching/query_results_ttl", 0),
     ("statement_timeout", 600),
     ("row_limit", 0),
-    ("network/database_cidrs", ["10.0.0.1/8"]),
+    ("network/egress", {"mail": {"cidrs": ["10.0.0.1/8"], "ports": [25]}}),
     ("databases", {"sales": {"uri": "postgresql://sales:Wq8zTrk2@db/sales"}}),
     ("databases", {"sales": {"uri": "postgresql://sales@db/sales", "statement_timeout": 900}}),
     ("databases", {"sales": {"sample": True}}),
@@ -599,6 +599,48 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
         "network-policy-opens-all",
         "ingress from anywhere on every port",
         _rule_of("ingress", {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, "allow-to-web"),
+    ),
+    (
+        "network-policy-opens-all",
+        "egress of some pods to anywhere on one port",
+        _rule_of("egress", {"ports": [{"port": 443}]}, "allow-from-superset"),
+    ),
+    (
+        "network-policy-opens-all",
+        "egress of some pods to every namespace",
+        _rule_of("egress", {"to": [{"namespaceSelector": {}}], "ports": [{"port": 443}]}, "allow-from-superset"),
+    ),
+    (
+        "network-policy-opens-all",
+        "egress of some pods on every port",
+        _rule_of("egress", {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, "allow-from-superset"),
+    ),
+    (
+        "network-node-reached",
+        "the Internet, and the machine's metadata with it",
+        _rule_of("egress", {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 80}]}, "allow-from-superset"),
+    ),
+    (
+        "network-node-reached",
+        "the machine's metadata beside its resolver",
+        _rule_of("egress", {"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}], "ports": [{"port": 80}]}, "allow-dns"),
+    ),
+    (
+        "network-node-reached",
+        "half of the Internet, with one address of the node excepted",
+        _rule_of(
+            "egress",
+            {
+                "to": [{"ipBlock": {"cidr": "128.0.0.0/1", "except": ["169.254.169.254/32"]}}],
+                "ports": [{"port": 443}],
+            },
+            "allow-from-superset",
+        ),
+    ),
+    (
+        "network-node-reached",
+        "the machine's metadata by IPv6",
+        _rule_of("egress", {"to": [{"ipBlock": {"cidr": "::/0"}}], "ports": [{"port": 443}]}, "allow-from-superset"),
     ),
     (
         "network-store-open",

@@ -15,11 +15,11 @@ import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from runtime.results import buckets, store
 from runtime.results.buckets import Bucket, BucketError
 from runtime.results.envelope import OVERHEAD_BYTES, signing_secret, wrap
+from tests.aws_services import aws_services
 from tests.runtime.stacks import topology
 from topology import metric_names
 from topology.settings.caching import Caching, ResultsBucket
@@ -39,16 +39,12 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3", endpoint_url=url, region_name="eu-central-1", aws_access_key_id="t", aws_secret_access_key="t"
-    )
-    client.create_bucket(Bucket="results", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    yield url
-    server.stop()
+    with aws_services() as url:
+        client = boto3.client(
+            "s3", endpoint_url=url, region_name="eu-central-1", aws_access_key_id="t", aws_secret_access_key="t"
+        )
+        client.create_bucket(Bucket="results", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        yield url
 
 
 def at(endpoint: str, name: str = "results", most: int = MOST) -> Bucket:

@@ -13,7 +13,7 @@ from topology.plan import plan
 from topology.presets import merge
 
 TENANT = {"users": ["ann"], "pool": "shared"}
-EXISTING = {"kind": "existing", "host": "db.example.com", "max_connections": 900, "backup": None}
+EXISTING = {"kind": "existing", "host": "db.example.com", "cidrs": ["10.8.0.0/24"], "max_connections": 900, "backup": None}
 BACKUP = {"postgres": {"backup": {"cron": "0 3 * * *", "keep": 7, "volume_size": "5Gi"}}}
 SENTINEL = {"redis": {"broker": {"replicas": 2, "sentinel": True}}}
 SINGLE = {"redis": {"broker": {"replicas": 0, "sentinel": False}}}

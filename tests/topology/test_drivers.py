@@ -14,7 +14,7 @@ from topology.problems import StackError
 
 
 def test_a_missing_driver_is_refused_with_its_package() -> None:
-    databases = {"events": {"uri": "clickhousedb://reader@events.example.com/events"}}
+    databases = {"events": {"uri": "clickhousedb://reader@10.20.0.7:8123/events"}}
     with pytest.raises(StackError) as refused:
         plan("test", {"topology": "minimal", "databases": databases})
     (problem,) = refused.value.problems

@@ -13,8 +13,8 @@ from topology.plan import plan
 from topology.problems import StackError
 from topology.superset_ownership import OBJECTS, OWNED, OWNED_FLAGS, SECRETS, SIGN_ON, assigned
 
-OIDC = {"issuer": "https://login.example.com/realms/acme", "client_id": "superset"}
-LDAP = {"server": "ldaps://ldap.example.com", "search": "dc=example", "bind_user": "cn=superset"}
+OIDC = {"issuer": "https://login.identity.svc/realms/acme", "client_id": "superset"}
+LDAP = {"server": "ldaps://ldap.identity.svc", "search": "dc=example", "bind_user": "cn=superset"}
 
 
 def problems(superset: dict[str, Any], **more: Any) -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_what_a_team_may_say_is_in_the_topology() -> None:
     assert type(topology).model_validate_json(topology.model_dump_json()) == topology
     assert topology.superset.settings["ROW_LIMIT"] == 500
     assert topology.superset.sign_on is not None
-    assert topology.superset.sign_on.peer_port == 443
+    assert topology.superset.sign_on.peer == ("login.identity.svc", 443)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_a_team_may_say_is_in_the_topology() -> None:
         ),
         ({"sign_on": {"oidc": OIDC | {"scopes": ["email"]}}}, "sign_on.oidc.scopes", "must have openid"),
         ({"sign_on": {"oidc": OIDC | {"provider": "google"}}}, "sign_on.oidc.required_claims", "whoever has an account"),
-        ({"sign_on": {"ldap": LDAP | {"server": "ldap://h"}}}, "sign_on.ldap.start_tls", "passwords in clear"),
+        ({"sign_on": {"ldap": LDAP | {"server": "ldap://10.0.0.9"}}}, "sign_on.ldap.start_tls", "passwords in clear"),
         ({"sign_on": {"ldap": LDAP | {"start_tls": True}}}, "sign_on.ldap.start_tls", "ldaps:// speaks TLS at once"),
         ({"sign_on": {"ldap": LDAP | {"ca_file": "/a"}}}, "sign_on.ldap.ca_file", "platform local only"),
         ({"sign_on": {"remote_user": {"proxies": []}}}, "sign_on.remote_user.proxies", "at least 1"),

@@ -351,7 +351,11 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
         ("minimal", {"web": {"route": ROUTE | {"parent": "infra/public"}}}, "web.route.parent"),
         ("minimal", {"web": {"route": ROUTE | {"kind": "gateway"}}}, "web.route.parent"),
         ("minimal", {"web": {"route": ROUTE | {"host": "superset"}}}, "web.route.host"),
-        ("minimal", {"network": {"database_cidrs": ["10.0.0.1/8"]}}, "network.database_cidrs.0"),
+        (
+            "minimal",
+            {"network": {"egress": {"mail": {"cidrs": ["10.0.0.1/8"], "ports": [25]}}}},
+            "network.egress.mail.cidrs.0",
+        ),
         ("minimal", {"databases": {"x": {"sample": True}}}, "databases.x.sample"),
         ("minimal", {"images": {"postgres": "postgres:18.1-alpine3.22"}}, "images.postgres"),
         ("minimal", {"images": {"postgres_user": 0}}, "images.postgres_user"),
@@ -499,7 +503,9 @@ def test_what_exists_has_the_names_that_its_server_allows() -> None:
         {
             "topology": "minimal",
             "redis": {
-                "broker": {"existing": {"host": "r", "password_secret": "1." + "a" * 63, "tls": True, "ca_secret": "c.d"}}
+                "broker": {
+                    "existing": {"host": "10.0.0.6", "password_secret": "1." + "a" * 63, "tls": True, "ca_secret": "c.d"}
+                }
             },
             "postgres": {
                 "kind": "existing",
@@ -515,7 +521,7 @@ def test_what_exists_has_the_names_that_its_server_allows() -> None:
 
 
 def test_an_existing_server_needs_its_host_and_its_limit() -> None:
-    existing = {"kind": "existing", "host": "db.internal", "max_connections": 500}
+    existing = {"kind": "existing", "host": "db.internal", "cidrs": ["10.8.0.0/24"], "max_connections": 500}
     topology = plan("existing", {"topology": "minimal", "postgres": existing})
     assert (topology.postgres.host, topology.postgres.max_connections) == ("db.internal", 500)
 

@@ -105,10 +105,6 @@ def existing_redis_is_complete(settings: Settings, topology: Topology) -> Iterat
                 "Set tls: true beside it, or remove it",
                 also=(f"{where}.tls",),
             )
-        if existing.cidrs == ():
-            yield Problem(
-                f"{where}.cidrs", "[]", "lets no pod reach the server", "Name its networks, or set it to null: anywhere"
-            )
     broker, cache = settings.redis.broker.existing, settings.redis.cache and settings.redis.cache.existing
     if broker and cache and (broker.host, broker.port) == (cache.host, cache.port):
         yield Problem(

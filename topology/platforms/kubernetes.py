@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from topology import egress
 from topology.model import Topology
 from topology.platforms.elsewhere import not_on_aws
 from topology.platforms.platform import Address, Platform
@@ -157,5 +158,7 @@ KUBERNETES = Platform(
         names_are_resolved,
         configuration_fits,
         namespace_is_the_stacks_own,
+        egress.peers_are_known,
+        egress.nodes_stay_closed,
     ),
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from topology.settings.section import Section
-from topology.settings.values import Positive, is_uri
+from topology.settings.values import Cidr, Positive, ServerPort, is_uri
 
 
 class DatabaseOptions(Section):
@@ -34,6 +35,15 @@ class DatabaseSettings(DatabaseOptions):
     """An analytic database to register in Superset. Without `uri` the whole URI is a secret: see docs/configuration.md."""
 
     statement_timeout: Positive | None = Field(default=None, description="seconds; default: the stack's statement_timeout")
+    cidrs: tuple[Cidr, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="on a cluster: networks of the server, where pods may reach its ports; null: the address, or the Service's "
+        "namespace, that the URI's host is",
+    )
+    ports: Annotated[tuple[ServerPort, ...], Field(min_length=1)] | None = Field(
+        default=None, strict=False, description="on a cluster: its ports; null: the URI's, or the one that its dialect has"
+    )
     keep_connections: bool | None = Field(
         default=None,
         description=(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from topology.histograms import WAIT_BUCKETS
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cidr, NamespaceName
+from topology.settings.values import Cidr, NamespaceName, ServerPort
 
 #: Percent of an objective: at 100 there would be no budget to burn.
 Objective = Annotated[float, Field(ge=50, lt=100)]
@@ -50,6 +50,18 @@ RESOLVERS = {
 ResolverName = Literal["kube-dns", "node-local", "kubespray", "gke-cloud-dns", "aks-local-dns", "openshift"]
 
 
+class Egress(Section):
+    """A peer outside of the stack that its pods may reach, over TCP."""
+
+    cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)] = Field(
+        strict=False, description="its networks; 0.0.0.0/0 is the whole Internet without private networks"
+    )
+    ports: Annotated[tuple[ServerPort, ...], Field(min_length=1)] = Field(strict=False, description="its ports")
+    pods: Literal["superset", "web"] = Field(
+        default="superset", description="who reaches it: superset (web, workers, beat and the init job) or web alone"
+    )
+
+
 class NetworkSettings(Section):
     """Who outside the namespace is reached by its pods, and connects to them."""
 
@@ -63,7 +75,15 @@ class NetworkSettings(Section):
         strict=False, description="further networks of resolvers, port 53; cat /etc/resolv.conf in a pod shows the address"
     )
 
-    database_cidrs: tuple[Cidr, ...] = Field(strict=False, description="networks of the analytic databases")
+    egress: dict[str, Egress] = Field(
+        description="whom else pods reach, by a name of your choice: mail servers, proxies, databases added in Superset; "
+        "what the stack names elsewhere (databases, existing servers, sign_on) needs no entry"
+    )
+    api_server_cidrs: tuple[Cidr, ...] = Field(
+        strict=False,
+        description="networks of the cluster's API server, ports 443 and 6443, which CloudNativePG's servers ask: "
+        "kubectl get endpoints kubernetes shows its addresses",
+    )
     operator_namespaces: OperatorNamespaces
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from topology.quantities import Memory
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cron, Host, NotNegative, Positive, PostgresName, ServerPort
+from topology.settings.values import Cidr, Cron, Host, NotNegative, Positive, PostgresName, ServerPort
 
 PostgresKind = Literal["statefulset", "cloudnativepg", "rds", "existing"]
 
@@ -55,4 +55,9 @@ class PostgresSettings(PostgresServer):
 
     host: Host | None = Field(description="host of an existing server; null for one that this project runs")
     port: ServerPort = Field(description="port of the server")
+    cidrs: tuple[Cidr, ...] | None = Field(
+        strict=False,
+        description="on a cluster: networks of an existing server, where pods may reach its port; null: the address, or the "
+        "Service's namespace, that host is",
+    )
     max_connections: Positive | None = Field(description="the server's limit; null: derived from what the tiers can open")

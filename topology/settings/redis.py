@@ -42,7 +42,10 @@ class ExistingRedisSettings(Section):
         default=None, description="Secret with the authority in the key ca.crt; null: the system's authorities. Needs tls"
     )
     cidrs: tuple[Cidr, ...] | None = Field(
-        default=None, strict=False, description="networks in which pods may reach it; null: anywhere, on its port"
+        default=None,
+        strict=False,
+        description="on a cluster: networks of the server, where pods may reach its port; null: the address, or the Service's "
+        "namespace, that host is",
     )
 
 

@@ -141,7 +141,10 @@ class SignOn(Section):
         default=True, description="roles are taken from the groups at each log-in; false: only at the first"
     )
     cidrs: tuple[Cidr, ...] | None = Field(
-        default=None, strict=False, description="networks of the issuer or directory; null: pods may reach its port anywhere"
+        default=None,
+        strict=False,
+        description="on a cluster: networks of the issuer or directory, where web pods may reach its port; null: the address, or "
+        "the Service's namespace, that its host is",
     )
 
     @property
@@ -155,13 +158,13 @@ class SignOn(Section):
         return self.oidc is not None or self.ldap is not None
 
     @property
-    def peer_port(self) -> int | None:
-        """Port of the issuer or directory; None for a sign-on that connects to nobody."""
+    def peer(self) -> tuple[str, int] | None:
+        """Host and port of the issuer or directory; None for a sign-on that connects to nobody."""
         url = self.oidc.issuer if self.oidc else self.ldap.server if self.ldap else None
         if url is None:
             return None
         parts = urlsplit(url)
-        return parts.port or _SCHEME_PORTS[parts.scheme]
+        return parts.hostname or "", parts.port or _SCHEME_PORTS[parts.scheme]
 
 
 def username_claim(oidc: Oidc) -> str:

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import boto3
-import httpx
 import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
-from moto.server import ThreadedMotoServer
 
 from infra import aws_answers
 from infra.recording import Resource
+from tests.aws_services import aws_services
 from tests.components.aws import calls
 from tests.components.aws.stacks import on_aws, topology_of
 
@@ -51,14 +50,8 @@ NOT_ANSWERED = frozenset(
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     # A policy that AWS keeps is attached only where there is one of its name.
     monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    # What another server of this process was given is there too.
-    httpx.post(f"{url}/moto-api/reset", timeout=60).raise_for_status()
-    yield url
-    server.stop()
+    with aws_services() as url:
+        yield url
 
 
 class Replay:

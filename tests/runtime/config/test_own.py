@@ -17,7 +17,7 @@ from tests.runtime.stacks import STACKS, environment, topology
 from topology.settings.sign_on import Oidc
 from topology.superset_ownership import OBJECTS, OWNED, OWNED_FLAGS
 
-OIDC = {"issuer": "https://login.example.com", "client_id": "superset"}
+OIDC = {"issuer": "https://login.identity.svc", "client_id": "superset"}
 
 
 def rendered(superset: dict[str, Any], **env: str) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def test_a_provider_is_described_by_its_issuer_alone() -> None:
     settings = rendered({"sign_on": {"oidc": OIDC, "roles": {"admins": ["Admin"]}}}, SIGN_ON_SECRET="s3cret")
     assert settings["AUTH_TYPE"] == AUTH_OAUTH
     (provider,) = settings["OAUTH_PROVIDERS"]
-    assert provider["remote_app"]["server_metadata_url"] == "https://login.example.com/.well-known/openid-configuration"
+    assert provider["remote_app"]["server_metadata_url"] == "https://login.identity.svc/.well-known/openid-configuration"
     assert provider["remote_app"]["client_secret"] == "s3cret"
     assert settings["AUTH_ROLES_MAPPING"] == {"admins": ["Admin"]}
     assert settings["AUTH_ROLES_SYNC_AT_LOGIN"] is True

@@ -13,11 +13,11 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from local import binaries
 from runtime.environment import metadata_password
 from runtime.environment.metadata_password import ManagedPassword, PasswordUnreadable
+from tests.aws_services import aws_services
 from tests.runtime.conftest import PROJECT, Prepared, renewed, until
 from tests.runtime.queries.conftest import Web, Worker
 
@@ -140,11 +140,8 @@ def client(endpoint: str) -> Any:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with aws_services() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

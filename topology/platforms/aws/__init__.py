@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from topology import egress
 from topology.platforms.aws import account, decisions, network, stores, times
 from topology.platforms.kubernetes import (
     KUBERNETES,
@@ -31,6 +32,8 @@ AWS = replace(
         namespace_is_the_stacks_own,
         stack_is_a_label,
         no_sample_database,
+        egress.peers_are_known,
+        egress.nodes_stay_closed,
         account.values_exist,
         account.names_fit,
         account.account_is_given,

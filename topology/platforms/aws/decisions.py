@@ -5,6 +5,7 @@ from __future__ import annotations
 from topology.aws import catalogue
 from topology.aws.model import Aws, DatabaseInstance, ReplicationGroup
 from topology.model import Postgres, RedisInstance, Topology
+from topology.platforms.aws import peers
 from topology.quantities import GIB
 from topology.settings import Settings
 from topology.settings.aws import AwsSettings
@@ -55,7 +56,8 @@ def complete(settings: Settings, topology: Topology) -> Topology:
         # Its ARN is known only once RDS has made it: until then any of this stack's region and account.
         made_later = f"arn:aws:secretsmanager:{given.region}:{account}:secret:rds"
         postgres = postgres.model_copy(update={"password_secret_arn": made_later})
-    return topology.model_copy(update={"aws": decided, "caching": caching, "postgres": postgres})
+    topology = topology.model_copy(update={"aws": decided, "caching": caching, "postgres": postgres})
+    return topology.model_copy(update={"egress": (*topology.egress, *peers.peers(decided, topology))})
 
 
 def result_days(settings: Settings) -> int:
