@@ -17,7 +17,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install ldap up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
+.PHONY: help install ldap editor up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ $(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types
 install: $(VENV)/.program ## what the Pulumi program needs (no Superset)
 
 ldap: $(SUPERSET_VENV)/.ldap ## what log-in with a directory needs on this machine: python-ldap, which is compiled
+
+editor: tools/editor/node_modules/.package-lock.json ## yaml-language-server, for the test of what editors show (npm)
+
+tools/editor/node_modules/.package-lock.json: tools/editor/package-lock.json
+	@npm ci --prefix tools/editor --ignore-scripts --no-audit --no-fund --silent
 
 up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local] [OBSERVE=1: with Prometheus]
 	@$(RUN) up --stack $(STACK) $(if $(OBSERVE),--observe)
