@@ -40,6 +40,13 @@ KEPT = "runtime.queries.retention:kept_days"
 REQUEST = "runtime.queries.lost_children:LostChildRequest"
 #: How a sender tries again to reach the broker.
 RETRIES = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.3, "interval_max": 1}
+#: A worker waits for its broker however long that takes: also for one that answers, and refuses (MISCONF, OOM, READONLY). As
+#: shipped (Celery 5.6) such an answer ends the worker.
+PATIENCE = {
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+}
 #: A job of beat that no worker took within this time is dropped: the next one does the same work.
 JOB_EXPIRES_SECONDS = 3600
 
@@ -88,9 +95,7 @@ def _broker(topology: Topology, secrets: Secrets) -> dict[str, object]:
             **RETRIES,
         },
         **({"broker_use_ssl": broker.verification()} if broker.tls else {}),
-        "broker_connection_retry_on_startup": True,
-        # A worker waits for its broker however long that takes.
-        "broker_connection_max_retries": None,
+        **PATIENCE,
         "task_publish_retry_policy": RETRIES,
         "visibility_timeout": topology.celery.visibility_timeout_seconds,
     }

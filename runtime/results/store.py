@@ -70,7 +70,11 @@ class Values(Protocol):
         ...
 
     def key(self, key: str) -> str:
-        """The full name of `key` for the current user: tenants never have one name for two values."""
+        """The full name of `key`. That of a cache depends on the current user: tenants never have one name for two values.
+
+        That of SQL Lab's rows depends on nobody: their key is random and stands in the query's row, and who may read that
+        query reads these rows, whatever the tenant of either was or is.
+        """
         ...
 
     def read(self, name: str) -> Envelope | None:
@@ -105,8 +109,8 @@ class _Sealed:
         self._lock = threading.Lock()
 
     def key(self, key: str) -> str:
-        """The full name of `key` for the current user: tenants never have one name for two values."""
-        return f"{self.prefix}@{current_tenant_id()}:{key}"
+        """See `Values`."""
+        return f"{self.prefix}{key}" if self._purpose == "query_results" else f"{self.prefix}@{current_tenant_id()}:{key}"
 
     def _wrapped(self, value: object, lifetime: float, seconds: float) -> Envelope:
         now = time.time()

@@ -1,13 +1,14 @@
-"""A query is stopped and exported by whose it is, or by who may see all queries; and no export executes in the web tier.
+"""A query is stopped, read and exported by whose it is, or by who may see all queries; and no export executes in the web tier.
 
-As shipped (Superset 6.1) any user who knows a query's client id stops it, and exports its rows where he may use its database; and
+As shipped (Superset 6.1) any user who knows a query's client id stops it, and reads its rows where he may use its database; and
 an export whose result is gone executes the statement again, in a thread of the web process, without a limit of time: where the
 engine commits by itself, an INSERT … RETURNING writes twice. Here the rows come from the stored result. Where that is gone, a
 read is executed by a worker, as a new query of who asks, for which the request waits (`runtime.superset.synchronous`); what may
 write is never executed again (410).
 
-Replaces `validate` and `run` of `superset.commands.sql_lab.export.SqlResultExportCommand` and of its streaming sibling (read and
-tested with Superset 6.1.0; no upstream issue known).
+Replaces `validate` and `run` of `superset.commands.sql_lab.export.SqlResultExportCommand` and of its streaming sibling, and
+`validate` of `superset.commands.sql_lab.results.SqlExecutionResultsCommand` (read and tested with Superset 6.1.0; no upstream
+issue known).
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from runtime.superset import principals, stops, synchronous
 
 #: For who asks for rows that are not kept any more, of a query that may write.
 GONE = (
-    "The result of this query is not kept any more, or for another tenant, and an export does not execute again what may write. "
+    "The result of this query is not kept any more, and an export does not execute again what may write. "
     "Look first at what it has written; then run the query again, and export its result."
 )
 #: For who asks for rows of a read that could not be kept.
 NOT_KEPT = "The result of this query was not kept, nor that of a new execution. Ask for fewer rows."
-NOT_YOURS = "This query is another user's. Only its user, or who may see all queries, can export its result."
+NOT_YOURS = "This query is another user's. Only its user, or who may see all queries, can read its result."
 
 
 def install() -> None:
-    """Have this web process export so; UntestedVersionError for a Superset of another version."""
+    """Have this web process read and export so; UntestedVersionError for a Superset of another version."""
     from superset.commands.sql_lab.export import SqlResultExportCommand
+    from superset.commands.sql_lab.results import SqlExecutionResultsCommand
     from superset.commands.sql_lab.streaming_export_command import StreamingSqlResultExportCommand
 
     versions.require(__name__)
-    for command in (SqlResultExportCommand, StreamingSqlResultExportCommand):
+    for command in (SqlExecutionResultsCommand, SqlResultExportCommand, StreamingSqlResultExportCommand):
         hooks.replace(command, "validate", __name__, _owned)
     hooks.replace(SqlResultExportCommand, "run", __name__, lambda _: _export)
     hooks.replace(StreamingSqlResultExportCommand, "run", __name__, lambda _: _stream)

@@ -68,7 +68,7 @@ def visitor(channel: str | None = None) -> str:
 
 
 def is_theirs(query: Query) -> bool:
-    """Whether the user of this request may end or export the query: his own, or anybody's for who may see all queries."""
+    """Whether the user of this request may end, read or export the query: his own, or anybody's for who may see all queries."""
     from superset.extensions import security_manager
     from superset.utils.core import get_user_id
 

@@ -20,10 +20,13 @@ LONG = 64 * 1024
 
 
 def commits(sql: str, engine: str) -> bool:
-    """Whether Superset itself commits the transaction of `sql` once all of it was executed."""
+    """Whether Superset itself is known to commit the transaction of `sql` once all of it was executed.
+
+    False for SQL that is too long to be parsed: whether it committed is not known.
+    """
     from superset.sql.parse import SQLScript
 
-    return SQLScript(sql, engine=engine).has_mutation()
+    return len(sql) <= LONG and SQLScript(sql, engine=engine).has_mutation()
 
 
 def may_write(sql: str, engine: str, *, read_only_session: bool) -> bool:

@@ -9,11 +9,12 @@ from celery import Celery
 from redis import Redis
 
 from runtime.broker import channels
+from runtime.config import tasks
 
 URL = os.environ["BROKER_URL"]
 app = Celery("poison", broker=URL)
 # What is put back must be executed again: that is how one message could stop a pool.
-app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1)
+app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1, **tasks.PATIENCE)
 channels.install(lambda node: None, lambda message: None)
 
 

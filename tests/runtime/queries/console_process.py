@@ -122,6 +122,13 @@ class Console:
             answer = client.get(f"/api/v1/sqllab/export/{client_id}/", headers=headers)
         return {"status": answer.status_code, "text": answer.get_data(as_text=True)}
 
+    def results(self, name: str, query_id: int) -> dict[str, Any]:
+        """A query's rows as SQL Lab reads them by their key: the status of the answer, and its rows."""
+        client, headers = self.members[name]
+        asked = f"/api/v1/sqllab/results/?q=(key:'{self.query(query_id)['results_key']}')"
+        answer = client.get(asked, headers=headers)
+        return {"status": answer.status_code, "data": answer.json.get("data")}
+
     def lose(self, query_id: int) -> None:
         """Have a query's result not kept any more."""
         with self.app.app_context():

@@ -31,6 +31,20 @@ def test_a_query_is_stopped_and_exported_by_its_user_or_who_may_see_all(
         assert (told["status"], told["text"].lstrip("\ufeff").split()) == (200, ["seven", "7"])
 
 
+def test_a_result_is_read_by_who_may_whatever_his_tenant(prepared: Prepared, web: Web, worker: Worker) -> None:
+    """Bob's, of a tenant, by one without a tenant who may see all queries; and not by who only knows its key."""
+    web("member", name="mallory")
+    web("member", name="controller", permissions=[["all_query_access", "all_query_access"]])
+    query = web.submit("INSERT INTO runs VALUES ('read by another') RETURNING 13 AS thirteen", "ledger")
+    assert web.ended(query)["status"] == "success"
+    for name in ("bob", "controller"):
+        assert web("results", name=name, query_id=query) == {"status": 200, "data": [{"thirteen": 13}]}
+        told = web("export", name=name, query_id=query)
+        assert (told["status"], told["text"].lstrip("\ufeff").split()) == (200, ["thirteen", "13"]), told
+    assert web("results", name="mallory", query_id=query)["status"] == 403
+    assert committed(prepared, "read by another") == 1
+
+
 def test_a_read_whose_result_is_gone_is_executed_by_a_worker_as_a_new_query(
     prepared: Prepared, web: Web, worker: Worker
 ) -> None:

@@ -47,7 +47,9 @@ def test_only_what_is_known_to_read_is_a_read(prepared: Prepared) -> None:
     env = prepared.environment("worker")
     answers = run_script("superset.statements_process", env, json.dumps(everything))
     expected = {sql: [sql not in READS, sql in WRITES] for sql in everything}
-    assert answers == expected
+    assert {sql: answer[:2] for sql, answer in answers.items()} == expected
+    assert answers[WRITES[0]][2] is True
+    assert {answers[sql][2] for sql in READS} == {False}
 
 
 def test_long_sql_is_judged_by_its_session_and_not_parsed(prepared: Prepared) -> None:
@@ -56,4 +58,4 @@ def test_long_sql_is_judged_by_its_session_and_not_parsed(prepared: Prepared) ->
     everything = [f"{sql} {comment}" for sql in (READS[0], WRITES[0], WRITES[-1])]
     env = prepared.environment("worker")
     for sql in everything:
-        assert run_script("superset.statements_process", env, json.dumps([sql])) == {sql: [True, False]}
+        assert run_script("superset.statements_process", env, json.dumps([sql])) == {sql: [True, False, False]}
