@@ -17,7 +17,7 @@ Labels = Mapping[str, str]
 
 #: Labels of the counters that do not depend on a topology.
 FIXED: dict[str, tuple[Labels, ...]] = {
-    metric_names.REAPED: tuple({"what": what} for what in ("message", "copy", "query", "job")),
+    metric_names.REAPED: tuple({"what": what} for what in ("message", "copy", "query", "job", "abandoned")),
     metric_names.POISON: tuple(
         {"where": where}
         for where in ("unacked", "queue", "jobs", "message", "task", "unknown_task", "delayed", "lease", "reserved")

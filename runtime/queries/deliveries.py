@@ -12,7 +12,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
@@ -25,6 +26,7 @@ from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import counters, leases, metadata_database, process_topology
 from runtime.environment.metadata_database import Connection
 from runtime.queries import (
+    abandoned_charts,
     chart_jobs,
     completions,
     execution_leases,
@@ -112,9 +114,11 @@ class Seen:
     begun: Begun | None = None
 
     def final(self, kind: executions.Kind) -> bool:
-        """Whether it has ended: a query by its row, a chart by its last attempt."""
+        """Whether it has ended: a query by its row, a chart by its last attempt, or since it is abandoned."""
         if kind == "sql":
             return self.query.status not in OPEN_STATES
+        if self.query.status == "stopped":
+            return True
         return self.last is not None and self.last.outcome not in (None, "retried")
 
 
@@ -131,6 +135,7 @@ class Delivery:
         self._owner = execution_leases.Owner(str(request.hostname), os.getpid(), str(request.id))
         self._lease = execution_leases.lease(asked.kind, asked.subject, replace(self._owner, pid=0))
         self._attempt = 0
+        self._watch: abandoned_charts.Watch | None = None
         hard, soft = request.timelimit or (None, None)
         self._soft_limit = float(soft or task.soft_time_limit or 0)
         # Superset takes the guest's token out of a chart's arguments.
@@ -264,7 +269,7 @@ class Delivery:
         final_states.told.set(False)
         final_states.limit.set(self._soft_limit)
         try:
-            with transient_errors.retrying(not seen.query.writes and attempt <= _bounds().max_retries):
+            with transient_errors.retrying(not seen.query.writes and attempt <= _bounds().max_retries), self._watched():
                 value = run()
         except transient_errors.TryAgain as again:
             self._retry(attempt, again.__cause__ or again)
@@ -274,10 +279,24 @@ class Delivery:
             self._known_or_rescheduled(lambda: self._end("lost", message))
             raise _ignored() from unwritten
         except Exception as error:
+            if self._watch is not None and self._watch.stopped:
+                # Nobody waits for it, and the reaper has said so.
+                self._known_or_rescheduled(lambda: self._end("stopped", abandoned_charts.ABANDONED))
+                self._count("stopped")
+                raise _ignored() from error
             self._failed(error)
             raise
         self._ended()
         return value
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """In the block a chart is cancelled once nobody waits for it."""
+        if self._work.kind != "chart":
+            yield
+            return
+        with abandoned_charts.watched(self._work.subject) as self._watch:
+            yield
 
     def _retry(self, attempt: int, error: BaseException) -> NoReturn:
         """The database could not be reached, or was lost: come again after the back-off, unless it was stopped meanwhile."""
@@ -413,12 +432,15 @@ def _identify_query(connection: Connection, asked: query_tasks.Work) -> Identifi
 
 def _identify_chart(connection: Connection, asked: query_tasks.Work) -> Identified:
     found = superset().identification.chart(connection, asked.source, asked.user_id)
+    job, status = None, None
     try:
         job = chart_jobs.find(asked.subject)
+        status = "stopped" if job is None and abandoned_charts.is_stopped(asked.subject) else None
     except Exception:
-        # Redis is away; the row then does not say how long the chart waited.
-        job = None
-    return replace(found, username=asked.username or found.username, submitted_at=job.submitted_at if job else None)
+        # Redis is away; the row then does not say how long the chart waited, and an abandoned one is executed.
+        logger.debug("chart job %s could not be looked up", asked.subject, exc_info=True)
+    submitted_at = job.submitted_at if job else None
+    return replace(found, status=status, username=asked.username or found.username, submitted_at=submitted_at)
 
 
 def _ignored() -> Exception:

@@ -23,9 +23,10 @@ from runtime.broker.messages import Messages
 from runtime.environment import coordination, counters, leases, metadata_database, process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.environment.restarts import RestartDetector
-from runtime.queries import chart_jobs, completions, execution_leases, final_states, outbox, query_tasks
+from runtime.queries import abandoned_charts, chart_jobs, completions, execution_leases, final_states, outbox, query_tasks
 from runtime.queries.interfaces import OpenQuery, superset
 from runtime.queries.query_tasks import SQL_TASK
+from runtime.results import followers
 from runtime.tenants.router import CHART_DATA_TASK, SQL_LAB_TASK
 from topology import metric_names
 from topology.model import Topology
@@ -206,7 +207,7 @@ class Reaper:
         alive |= reserved_tasks.reserved() | _leased(wanted | set(delivered.values()))
         return Seen(queries, registered, delivered, frozenset(alive), frozenset(elsewhere), time.time())
 
-    def _act(self, due: Iterable[tuple[str, str]], seen: Seen) -> None:
+    def _act(self, due: Sequence[tuple[str, str]], seen: Seen) -> None:
         queries = {str(query.id): query for query in seen.queries}
         jobs = {job.job_id: job for job in seen.jobs}
         running: list[OpenQuery] = []
@@ -223,6 +224,27 @@ class Reaper:
                     case _:
                         self._end_job(jobs[name])
         self._end_running(running)
+        ended = {name for kind, name in due if kind == "job"}
+        self._stop_abandoned([job for job in seen.jobs if job.job_id not in ended], seen.now)
+
+    def _stop_abandoned(self, jobs: Iterable[chart_jobs.ChartJob], now: float) -> None:
+        """Stop the charts that nobody waits for any more, whether they wait or run."""
+        # A job can be abandoned only once it is as old as a channel has to be silent.
+        old = [job for job in jobs if now - job.submitted_at > abandoned_charts.SILENT_SECONDS]
+        channels = [_channels(job) for job in old]
+        polled = abandoned_charts.polled({channel for each in channels for channel in each})
+        for job, waiting in zip(old, channels, strict=True):
+            if abandoned_charts.is_wanted(waiting, polled, job.submitted_at, now):
+                continue
+            with self._tried(("job", job.job_id)):
+                # One that has joined it since is waited for.
+                if followers.close_if(job.job_id, len(waiting) - 1):
+                    abandoned_charts.stop(job.job_id)
+                    superset().ending.chart(job.metadata, abandoned_charts.ABANDONED)
+                    chart_jobs.remove(job.metadata)
+                    final_states.end("chart", job.job_id, "stopped", abandoned_charts.ABANDONED)
+                    logger.info("chart job %s was stopped: nobody waits for it any more", job.job_id)
+                    counters.count(metric_names.REAPED, what="abandoned")
 
     @contextmanager
     def _tried(self, *things: tuple[str, str]) -> Generator[None]:
@@ -293,6 +315,11 @@ class Reaper:
         logger.warning("chart job %s was lost, and its browser is told", job.job_id)
         counters.count(metric_names.REAPED, what="job")
         completions.count(CHART_DATA_TASK, job.queue, "", "lost")
+
+
+def _channels(job: chart_jobs.ChartJob) -> list[str]:
+    """The channel of a job, and those of the jobs that follow it."""
+    return [str(each["channel_id"]) for each in (job.metadata, *(it.metadata for it in followers.following(job.job_id)))]
 
 
 def _count_lost(query_id: int) -> None:

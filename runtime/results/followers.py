@@ -38,6 +38,14 @@ if leads and redis.call('GET', leads) == ARGV[1] then redis.call('DEL', leads) e
 return redis.call('LRANGE', KEYS[2], 0, -1)
 """
 
+#: KEYS: what the job leads, its followers. ARGV: the job, how many follow it. Where so many do, nobody joins it from here on.
+_CLOSE_IF = """
+if redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
+local leads = redis.call('GET', KEYS[1])
+if leads and redis.call('GET', leads) == ARGV[1] then redis.call('DEL', leads) end
+return 1
+"""
+
 
 @dataclass(frozen=True)
 class Follower:
@@ -76,6 +84,20 @@ def close(job_id: str) -> list[Follower]:
     keys = coordination.key("leads", job_id), coordination.key("followers", job_id)
     found = cast("list[bytes]", coordination.client().eval(_CLOSE, 2, *keys, job_id))
     return [Follower(*json.loads(item)) for item in found]
+
+
+def following(job_id: str) -> list[Follower]:
+    """Who follows a job now. Raises what redis-py raises."""
+    return [
+        Follower(*json.loads(item)) for item in coordination.client().lrange(coordination.key("followers", job_id), 0, -1)
+    ]
+
+
+def close_if(job_id: str, count: int) -> bool:
+    """Have nobody join a job any more, where `count` jobs follow it; False, and nothing done, where it has others."""
+    keys = coordination.key("leads", job_id), coordination.key("followers", job_id)
+    closed = coordination.client().eval(_CLOSE_IF, 2, *keys, job_id, count)  # pyright: ignore[reportUnknownVariableType]
+    return bool(cast("int", closed))
 
 
 def forget(job_id: str) -> None:

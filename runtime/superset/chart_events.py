@@ -26,7 +26,7 @@ from superset.async_events.async_query_manager import AsyncQueryTokenException
 
 from runtime.environment import versions
 from runtime.environment.process_topology import load_topology
-from runtime.queries import chart_jobs, final_states
+from runtime.queries import abandoned_charts, chart_jobs, final_states
 from runtime.results.followers import close, forget
 from runtime.superset.implementation import reworded
 from runtime.superset.shared_charts import SharedTask
@@ -68,6 +68,11 @@ class AsyncQueryManager(ShippedManager):
             return str(claims["channel"])
         except (jwt.PyJWTError, KeyError) as error:
             raise AsyncQueryTokenException("Failed to parse token") from error
+
+    def read_events(self, channel: str, last_id: str | None) -> list[dict[str, Any] | None]:
+        """As shipped; and whoever asks waits for its charts."""
+        abandoned_charts.note(channel)
+        return ShippedManager.read_events(self, channel, last_id)
 
     def update_job(self, job_metadata: dict[str, Any], status: str, **kwargs: Any) -> None:
         """Add the event as shipped, and let the stream live a day from now; the last event ends the job's followers, and

@@ -20,6 +20,7 @@ from flask import g, has_request_context, request
 from flask_babel import gettext  # pyright: ignore[reportUnknownVariableType] - its variables have no types
 
 from runtime.environment import hooks, versions
+from runtime.queries import abandoned_charts
 from runtime.results import single_flight
 from runtime.results.followers import digest
 from runtime.superset import refusals
@@ -107,8 +108,8 @@ def _run(scope: single_flight.Scope, compute: Callable[[], Any]) -> Any:
 
 
 def _finish(scope: single_flight.Scope, error: str | None) -> None:
-    if error and refusals.is_refused():
-        # This request's own: the next one tries.
+    if error and (refusals.is_refused() or abandoned_charts.is_abandoned()):
+        # This request's own, or its page's that is closed: the next one tries.
         scope.end(single_flight.ALONE)
     elif error:
         scope.end(single_flight.FAILED + str(error).encode())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime.queries import session_guard, transient_errors
+from runtime.queries import abandoned_charts, session_guard, transient_errors
 from runtime.queries.final_states import ENDED_BY_DATABASE
 from topology.model import Tenant
 
@@ -147,16 +147,16 @@ def _postgres_connection(
         def execute(self, query: Any, vars: Any = None) -> None:
             if isinstance(query, str):
                 refuse(query)
-            cast("Connection", self.connection).guard()
+            connection = cast("Connection", self.connection)
+            connection.guard()
+            abandoned_charts.executes(connection.cancel)
             try:
                 extensions.cursor.execute(self, query, vars)
             except psycopg2.errors.QueryCanceled as error:
                 # The same class is raised when a user stops the query.
                 if "statement timeout" not in str(error):
                     raise
-                raise psycopg2.errors.QueryCanceled(
-                    ended_message(cast("Connection", self.connection).limit, advice)
-                ) from error
+                raise psycopg2.errors.QueryCanceled(ended_message(connection.limit, advice)) from error
             except psycopg2.OperationalError as error:
                 if self.connection.closed:
                     transient_errors.met(error)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from runtime.queries import query_tasks
+from runtime.queries import abandoned_charts, query_tasks
 from tests.runtime.conftest import Prepared, until
 from tests.runtime.queries.conftest import Web, Worker
 
@@ -126,6 +126,24 @@ def test_a_stopped_query_that_waits_never_runs(prepared: Prepared, web: Web, wor
     until(lambda: worker.said(f"sql {query} is not executed: Ignore()") == 1, 60, "it is ignored")
     assert (committed(prepared, "stopped"), attempts(prepared, "sql", query)) == (0, [])
     assert web("query", query_id=query)["status"] == "stopped"
+
+
+def test_an_abandoned_chart_is_cancelled_in_its_database_and_one_that_waits_never_runs(
+    prepared: Prepared, web: Web, worker: Worker, coordination: Any
+) -> None:
+    others = web.submit("SELECT slow(50), 'beside abandoned'", "library")
+    running = web("chart", sql="SELECT slow(50) AS one, 'abandoned chart' AS two")
+    begins(prepared, "beside abandoned")
+    begins(prepared, "abandoned chart")
+    waiting = web("chart", sql="SELECT slow(50) AS one, 'never begun' AS two")
+    for job in (waiting, running):
+        abandoned_charts.stop(job["job_id"])
+    begins(prepared, "abandoned chart", 0)
+    until(lambda: attempts(prepared, "chart", running["job_id"]) == ["1 stopped"], 60, "it has ended")
+    until(lambda: worker.said(f"chart {waiting['job_id']} is not executed") == 1, 60, "the other one is not begun")
+    assert attempts(prepared, "chart", waiting["job_id"]) == []
+    assert executing(prepared, "beside abandoned") == 1
+    assert web("stop", query_id=others) == 200
 
 
 def test_limits_tell_the_user(prepared: Prepared, web: Web, worker: Worker) -> None:

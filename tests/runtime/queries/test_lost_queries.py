@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from local import binaries
-from runtime.queries import reaper
+from runtime.queries import abandoned_charts, reaper
 from tests.runtime.conftest import OPERATOR_PASSWORD, PROJECT, Prepared, free_ports, until
 from tests.runtime.stacks import REDIS_PASSWORDS
 from topology import redis_acl
@@ -339,6 +339,42 @@ def test_a_chart_whose_message_is_lost_tells_its_browser(world: World) -> None:
     assert world.web.events("kept-channel") == []
     assert world.web.registered() == [kept["job_id"]]
     assert world.counted("superset_async_poison_total") == {"jobs": 2}
+
+
+def test_a_chart_that_nobody_waits_for_any_more_is_stopped(world: World) -> None:
+    """Neither one whose page asks, nor one that nobody ever asked for, nor one that another page's chart follows."""
+    user = world.web.user("alice")
+    names = ("closed", "open", "never", "followed")
+    jobs = {name: world.web.chart(user, f"{name}-tab")["job_id"] for name in names}
+    coordination = world.broker.client(world.plan.database("coordination").number)
+    for job_id in jobs.values():
+        job = json.loads(coordination.hget("coordination:jobs", job_id))
+        aged = {**job, "submitted_at": job["submitted_at"] - 1000}
+        coordination.hset("coordination:jobs", job_id, json.dumps(aged))
+    follower = {"channel_id": "late-tab", "job_id": "late", "user_id": user}
+    coordination.rpush(f"coordination:followers:{jobs['followed']}", json.dumps([follower, "/late"]))
+    for tab in ("closed-tab", "open-tab", "followed-tab", "late-tab"):
+        assert world.web.events(tab) == []
+    _close(coordination, "closed-tab", "followed-tab")
+    world.web.sweep(*TWO_SWEEPS)
+    (event,) = world.web.events("closed-tab")
+    assert (event["job_id"], event["status"]) == (jobs["closed"], "error")
+    assert event["errors"][0]["message"] == abandoned_charts.ABANDONED
+    assert sorted(world.web.registered()) == sorted(jobs[name] for name in ("open", "never", "followed"))
+    assert coordination.exists(f"coordination:abandoned:{jobs['closed']}") == 1
+    _close(coordination, "late-tab")
+    world.web.sweep(11.0)
+    assert sorted(world.web.registered()) == sorted(jobs[name] for name in ("open", "never"))
+    for tab in ("followed-tab", "late-tab"):
+        assert [event["status"] for event in world.web.events(tab)] == ["error"]
+
+
+def _close(coordination: Any, *tabs: str) -> None:
+    """As if these tabs had asked for their events last before more than a hidden tab's pause."""
+    for tab in tabs:
+        key = f"coordination:polled:{tab}"
+        assert float(coordination.get(key)) > time.time() - abandoned_charts.SILENT_SECONDS
+        coordination.set(key, time.time() - 2 * abandoned_charts.SILENT_SECONDS)
 
 
 def test_a_broker_that_takes_nothing_is_said_at_once_and_leaves_nothing_pending(world: World) -> None:
