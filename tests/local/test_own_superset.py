@@ -14,6 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from client.superset_client import SupersetClient
 from tests.local.conftest import BROWSER, PROJECT, RunningPlatform, up, write_stack
 from tests.waiting import until
 
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.local, BROWSER]
 
 STACK = "own"
 SECONDS = 90
+PASSWORD = "for-this-test"
 #: Who logs in at the provider, and their groups there.
 USERS = [
     User(
@@ -149,6 +151,65 @@ def test_groups_give_roles_and_the_administrators_name_is_nobodys_at_the_provide
         timeout=SECONDS,
     )
     assert answer.status_code == 200, answer.text
+
+
+#: What a template may ask of who asks, of the request, and of the team's own module.
+TEMPLATES = {
+    "who": "{{ current_username() }}",
+    "id": "{{ current_user_id() }}",
+    "email": "{{ current_user_email() }}",
+    "region": "{{ url_param('region') }}",
+    "chosen": "{{ filter_values('who')|join(' ') }}",
+    "wrapped": "{{ cache_key_wrapper(fiscal_year(2026)) }}",
+}
+
+
+def test_templates_of_asynchronous_charts_say_who_asks_and_what_for(platform: RunningPlatform) -> None:
+    """A worker renders them, without the browser's request; what it keeps is of whom and what it was rendered for."""
+    password = platform.password_file.read_text().strip()
+    with SupersetClient(platform.url, username=platform.username, password=password) as admin:
+        users = {name: new_user(admin, name) for name in ("nina", "sam")}
+        sql = "SELECT " + ", ".join(f"'{template}' AS {name}" for name, template in TEMPLATES.items())
+        body = {"database": platform.database_id, "schema": "public", "table_name": "templates", "sql": sql}
+        dataset = created(admin, "/api/v1/dataset/", body)
+
+    def chart(region: str, **more: Any) -> dict[str, Any]:
+        query = {"columns": [*TEMPLATES], "metrics": [], "row_limit": 10, "url_params": {"region": region}, **more}
+        source = {"id": dataset, "type": "table"}
+        # As a dashboard sends it: the worker has the request's form data, and no more of it.
+        return {
+            "datasource": source,
+            "queries": [query],
+            "form_data": {"url_params": {"region": region}},
+            "result_type": "full",
+        }
+
+    for name, user_id in users.items():
+        with SupersetClient(platform.url, username=name, password=PASSWORD) as client:
+            expected = {"who": name, "id": str(user_id), "email": f"{name}@acme.com", "chosen": "", "wrapped": "FY2027"}
+            for region in ("north", "south"):
+                found = client.chart_data(chart(region))
+                assert found.job_id, "no worker has computed it"
+                assert found.queries[0]["data"] == [expected | {"region": region}]
+            for region in ("north", "south"):
+                again = client.chart_data(chart(region))
+                assert again.queries[0]["data"] == [expected | {"region": region}]
+            filtered = chart("north", filters=[{"col": "who", "op": "IN", "val": [name]}])
+            assert client.chart_data(filtered).queries[0]["data"] == [expected | {"region": "north", "chosen": name}]
+
+
+def new_user(admin: SupersetClient, name: str) -> int:
+    """The id of a new user who may see every dataset."""
+    roles = admin._session.call("GET", "/api/v1/security/roles/", parameters={"q": "(page_size:100)"}).json()["result"]
+    ids = [role["id"] for role in roles if role["name"] in ("Alpha", "sql_lab")]
+    body = {"username": name, "first_name": name, "last_name": "of Acme", "email": f"{name}@acme.com", "active": True}
+    return created(admin, "/api/v1/security/users/", body | {"password": PASSWORD, "roles": ids})
+
+
+def created(admin: SupersetClient, path: str, body: dict[str, Any]) -> int:
+    answer = admin._session.call("POST", path, body=body)
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
 
 
 def test_a_refused_stack_touches_nothing_that_runs(platform: RunningPlatform) -> None:
