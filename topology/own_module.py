@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from topology import stack_file
 from topology.model import Topology
 from topology.problems import Problem
-from topology.superset_ownership import assigned, refusal
+from topology.superset_ownership import assigned, refusal, secrets_in_clear
 
 KEY = "superset.config_module"
 #: What a ConfigMap holds at most, less what its own fields need.
@@ -89,10 +89,14 @@ def check(named: str, module: OwnModule, *, signs_on: bool, settings: Mapping[st
         if not path.endswith(".py"):
             continue
         try:
-            names = list(assigned(source))
+            names, in_clear = list(assigned(source)), list(secrets_in_clear(source))
         except SyntaxError as error:
             yield Problem(KEY, named, f"is no Python: {path}:{error.lineno}: {error.msg}", "Correct it")
             continue
+        for name, line in in_clear:
+            if refusal(name, signs_on=signs_on) is None:
+                fix = f'Write {name} = os.environ["{name}"], and superset.env.{name}: {{}} or the Secret that has it'
+                yield Problem(KEY, f"{path}:{line}", f"has {name}, a secret, which would stand in a ConfigMap in clear", fix)
         for name, line in names if path == module.entry else ():
             if instead := refusal(name, signs_on=signs_on):
                 yield Problem(KEY, f"{path}:{line}", f"sets {name}, which is decided by the platform", instead)

@@ -177,3 +177,12 @@ def assigned(source: str) -> Iterator[tuple[str, int]]:
             for part in target.elts if isinstance(target, ast.Tuple | ast.List) else [target]:
                 if isinstance(part, ast.Name) and part.id.isupper():
                     yield part.id, node.lineno
+
+
+def secrets_in_clear(source: str) -> Iterator[tuple[str, int]]:
+    """The secrets whose values a module's source has as they are, with their lines; SyntaxError where it is no Python."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and target.id in SECRETS and node.value.value:
+                    yield target.id, node.lineno

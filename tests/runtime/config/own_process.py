@@ -39,6 +39,7 @@ def started() -> dict[str, Any]:
             "app_name": config["APP_NAME"],
             "smtp": config["SMTP_PASSWORD"],
             "own": config.get("ACME_REGION"),
+            "guests": [config["GUEST_ROLE_NAME"], config["GUEST_TOKEN_JWT_SECRET"]],
             "token": config.get("ACME_BILLING_TOKEN"),
             "flags": [name for name in ("ENABLE_TEMPLATE_PROCESSING", "GLOBAL_ASYNC_QUERIES") if is_feature_enabled(name)],
             "manager": [kind.__name__ for kind in type(manager._get_current_object()).__mro__][:4],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.runtime.config.test_own import OIDC
 from tests.runtime.conftest import PROJECT, Prepared, run_script
@@ -17,6 +18,19 @@ pytestmark = pytest.mark.superset
 
 MODULE = str(PROJECT / "docs" / "examples" / "acme")
 LDAP = {"server": "ldaps://127.0.0.1:1", "search": "dc=example,dc=com", "bind_user": "cn=superset"}
+FOLDER = PROJECT / "docs" / "examples" / "moved"
+
+
+def _moved(name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the stack of an example of a moved configuration says of Superset, and the secrets that it names."""
+    stack = yaml.safe_load((FOLDER / name / "stack.yaml").read_text())["config"]
+    superset = dict(stack["superset-async:superset"])
+    if module := superset.get("config_module"):
+        superset["config_module"] = str(FOLDER / name / module)
+    return superset, {**dict.fromkeys(superset.get("env", {}), "s" * 32), "SIGN_ON_SECRET": "x"}
+
+
+MOVED = {folder.name: _moved(folder.name) for folder in sorted(FOLDER.iterdir()) if folder.is_dir()}
 #: What each Superset is started with, and the variables that its environment has beside.
 KINDS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "data": (
@@ -38,7 +52,8 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"ACME_BILLING_TOKEN": "t0ken", "SIGN_ON_SECRET": "x"},
     ),
     "refused": ({"config_module": "REFUSED"}, {}),
-    "ldap": ({"sign_on": {"ldap": LDAP}}, {"SIGN_ON_SECRET": "x"}),
+    "directory": ({"sign_on": {"ldap": LDAP}}, {"SIGN_ON_SECRET": "x"}),
+    **MOVED,
     "remote_user": ({"sign_on": {"remote_user": {"proxies": ["127.0.0.1/32"]}}}, {}),
 }
 
@@ -93,11 +108,26 @@ def test_what_the_platform_decides_is_refused_at_start_by_name(started: dict[str
 
 
 def test_every_way_to_log_in_starts(started: dict[str, Any]) -> None:
-    assert "error" not in started["ldap"], started["ldap"]
-    assert (started["ldap"]["auth_type"], started["module"]["auth_type"], started["remote_user"]["auth_type"]) == (2, 4, 3)
-    # The page would stand before the user of the proxy.
-    assert started["module"]["login"][0] == started["ldap"]["login"][0] == 200
-    assert started["remote_user"]["login"][0] == 302
+    assert "error" not in started["directory"], started["directory"]
+    assert (started["directory"]["auth_type"], started["module"]["auth_type"], started["remote_user"]["auth_type"]) == (
+        2,
+        4,
+        3,
+    )
+    assert started["module"]["login"][0] == started["directory"]["login"][0] == 200
+    # No page that asks for a password stands before the user of the proxy, who is not named here.
+    assert started["remote_user"]["login"][0] == 401
+
+
+def test_each_moved_configuration_starts_with_what_it_had(started: dict[str, Any]) -> None:
+    assert {name: started[name]["error"] for name in MOVED if "error" in started[name]} == {}
+    assert (started["oauth"]["app_name"], started["oauth"]["provider"]) == ("Reports of Acme", ["keycloak"])
+    assert started["ldap"]["auth_type"] == 2
+    assert started["embedding"]["guests"] == ["Embedded", "s" * 32]
+    assert started["mutators"]["mutated"] == "-- None\nSELECT 1"
+    assert started["mutators"]["connect_args"]["application_name"] == "superset None"
+    assert "connection_factory" in started["mutators"]["connect_args"]
+    assert started["jinja"]["jinja"] == "SELECT 'FY2027'"
 
 
 def test_the_list_of_names_is_that_of_the_installed_superset() -> None:
