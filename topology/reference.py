@@ -99,20 +99,58 @@ clients read it when they connect.
 
 ## Keys
 
-A `·` stands for the value of the column before it. `<name>` is a name of your own.
+A `·` stands for the value of the column before it. `<name>` is a name of your own. `superset-async explain KEY` says it of one stack.
 
+| I want to … | keys of |
+|---|---|
 """
+
+#: The keys by subject: its heading, what a reader wants there, and the sections of a stack file.
+SUBJECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "The stack",
+        "say where a stack runs, name its objects, choose images",
+        ("topology", "platform", "environment", "namespace", "existing_namespace", "storage_class", "labels", "images"),
+    ),
+    (
+        "Your own Superset",
+        "set something of Superset's, turn on a feature, use a module, let users log in",
+        ("superset", "admin_username"),
+    ),
+    ("Databases", "add an analytic database, limit its statements", ("databases", "statement_timeout", "row_limit")),
+    ("Tenants", "give a team its own queue, workers, limits and budget", ("tenants", "urgent", "rates")),
+    ("Workers and queues", "have more workers, scale them, change Celery", ("workers", "pools", "celery", "beat_resources")),
+    ("The web tier", "serve more users, be reached from outside", ("web",)),
+    ("Caches and results", "keep charts and results longer, or in S3", ("caching",)),
+    ("Redis", "use a server that exists, change memory and persistence", ("redis",)),
+    ("PostgreSQL", "use a server that exists, back up, have more connections", ("postgres",)),
+    ("Network", "open or close what pods reach", ("network",)),
+    ("Watching", "have metrics, alerts and rules", ("metrics",)),
+    ("Safety", "change what holds in faults and rollouts", ("resilience", "maintenance", "policy_exceptions")),
+    ("This machine", "choose ports of the local platform", ("local",)),
+    ("AWS", "run on AWS with its own data stores", ("aws",)),
+)
 
 
 def document() -> str:
-    """The whole page."""
-    lines = ["| key | is | " + " | ".join(presets.NAMES) + " |", "|---" * (2 + len(presets.NAMES)) + "|"]
+    """The whole page; ValueError for a section of a stack file that no subject, or more than one, has."""
+    leaves = list(setting_leaves(Settings))
+    listed = [section for _, _, sections in SUBJECTS for section in sections]
+    if sorted(listed) != sorted({path[0] for path, _ in leaves}):
+        raise ValueError(f"sections without one subject: {sorted({path[0] for path, _ in leaves} ^ set(listed))}")
+    lines = [f"| {wanted} | [{title}](#{title.lower().replace(' ', '-')}) |" for title, wanted, _ in SUBJECTS]
     values = [presets.settings_of(typing.cast(Any, name)) for name in presets.NAMES]
-    for path, field in setting_leaves(Settings):
-        cells = [_show(_value(preset, path)) for preset in values]
-        shown = [cell if index == 0 or cell != cells[index - 1] else "·" for index, cell in enumerate(cells)]
-        lines.append(f"| `{'.'.join(path)}` | {describe(field)} | {' | '.join(shown)} |")
+    for title, _, sections in SUBJECTS:
+        lines += ["", f"### {title}", "", "| key | is | " + " | ".join(presets.NAMES) + " |"]
+        lines.append("|---" * (2 + len(presets.NAMES)) + "|")
+        lines += [_row(path, field, values) for path, field in leaves if path[0] in sections]
     return _HEADER + "\n".join(lines) + "\n"
+
+
+def _row(path: tuple[str, ...], field: FieldInfo, values: list[dict[str, Any]]) -> str:
+    cells = [_show(_value(preset, path)) for preset in values]
+    shown = [cell if index == 0 or cell != cells[index - 1] else "·" for index, cell in enumerate(cells)]
+    return f"| `{'.'.join(path)}` | {describe(field)} | {' | '.join(shown)} |"
 
 
 def setting_leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

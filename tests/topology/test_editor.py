@@ -15,7 +15,8 @@ from topology import stack_file
 from topology.schema import LINE
 
 SERVER = Path(__file__).resolve().parents[2] / "tools/editor/node_modules/yaml-language-server/bin/yaml-language-server"
-FILES = sorted(stack_file.folder().glob("Pulumi.*.yaml"))
+EXAMPLES = stack_file.folder().parent / "docs" / "examples" / "stacks"
+FILES = sorted([*stack_file.folder().glob("Pulumi.*.yaml"), *EXAMPLES.glob("Pulumi.*.yaml")])
 
 pytestmark = [
     pytest.mark.services,
@@ -121,7 +122,7 @@ def new(name: str) -> str:
 
 
 def test_every_stack_file_is_right(editor: Editor) -> None:
-    assert {file.name: editor.open(file.as_uri(), file.read_text()) for file in FILES} == {file.name: [] for file in FILES}
+    assert {file: editor.open(file.as_uri(), file.read_text()) for file in FILES} == {file: [] for file in FILES}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.components.stacks import OTHERS, config_of
-from topology import stack_file
+from topology import presets, stack_file
+from topology.plan import plan
 from topology.schema import FILE, LINE, document, schema
 
 VALIDATOR = jsonschema.Draft7Validator(schema())
@@ -34,6 +35,18 @@ def test_every_stack_file_names_it_and_is_right_by_it(file: Any) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.startswith(LINE + "\n")
     assert not list(VALIDATOR.iter_errors(yaml.safe_load(text)))
+
+
+@pytest.mark.parametrize("name", presets.NAMES)
+def test_the_example_of_each_topology_is_right_and_has_comments(name: str) -> None:
+    text = (stack_file.folder().parent / "docs" / "examples" / "stacks" / f"Pulumi.{name}.yaml").read_text(encoding="utf-8")
+    whole = yaml.safe_load(text)
+    assert not list(VALIDATOR.iter_errors(whole))
+    config = {key.partition(":")[2]: value for key, value in whole["config"].items()}
+    assert config["topology"] == name
+    plan(name, config)
+    comments = [line for line in text.splitlines() if line.lstrip().startswith("# ")]
+    assert len(comments) >= len(config) / 2
 
 
 @pytest.mark.parametrize("stack", OTHERS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from topology import own_module, superset_names
+from topology import own_module, stack_file, superset_names
 from topology.own_module import OwnModule
 from topology.plan import plan
 from topology.problems import StackError
@@ -15,6 +15,10 @@ from topology.superset_ownership import OBJECTS, OWNED, OWNED_FLAGS, SECRETS, SI
 
 OIDC = {"issuer": "https://login.identity.svc/realms/acme", "client_id": "superset"}
 LDAP = {"server": "ldaps://ldap.identity.svc", "search": "dc=example", "bind_user": "cn=superset"}
+
+
+#: What the page says that is said.
+REFUSALS = (stack_file.folder().parent / "docs" / "own-superset.md").read_text().splitlines()
 
 
 def problems(superset: dict[str, Any], **more: Any) -> dict[str, str]:
@@ -104,6 +108,7 @@ def test_each_refusal_names_the_key_and_the_way_out(superset: dict[str, Any], ke
     assert says in found[f"superset.{key}"], found
     assert len(found) == 1
     assert "s3cret" not in str(found)
+    assert found[f"superset.{key}"] in REFUSALS, "docs/own-superset.md does not have its words"
 
 
 def test_log_in_settings_are_the_teams_where_no_sign_on_is_said() -> None:
@@ -171,6 +176,7 @@ for _ in (): I = 9
             "own.py:2: sets CELERY_CONFIG, which is decided by the platform. Set celery",
         ),
         ({"own.py": "APP_NAME = 1"}, "sets APP_NAME, and so does superset.settings.APP_NAME. Keep one"),
+        ({"own.py": "SMTP_PASSWORD = 's3cret'"}, "os.environ"),
         ({"own.py": "AUTH_TYPE = 1"}, "Set superset.sign_on in the stack file"),
         ({"own.py": "def f(:"}, "is no Python: own.py:1"),
         ({"own.py": "'" + "x" * 1_000_000 + "'"}, "a ConfigMap holds 1000000"),
@@ -181,6 +187,7 @@ def test_a_module_that_cannot_be_loaded_is_refused_before_anything_starts(files:
     module = OwnModule("own.py" if "own.py" in files else "own/__init__.py", files)
     (problem,) = own_module.check("own.py", module, signs_on=True, settings={"APP_NAME": "x"})
     assert says in str(problem)
+    assert str(problem) in REFUSALS, "docs/own-superset.md does not have its words"
 
 
 def test_files_are_read_beside_the_stack_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,13 @@ def test_everything_that_a_module_may_not_set_is_said_at_once() -> None:
     assert "/own/acme.py cannot be loaded" in said
 
 
+def test_the_page_has_the_words_of_a_refusal_at_start() -> None:
+    plan = topology("enterprise").model_copy(update={"stack": "acme"})
+    with pytest.raises(ConfigurationError) as caught:
+        own.with_module(plan, render(plan, environment(plan)), {"RESULTS_BACKEND": 1, "SECRET_KEY": "x"}, "/app/own/acme.py")
+    assert str(caught.value) in (Path(__file__).parents[3] / "docs" / "own-superset.md").read_text()
+
+
 def chained(name: str, ours: object, theirs: object) -> Any:
     plan = topology("enterprise")
     return own.with_module(plan, {name: ours, "FEATURE_FLAGS": {}}, {name: theirs}, "acme.py")[name]
