@@ -99,7 +99,8 @@ clients read it when they connect.
 
 ## Keys
 
-A `·` stands for the value of the column before it. `<name>` is a name of your own. `superset-async explain KEY` says it of one stack.
+A `·` stands for the value of the column before it. `<name>` is a name of your own.
+`superset-async explain KEY` says it of one stack.
 
 | I want to … | keys of |
 |---|---|
