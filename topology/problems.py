@@ -40,7 +40,7 @@ class StackError(MendableError, ValueError):
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word that `word` most likely stands for, or None where nothing is near."""
-    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

@@ -91,6 +91,9 @@ def _problem(detail: ErrorDetails) -> Problem:
         return Problem(key, "missing", "must be given", "Add it to the stack file")
     if detail["type"] == "value_error" and "password" in detail["msg"]:
         value = "(hidden)"
+    if detail["type"] == "too_short":
+        least = detail.get("ctx", {}).get("min_length", 1)
+        return Problem(key, value, f"must have at least {least}", _describe(model, path[-1]))
     rule, _, fix = detail["msg"].removeprefix("Value error, ").partition("|")
     rule = rule[0].lower() + rule[1:]
     return Problem(key, value, rule, fix or _describe(model, path[-1]))
