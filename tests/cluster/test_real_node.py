@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from tests.cluster.conftest import FIGURES, Stacks
 from tests.cluster.control_plane import ControlPlane, wait_until
 from tests.cluster.deployed import settle
 from tests.cluster.real_node import RealNode
+from topology import stack_file
 
 pytestmark = pytest.mark.cluster
 
@@ -28,8 +30,18 @@ NAMESPACE = "real"
 SETTINGS: dict[str, Any] = {
     "images": {name: f"localhost/{name}:1" for name in ("redis", "postgres", "superset")},
     "web": {"secure_cookies": False},
-    "databases": {"warehouse": {}},
+    "databases": {"warehouse": {"cidrs": ["10.0.0.0/8"], "ports": [5432]}},
     "database_uris": {"warehouse": {"secure": "given below"}},
+    # A team's own Superset: a flag, a setting, a module with a secret of its own, and an identity provider that nobody asks here.
+    "superset": {
+        "feature_flags": {"ENABLE_TEMPLATE_PROCESSING": True},
+        "settings": {"APP_NAME": "Acme"},
+        "config_module": "../acme",
+        "env": {"ACME_BILLING_TOKEN": {}},
+        "sign_on": {"oidc": {"issuer": "https://login.example.com", "client_id": "superset"}, "cidrs": ["10.30.0.0/24"]},
+    },
+    "superset_env": {"ACME_BILLING_TOKEN": {"secure": "given below"}},
+    "sign_on_secret": {"secure": "given below"},
 }
 
 
@@ -61,12 +73,14 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(node: RealNode, stacks: Stacks) -> Iterator[Platform]:
     secrets_file = stacks.secrets_file(NAMESPACE)
+    shutil.copytree(stack_file.folder().parent / "docs" / "examples" / "acme", stacks.folder / "acme", dirs_exist_ok=True)
     stacks.render(NAMESPACE, "minimal", SETTINGS)
     documents = list(yaml.safe_load_all(secrets_file.read_text()))
     values = {key: value for each in documents for key, value in each["stringData"].items()}
     uri = f"postgresql+psycopg2://superset:{values['POSTGRES_PASSWORD']}@postgres:5432/superset"
+    given = {"DATABASE_URI_WAREHOUSE": uri, "ACME_BILLING_TOKEN": "t0ken", "SIGN_ON_SECRET": "client-s3cret"}
     for each in documents:
-        each["stringData"] |= {key: uri for key in each["stringData"] if key == "DATABASE_URI_WAREHOUSE"}
+        each["stringData"] |= {key: given[key] for key in each["stringData"] if key in given}
     secrets_file.write_text(yaml.safe_dump_all(documents))
     rendered = stacks.render(NAMESPACE, "minimal", SETTINGS)
     started = time.monotonic()
@@ -92,6 +106,18 @@ def test_an_asynchronous_query_is_answered_through_the_web_service(platform: Pla
     worker = platform.cluster.kubectl("logs", "deployment/worker-default", f"--namespace={NAMESPACE}").stdout
     assert "sql_lab.get_sql_results" in worker
     assert "succeeded" in worker
+
+
+def test_the_pods_are_the_teams_own_superset(platform: Platform) -> None:
+    """A page and a template's function of the module, its mutator in what a worker executed, and the way to log in."""
+    with SupersetClient(platform.web_url(), username="admin", password=platform.secrets["ADMIN_PASSWORD"]) as client:
+        run = client.run("SELECT '{{ fiscal_year(2026) }}' AS year", client.database_id("warehouse"))
+        executed = client._session.call("GET", f"/api/v1/query/{run.status.id}").json()["result"]["executed_sql"]
+    assert run.result.rows == [{"year": "FY2027"}]
+    assert "/* acme */" in executed
+    assert httpx.get(f"{platform.web_url()}/acme/health", timeout=60).text == "acme"
+    assert "Acme" in (page := httpx.get(f"{platform.web_url()}/login/", timeout=60).text)
+    assert "oidc" in page
 
 
 def test_nothing_of_superset_started_before_the_init_job_was_through(platform: Platform) -> None:
