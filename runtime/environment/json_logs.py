@@ -136,9 +136,12 @@ def install(*, show_sql: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    from billiard.util import get_logger
     from celery import signals
 
     signals.setup_logging.connect(_leave, weak=False)
+    # That of a worker's children keeps its lines to itself: what became of one that was killed would be plain text.
+    get_logger().propagate = True
 
 
 def _leave(**_: Any) -> None:

@@ -61,7 +61,7 @@ def supervisor(platform: RunningPlatform) -> Supervisor:
 def healthy(platform: RunningPlatform, redis: Redis) -> Generator[None]:
     """Nothing is wrong when a test begins; what one has caused is forgotten when it ends."""
     forget(platform, redis)
-    until(lambda: doctor(platform) == {}, SECONDS, "the platform is healthy")
+    is_healthy(platform)
     yield
     forget(platform, redis)
 
@@ -89,6 +89,21 @@ def doctor(platform: RunningPlatform) -> dict[str, dict[str, Any]]:
         with Path(shown).open("a") as file:
             file.write(f"{os.environ.get('PYTEST_CURRENT_TEST')}\n{said}\n")
     return found
+
+
+def is_healthy(platform: RunningPlatform) -> None:
+    """Return as soon as nothing is found; AssertionError with what still is."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def nothing() -> bool:
+        found.clear()
+        found.update(doctor(platform))
+        return not found
+
+    try:
+        until(nothing, SECONDS, "the platform is healthy")
+    except AssertionError as late:
+        raise AssertionError(f"{late}: {found}") from None
 
 
 def diagnosed(platform: RunningPlatform, id: str) -> dict[str, Any]:
@@ -146,6 +161,7 @@ def test_no_worker(platform: RunningPlatform, supervisor: Supervisor, client: Su
     assert client.wait(waits).state is State.SUCCESS
 
 
+@pytest.mark.further
 def test_a_hung_worker(platform: RunningPlatform, supervisor: Supervisor) -> None:
     name = name_of(platform)
     pid = worker_pid(supervisor)
@@ -156,18 +172,20 @@ def test_a_hung_worker(platform: RunningPlatform, supervisor: Supervisor) -> Non
         assert name in found["what"]
     finally:
         os.kill(pid, signal.SIGCONT)
-    until(lambda: doctor(platform) == {}, SECONDS, "it speaks again")
+    is_healthy(platform)
 
 
+@pytest.mark.further
 def test_a_silent_beat(platform: RunningPlatform, supervisor: Supervisor) -> None:
     supervisor.stop_process("beat")
     try:
         assert diagnosed(platform, "beat-silent")["severity"] == "critical"
     finally:
         supervisor.start_process("beat")
-    until(lambda: doctor(platform) == {}, SECONDS, "beat sweeps again")
+    is_healthy(platform)
 
 
+@pytest.mark.further
 def test_a_worker_that_dies_again_and_again(platform: RunningPlatform, supervisor: Supervisor) -> None:
     for times in range(1, 4):
         before = worker_pid(supervisor)
@@ -181,6 +199,7 @@ def test_a_worker_that_dies_again_and_again(platform: RunningPlatform, superviso
         assert doctor(platform)["worker-died"]["severity"] == ("critical" if times == 3 else "warning")
 
 
+@pytest.mark.further
 def test_a_queue_that_nobody_listens_to(platform: RunningPlatform, client: SupersetClient) -> None:
     with drained(platform) as name:
         waits = client.submit("SELECT 1", platform.database_id)
@@ -218,6 +237,7 @@ def test_an_unreachable_web_tier(platform: RunningPlatform, supervisor: Supervis
         platform.run("up", "--stack", platform.stack, timeout=600)
 
 
+@pytest.mark.further
 def test_prefetched_messages_behind_a_busy_worker(
     platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient
 ) -> None:
@@ -292,6 +312,7 @@ def test_a_full_store(platform: RunningPlatform, redis: Redis, client: SupersetC
         redis.delete(key)
 
 
+@pytest.mark.further
 def test_keys_without_a_lifetime(platform: RunningPlatform, redis: Redis) -> None:
     cache = platform.topology.database("data_cache")
     redis.execute_command("SELECT", cache.number)
@@ -304,6 +325,7 @@ def test_keys_without_a_lifetime(platform: RunningPlatform, redis: Redis) -> Non
         redis.execute_command("SELECT", 0)
 
 
+@pytest.mark.further
 def test_another_policy_and_no_persistence(platform: RunningPlatform, redis: Redis) -> None:
     wanted = platform.topology.redis[0].maxmemory_policy
     try:
@@ -316,7 +338,7 @@ def test_another_policy_and_no_persistence(platform: RunningPlatform, redis: Red
     finally:
         redis.config_set("maxmemory-policy", wanted)
         redis.config_set("appendonly", "yes")
-    until(lambda: doctor(platform) == {}, SECONDS, "as the stack file says again")
+    is_healthy(platform)
 
 
 def _set(redis: Redis, setting: str, value: str) -> str:
@@ -326,6 +348,7 @@ def _set(redis: Redis, setting: str, value: str) -> str:
     return before
 
 
+@pytest.mark.further
 def test_files_that_cannot_be_written(platform: RunningPlatform, redis: Redis) -> None:
     folder = StateFolder(platform.state_dir).redis("redis")
     snapshot = folder / "dump.rdb"
@@ -342,6 +365,7 @@ def test_files_that_cannot_be_written(platform: RunningPlatform, redis: Redis) -
     until(lambda: "redis-disk" not in doctor(platform), SECONDS, "it writes again")
 
 
+@pytest.mark.further
 def test_a_large_append_only_file(platform: RunningPlatform, redis: Redis) -> None:
     volume = platform.topology.redis[0].volume_bytes
     rewrite = _set(redis, "auto-aof-rewrite-percentage", "0")
@@ -354,7 +378,7 @@ def test_a_large_append_only_file(platform: RunningPlatform, redis: Redis) -> No
     finally:
         redis.config_set("auto-aof-rewrite-percentage", rewrite)
         redis.bgrewriteaof()
-    until(lambda: doctor(platform) == {}, SECONDS, "it is rewritten")
+    is_healthy(platform)
 
 
 def test_a_child_that_was_killed(platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient) -> None:
@@ -368,6 +392,7 @@ def test_a_child_that_was_killed(platform: RunningPlatform, supervisor: Supervis
     platform.run("query", "stop", str(query.id), "--stack", platform.stack, check=False)
 
 
+@pytest.mark.further
 def test_a_child_that_needs_more_memory_than_its_share(
     platform: RunningPlatform, supervisor: Supervisor, client: SupersetClient
 ) -> None:
@@ -383,7 +408,7 @@ def test_a_child_that_needs_more_memory_than_its_share(
     # A peak is a child's for as long as it lives.
     for child in psutil.Process(worker_pid(supervisor)).children():
         child.terminate()
-    until(lambda: doctor(platform) == {}, SECONDS, "it has other children")
+    is_healthy(platform)
 
 
 def test_connections_that_run_out(platform: RunningPlatform) -> None:
@@ -424,6 +449,7 @@ def test_many_of_the_same_statement(platform: RunningPlatform, client: SupersetC
         assert client.wait(query).state is State.SUCCESS
 
 
+@pytest.mark.further
 def test_a_queue_near_its_bound(platform: RunningPlatform, redis: Redis) -> None:
     bound = platform.topology.resilience.max_queued
     with drained(platform):
@@ -447,6 +473,7 @@ def test_status_asks_for_an_answer_here_and_anywhere(platform: RunningPlatform) 
     assert problem.startswith("a query is not answered")
 
 
+@pytest.mark.further
 def test_status_sees_a_broker_that_takes_no_write_and_a_beat_that_does_not_sweep(
     platform: RunningPlatform, redis: Redis
 ) -> None:
@@ -468,6 +495,7 @@ def test_status_sees_a_broker_that_takes_no_write_and_a_beat_that_does_not_sweep
         Supervisor(StateFolder(platform.state_dir)).start_process("beat")
 
 
+@pytest.mark.further
 def test_the_checklist_sees_a_restart_that_was_survived(platform: RunningPlatform, supervisor: Supervisor) -> None:
     def line() -> dict[str, Any]:
         done = platform.run("checklist", "--users", "1", "--json", "--stack", platform.stack, check=False)

@@ -22,6 +22,7 @@ from client.superset_client import SupersetClient
 from local import first_queries, health, postgres
 from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
+from runtime.superset.sample import DASHBOARD_SLUG
 from tests.local.conftest import PROJECT, RunningPlatform, up, write_stack
 from tests.waiting import until
 
@@ -94,7 +95,8 @@ def test_the_samples_charts_can_be_computed_without_their_page(platform: Running
     """By the query context that each has, as warm-up, annotations and API clients do; and the dataset is found in its catalog."""
     with client_of(platform) as client:
         session = client._session  # pyright: ignore[reportPrivateUsage]
-        charts = session.call("GET", "/api/v1/chart/").json()["result"]
+        # Those of its dashboard: other tests have charts of their own.
+        charts = session.call("GET", f"/api/v1/dashboard/{DASHBOARD_SLUG}/charts").json()["result"]
         assert len(charts) == 4
         for chart in charts:
             answer = session.call("PUT", "/api/v1/chart/warm_up_cache", body={"chart_id": chart["id"]})
@@ -274,6 +276,7 @@ def test_a_database_whose_driver_is_missing_is_refused_with_its_package(tmp_path
     assert leftovers(StateFolder(tmp_path / "state/driven")) == []
 
 
+@pytest.mark.further
 def test_up_sees_that_the_program_has_changed_and_runs_the_new_one(tmp_path: Path) -> None:
     """On a copy of the project, as somebody has it who updates it."""
     project = tmp_path / "project"

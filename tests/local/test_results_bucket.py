@@ -191,8 +191,12 @@ def test_rows_go_to_the_bucket_and_come_back(platform: RunningPlatform, bucket: 
     ("mode", "why"),
     [
         ("down", "EndpointConnectionError"),
-        ("silent", "ReadTimeoutError"),
-        ("refusing", "AccessDenied; the process's role must be allowed s3:GetObject, s3:PutObject and s3:DeleteObject"),
+        pytest.param("silent", "ReadTimeoutError", marks=pytest.mark.further),
+        pytest.param(
+            "refusing",
+            "AccessDenied; the process's role must be allowed s3:GetObject, s3:PutObject and s3:DeleteObject",
+            marks=pytest.mark.further,
+        ),
     ],
 )
 def test_a_store_that_is_away_loses_no_result_and_hides_no_commit(

@@ -101,7 +101,7 @@ class Counted:
             barrier.wait()
             answer = json_object(session.call("POST", "/api/v1/chart/data", body=payload))
             session.close()
-            return json.dumps(answer["result"][0]["data"]) if "result" in answer else str(answer["message"])
+            return json.dumps(answer["result"][0]["data"]) if "result" in answer else str(answer.get("message") or answer)
 
         def user() -> None:
             told.append(asynchronous() if payload["result_type"] == "full" else synchronous())

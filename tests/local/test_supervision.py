@@ -20,6 +20,7 @@ pytestmark = pytest.mark.services
 STARTS = 12
 
 
+@pytest.mark.further
 def test_a_port_that_somebody_else_has_for_a_while_leaves_nothing_down(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]

@@ -129,3 +129,18 @@ def test_gunicorn_writes_nothing_else(tmp_path: Path) -> None:
     assert (access["message"], access["user"], access["query_id"]) == ("GET /a/b 200", "ann", "7")
     assert "duration" in access
     assert "secret" not in log.read_text()
+
+
+@pytest.mark.superset
+def test_the_line_of_a_killed_child_is_one_of_the_format() -> None:
+    """billiard's logger, by which a worker says so."""
+    script = (
+        "from runtime.environment import json_logs; json_logs.install()\n"
+        "from billiard import util; util.error('Process %r exited with %r', 'ForkPoolWorker-3', 'signal 9')"
+    )
+    done = subprocess.run(
+        [binaries.superset_python(), "-c", script], capture_output=True, text=True, check=True, cwd=PROJECT, timeout=120
+    )
+    (line,) = done.stderr.splitlines()
+    found = json.loads(line)
+    assert found["message"] == "Process 'ForkPoolWorker-3' exited with 'signal 9'"
