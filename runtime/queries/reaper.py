@@ -23,7 +23,16 @@ from runtime.broker.messages import Messages
 from runtime.environment import coordination, counters, leases, metadata_database, process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.environment.restarts import RestartDetector
-from runtime.queries import abandoned_charts, chart_jobs, completions, execution_leases, final_states, outbox, query_tasks
+from runtime.queries import (
+    abandoned_charts,
+    chart_jobs,
+    chart_stops,
+    completions,
+    execution_leases,
+    final_states,
+    outbox,
+    query_tasks,
+)
 from runtime.queries.interfaces import OpenQuery, superset
 from runtime.queries.query_tasks import SQL_TASK
 from runtime.results import followers
@@ -238,11 +247,7 @@ class Reaper:
                 continue
             with self._tried(("job", job.job_id)):
                 # One that has joined it since is waited for.
-                if followers.close_if(job.job_id, len(waiting) - 1):
-                    abandoned_charts.stop(job.job_id)
-                    superset().ending.chart(job.metadata, abandoned_charts.ABANDONED)
-                    chart_jobs.remove(job.metadata)
-                    final_states.end("chart", job.job_id, "stopped", abandoned_charts.ABANDONED)
+                if chart_stops.stop(job, len(waiting) - 1, abandoned_charts.ABANDONED):
                     logger.info("chart job %s was stopped: nobody waits for it any more", job.job_id)
                     counters.count(metric_names.REAPED, what="abandoned")
 

@@ -2,10 +2,11 @@
 
 `/api/v1/superset_async/queues`, `/workers` and `/queries` are for those who may read Superset's action log (`can read on Log`),
 `POST /workers/<name>/<drain|resume>` for those who may write it: both permissions are Superset's own, and an administrator's.
-`/place/<id>` is for whose the query is. Imported only inside Superset.
+`/place/<id>` is for whose the query is, `DELETE /charts/<job>` for whose browser waits for the chart. Imported only inside
+Superset.
 
-Leans on Flask-AppBuilder's `BaseApi`, on the permissions' names, and on the columns of the tables query, dbs and ab_user (read
-and tested with Superset 6.1.0; no upstream issue known).
+Leans on Flask-AppBuilder's `BaseApi`, on Superset's manager of asynchronous charts, on the permissions' names, and on the columns
+of the tables query, dbs and ab_user (read and tested with Superset 6.1.0; no upstream issue known).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from flask_appbuilder import AppBuilder
 from flask_appbuilder.api import BaseApi, expose, safe
 from flask_appbuilder.security.decorators import protect
@@ -27,7 +28,7 @@ from runtime.environment import coordination, process_topology, versions
 from runtime.environment.metadata_database import Connection
 from runtime.observability import exporter, live
 from runtime.observability.live import Open
-from runtime.queries import chart_jobs, executions, outbox
+from runtime.queries import chart_jobs, chart_stops, executions, outbox
 from runtime.superset.implementation import OPEN
 from runtime.tenants.identity import TENANT_HEADER
 
@@ -114,12 +115,42 @@ class PlaceApi(BaseApi):
             return _away(self)
 
 
+class ChartStopApi(BaseApi):
+    """One's own chart, stopped by the page that waits for it."""
+
+    resource_name = "superset_async"
+    allow_browser_login = True
+    openapi_spec_tag = "Superset async"
+
+    @expose("/charts/<job_id>", methods=("DELETE",))
+    @safe
+    def stop(self, job_id: str) -> Response:
+        """Stop a chart job; 404 for one of another channel, or that has ended. `stopped` is false where others wait for it too.
+
+        A job is whose channel it is, which the browser's signed cookie names: a guest's and a visitor's, too.
+        """
+        from superset.async_events.async_query_manager import AsyncQueryTokenException
+        from superset.extensions import async_query_manager
+
+        try:
+            channel = async_query_manager.parse_channel_id_from_request(request)
+            job = chart_jobs.find(job_id)
+            if job is None or job.metadata["channel_id"] != channel:
+                return self.response_404()
+            return self.response(200, result={"stopped": chart_stops.stop(job, 0, chart_stops.STOPPED)})
+        except AsyncQueryTokenException:
+            return self.response_404()
+        except RedisError:
+            return _away(self)
+
+
 def install(app: Flask) -> None:
-    """Add both to Superset's application."""
+    """Add all to Superset's application."""
     versions.require(__name__)
     appbuilder: AppBuilder = app.extensions["appbuilder"]
     appbuilder.add_api(LiveApi)
     appbuilder.add_api(PlaceApi)
+    appbuilder.add_api(ChartStopApi)
 
 
 def _away(api: BaseApi) -> Response:

@@ -251,7 +251,9 @@ def test_a_chart_is_stopped_by_its_button(page: webdriver.Chrome, platform: Runn
         page.get(f"{platform.url}/explore/?slice_id={chart}")
         until(lambda: waiting_statements(platform) > 0, 60, "the chart's statement begins")
         page.find_element(By.XPATH, "//button[normalize-space()='Stop']").click()
-        shows(page, "stopped", "chart-stopped")
+        shows(page, "This chart was stopped", "chart-stopped")
+        until(lambda: waiting_statements(platform) == 0, 60, "its statement is cancelled")
+        assert "The database ended this statement" not in text_of(page)
 
 
 def test_a_lost_query_says_what_became_of_it(page: webdriver.Chrome, platform: RunningPlatform) -> None:

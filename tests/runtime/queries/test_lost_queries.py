@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from local import binaries
-from runtime.queries import abandoned_charts, reaper
+from runtime.queries import abandoned_charts, chart_stops, reaper
 from tests.runtime.conftest import OPERATOR_PASSWORD, PROJECT, Prepared, free_ports, until
 from tests.runtime.stacks import REDIS_PASSWORDS
 from topology import redis_acl
@@ -367,6 +367,26 @@ def test_a_chart_that_nobody_waits_for_any_more_is_stopped(world: World) -> None
     assert sorted(world.web.registered()) == sorted(jobs[name] for name in ("open", "never"))
     for tab in ("followed-tab", "late-tab"):
         assert [event["status"] for event in world.web.events(tab)] == ["error"]
+
+
+def test_a_chart_is_stopped_by_its_own_page_and_by_no_other(world: World) -> None:
+    user = world.web.user("alice")
+    job, followed = (world.web.chart(user, f"{name}-page")["job_id"] for name in ("own", "followed"))
+    coordination = world.broker.client(world.plan.database("coordination").number)
+    follower = {"channel_id": "later-page", "job_id": "later", "user_id": user}
+    coordination.rpush(f"coordination:followers:{followed}", json.dumps([follower, "/later"]))
+    assert world.web.stop_chart(job, None) == [404, None]
+    assert world.web.stop_chart(job, "other-page") == [404, None]
+    assert sorted(world.web.registered()) == sorted([job, followed])
+    assert world.web.stop_chart(job, "own-page") == [200, True]
+    assert world.web.stop_chart(job, "own-page") == [404, None]
+    (event,) = world.web.events("own-page")
+    assert (event["status"], event["errors"][0]["message"]) == ("error", chart_stops.STOPPED)
+    assert coordination.exists(f"coordination:abandoned:{job}") == 1
+    # Another page waits for this one.
+    assert world.web.stop_chart(followed, "followed-page") == [200, False]
+    assert world.web.events("followed-page") == []
+    assert world.web.registered() == [followed]
 
 
 def _close(coordination: Any, *tabs: str) -> None:

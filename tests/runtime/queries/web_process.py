@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
+import jwt
+
 from runtime.broker import delayed_messages
 from runtime.environment import process_topology
 from runtime.queries import chart_jobs, reaper
@@ -132,6 +134,18 @@ class Process:
                 return async_query_manager.submit_chart_data_job(channel, {"datasource": "1__table"}, user_id)
             except SupersetErrorException as error:
                 return {"refused": error.status, "message": str(error)}
+
+    def stop_chart(self, job_id: str, channel: str | None) -> tuple[int, bool | None]:
+        """Stop a chart as the page does whose cookie names this channel: the answer's status, and whether it was stopped."""
+        from superset.extensions import async_query_manager as manager
+
+        client = self._app.test_client()
+        if channel is not None:
+            token = jwt.encode({"channel": channel}, manager._jwt_secret, algorithm="HS256")
+            client.set_cookie(manager._jwt_cookie_name, token)
+        answer = client.delete(f"/api/v1/superset_async/charts/{job_id}")
+        found = answer.json or {}
+        return answer.status_code, found.get("result", {}).get("stopped")
 
     def events(self, channel: str) -> list[dict[str, Any]]:
         """The events of a channel, as a browser polls them."""
