@@ -1,4 +1,4 @@
-"""`make chaos`: cause every fault of docs/faults.md on real services under load, and show what held.
+"""`make chaos`: cause the faults that docs/faults.md names it for, on real services under load, and show what held.
 
 Each scenario starts a platform of its own (bench/world.py), so they need nothing but `make install`ed environments, and can be
 run alone: `python -m bench.scenarios.<name>`. Ends with 1 where something did not hold.
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench.report import Check, as_markdown, show
 
-SCENARIOS = ("stampede", "killed_worker", "broker", "postgres", "leaking", "scale_in", "removed_tenant", "poison")
+SCENARIOS = ("stampede", "killed_worker", "broker", "postgres", "leaking", "scale_in", "removed_tenant", "poison", "told")
 
 
 def run(names: list[str], console: Console) -> list[Check]:

@@ -178,7 +178,8 @@ class World:
     def stop(self, name: str) -> None:
         """Stop a process, as a scale-in does, and wait for its end."""
         if not wait_until(lambda: self._stopped(name), 60, pause=0.02):
-            raise RuntimeError(f"{name} does not stop within 60 s")
+            state = next(process.state for process in self.supervisor.states() if process.name == name)
+            raise RuntimeError(f"{name} does not stop within 60 s ({state}): {self.log(name)[-500:]}")
 
     def _stopped(self, name: str) -> bool:
         self.supervisor.stop_process(name)

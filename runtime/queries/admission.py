@@ -10,6 +10,8 @@ import dataclasses
 import logging
 from typing import Any
 
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from runtime.broker import queues
 from runtime.environment import counters, process_topology
 from runtime.queries.interfaces import Submission
@@ -132,12 +134,19 @@ def submit(submission: Submission) -> Any:
 
 
 def _check(submission: Submission) -> None:
-    """Refuse where the queue or the user has enough; a bound that cannot be read never refuses."""
+    """Refuse where the queue or the user has enough, and where the broker is silent; a bound that cannot be read never refuses.
+
+    The bounds are read from the broker's server. Whoever went on after one silence would wait for it at each step to come: a
+    submission is blocked for one of redis-py's timeouts (`redis_databases`), and then refused.
+    """
     queue = submission.queue
     try:
         refusal = beyond(process_topology.current().resilience, queue, queues.depth(queue), submission.in_flight())
     except Refusal as full:
         refusal = full
+    except RedisTimeoutError as silent:
+        logger.warning("%s was not sent to queue %r: the broker is silent", submission.name, queue)
+        raise broker_refused(silent, queue) from silent
     except Exception:
         logger.warning("the bounds of queue %r could not be checked", queue, exc_info=True)
         return

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.queries import chart_jobs
+from runtime.queries.admission import Refusal
 from runtime.results.followers import Follower, digest, join
-from runtime.superset import charts
+from runtime.superset import charts, refusals
 from runtime.superset.submission import ChartTask
 from runtime.tenants.identity import current_tenant_id
 
@@ -43,6 +44,8 @@ class SharedTask:
         try:
             self._task.delay(job, form)
         except Exception as error:
+            if not keys:
+                raise
             with contextlib.suppress(Exception):
                 self._end(metadata, "error", {"errors": [{"message": str(error)}]})
             _unregister(metadata)
@@ -56,6 +59,8 @@ class SharedTask:
             # By its own request it is fetched: two charts may show the same data differently.
             follower = Follower(metadata, charts.keep_form(form))
             leader = join(identity, follower, self._join_seconds)
+        except Refusal as refusal:
+            raise refusals.superset_error(refusal) from refusal
         except Exception:
             logger.warning("a chart's job was sent without asking whether there is the same one", exc_info=True)
             return False

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from runtime.broker.task_messages import TaskMessage, own_headers
 from runtime.environment import metadata_database, versions
 from runtime.queries import admission, chart_jobs, outbox
@@ -143,8 +145,15 @@ class ChartTask:
         self._task = task
 
     def register(self, *args: Any) -> None:
-        """Register its job, which `delay` then sends, or which follows another. Raises what redis-py raises."""
-        ChartSubmission(self._task, args).register()
+        """Register its job, which `delay` then sends, or which follows another.
+
+        A Refusal where the broker's server is silent: whoever went on would wait for it again. Else what redis-py raises.
+        """
+        submission = ChartSubmission(self._task, args)
+        try:
+            submission.register()
+        except RedisTimeoutError as silent:
+            raise admission.broker_refused(silent, submission.queue) from silent
 
     def delay(self, *args: Any) -> None:
         """Send it under its job's id; a Refusal ends the request where it cannot be."""

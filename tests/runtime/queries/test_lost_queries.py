@@ -7,9 +7,12 @@ broker is a Valkey with AOF that the tests kill, fill and empty. Queues of tenan
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -421,6 +424,55 @@ def test_a_broker_that_takes_nothing_is_said_at_once_and_leaves_nothing_pending(
     assert world.web.registered() == []
     assert world.waiting("tenant-a") == 3
     assert world.row(kept)["status"] == "pending"
+
+
+@contextmanager
+def silent(world: World) -> Generator[list[socket.socket]]:
+    """Nobody answers at the broker's port, in the block: the connections that it has taken."""
+    world.broker.kill()
+    taken: list[socket.socket] = []
+    with closing(socket.socket()) as hole:
+        hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        hole.bind(("127.0.0.1", world.broker.instance.port))
+        hole.listen()
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(hole.accept()[0])
+
+        taking = threading.Thread(target=take, daemon=True)
+        taking.start()
+        try:
+            yield taken
+        finally:
+            # Wakes who waits in accept.
+            hole.shutdown(socket.SHUT_RDWR)
+            taking.join()
+            for connection in taken:
+                connection.close()
+            hole.close()
+            world.broker.start()
+
+
+@pytest.mark.parametrize("kind", ["query", pytest.param("chart", marks=pytest.mark.further)])
+def test_a_silent_broker_blocks_a_submission_for_one_timeout(world: World, kind: str) -> None:
+    """Each wait is a connection to a server that does not answer. (The timeout itself takes seconds: it is redis-py's.)"""
+    user = world.web.user("alice")
+    with silent(world) as waits:
+        if kind == "query":
+            answer = world.web.submit("alice", "SELECT 1", client_id="silent")
+            assert (answer["status"], answer["retry_after"]) == (503, "10")
+            said = answer["json"]["errors"][0]["message"]
+            row = world.prepared.services.sql("SELECT status, error_message FROM query WHERE client_id = 'silent'")
+            assert row == f"failed|{said}"
+        else:
+            refused = world.web.chart(user, "channel")
+            said = refused["message"]
+            assert refused["refused"] == 503
+        assert said.startswith("The broker does not answer")
+        assert len(waits) == 1
+    assert world.web.submit("alice", "SELECT 1")["status"] == 202
 
 
 def test_beyond_the_bounds_a_submission_is_refused(world: World) -> None:

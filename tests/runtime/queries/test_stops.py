@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -17,6 +17,8 @@ pytestmark = pytest.mark.superset
 
 #: How many statements are stopped, each after a random part of so many seconds: parsing, connecting and executing take as long.
 STOPS, SPREAD_SECONDS = 60, 0.4
+#: So many that at least 200 are acknowledged.
+MANY_STOPS = 320
 
 
 def test_a_write_that_is_stopped_while_it_runs_ends_in_its_database_and_says_what_may_stand(
@@ -53,7 +55,10 @@ def test_what_has_ended_cannot_be_stopped(web: Web, worker: Worker) -> None:
     assert web("query", query_id=query)["status"] == "success"
 
 
-def test_stops_at_any_moment_are_kept_and_no_write_goes_unsaid(prepared: Prepared, web: Web, worker: Worker) -> None:
+@pytest.mark.parametrize("stops", [STOPS, pytest.param(MANY_STOPS, marks=pytest.mark.further)])
+def test_stops_at_any_moment_are_kept_and_no_write_goes_unsaid(
+    prepared: Prepared, web: Web, worker: Worker, stops: int, record_property: Callable[[str, object], None]
+) -> None:
     chance = random.Random(14)
     numbers = ",".join(map(str, range(500)))
     answers: dict[int, int] = {}
@@ -66,8 +71,8 @@ def test_stops_at_any_moment_are_kept_and_no_write_goes_unsaid(prepared: Prepare
 
     timers: list[threading.Timer] = []
     markers: dict[int, str] = {}
-    for number in range(STOPS):
-        marker = f"race {number}"
+    for number in range(stops):
+        marker = f"race {stops} {number}"
         query = web.submit(f"INSERT INTO runs SELECT '{marker}' WHERE 5 IN ({numbers})", "ledger")
         markers[query] = marker
         timers.append(threading.Timer(chance.uniform(0, SPREAD_SECONDS), stop, [query]))
@@ -84,7 +89,9 @@ def test_stops_at_any_moment_are_kept_and_no_write_goes_unsaid(prepared: Prepare
     after = _states(prepared, markers)
     written = set(prepared.services.sql("SELECT marker FROM runs WHERE marker LIKE 'race %'", "analytics").splitlines())
     acknowledged = {query for query, status in answers.items() if status == 200}
-    assert len(answers) == STOPS and acknowledged
+    assert len(answers) == stops and acknowledged
+    record_property("acknowledged", len(acknowledged))
+    record_property("written", sum(markers[query] in written for query in acknowledged))
     for query, marker in markers.items():
         if query not in acknowledged:
             assert after[query] == ("success", "") and marker in written
