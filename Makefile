@@ -117,10 +117,10 @@ check: lint ## lint, and the tests that need neither Superset nor services: what
 	@$(VENV)/bin/python -m pytest -m "not (superset or services or local or cluster or thorough)" --numprocesses=auto
 
 test: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## a test of every kind, with real services; not those of test-cluster
-	@$(VENV)/bin/python -m pytest -m "not (cluster or further)"
+	@$(VENV)/bin/python -m pytest -m "not (cluster or further)" --durations=40
 
 test-all: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## every test but those of test-cluster, further cases of each kind too
-	@$(VENV)/bin/python -m pytest -m "not cluster"
+	@$(VENV)/bin/python -m pytest -m "not cluster" --durations=40
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
 	@$(VENV)/bin/python -m tools.build $(CLUSTER_TOOLS)
