@@ -6,7 +6,8 @@ writes `stopped`, so that the worker reports a lost connection. Here `stopped` i
 committed; then the statement is cancelled. Whoever executes looks at the state after it has written how it can be cancelled
 and before it executes: it finds `stopped`, or is cancelled.
 
-Replaces `QueryDAO.stop_query` and `superset.sql_lab.execute_sql_statements`, and listens to SQLAlchemy's event before_flush
+Replaces `QueryDAO.stop_query`, `execute_sql_statements` and `handle_query_error` in `superset.sql_lab`, and listens to
+SQLAlchemy's event before_flush
 (read and tested with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known. Superset 7 moves SQL Lab onto its Global
 Task Framework with its pull request 43928).
 """
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import has_request_context
 
-from runtime.environment import hooks, versions
+from runtime.environment import hooks, metadata_database, versions
 from runtime.queries import stops
-from runtime.queries.interfaces import OPEN_STATES
+from runtime.queries.interfaces import OPEN_STATES, superset
 from runtime.superset import kept_connections, principals
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
@@ -50,6 +51,7 @@ def install() -> None:
         event.listen(db.session, "before_flush", keep_stopped)
     QueryDAO.stop_query = staticmethod(stop_query)
     hooks.replace(sql_lab, "execute_sql_statements", __name__, _leave_stopped)
+    hooks.replace(sql_lab, "handle_query_error", __name__, _keep_words)
 
 
 def stop_query(client_id: str) -> None:
@@ -127,6 +129,26 @@ def keep_stopped(session: Session, *_: object) -> None:
             raise StoppedError(f"query {changed.id} was stopped")
         logger.info("query %s was stopped, and stays so: it would have become %r", changed.id, changed.status)
         session.expire(changed)
+
+
+def _keep_words(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    """What the user of a query was told that was called lost while its process stood still: that stays."""
+
+    def handle_query_error(ex: Exception, query: Query, *args: Any, **kwargs: Any) -> Any:
+        from superset.extensions import db
+
+        try:
+            with metadata_database.transaction() as connection:
+                status, said = superset().ending.state(connection, query.id)
+        except Exception:
+            return shipped(ex, query, *args, **kwargs)
+        if status != "failed":
+            return shipped(ex, query, *args, **kwargs)
+        logger.info("query %s had been ended, and keeps its words: %s", query.id, ex)
+        db.session.rollback()
+        return {"query_id": query.id, "status": status, "error": said, "errors": []}
+
+    return handle_query_error
 
 
 def _leave_stopped(shipped: Callable[..., Any]) -> Callable[..., Any]:

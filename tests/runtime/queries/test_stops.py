@@ -47,6 +47,24 @@ def test_a_read_that_is_stopped_while_it_runs_is_not_tried_again(prepared: Prepa
     assert executing(prepared, "stopped read") == 0
 
 
+def test_words_of_a_query_that_was_called_lost_stay_when_its_worker_comes_back(
+    prepared: Prepared, web: Web, worker: Worker
+) -> None:
+    """As with a worker that stands still: the reaper ends its session, and it sees a lost connection when it goes on."""
+    query = web.submit(write("called lost"), "ledger")
+    begins(prepared, "called lost")
+    said = "another process has said what is known"
+    prepared.services.sql(f"UPDATE query SET status = 'failed', error_message = '{said}' WHERE id = {query}")
+    ends = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%called lost%' AND pid <> pg_backend_pid()"
+    )
+    prepared.services.sql(ends, "postgres")
+    until(lambda: attempts(prepared, "sql", query) not in ([], ["1 open"]), 60, "its worker has ended it")
+    ended = web("query", query_id=query)
+    assert (ended["status"], ended["error_message"]) == ("failed", said)
+    assert committed(prepared, "called lost") == 0
+
+
 def test_what_has_ended_cannot_be_stopped(web: Web, worker: Worker) -> None:
     query = web.submit("SELECT 1", "library")
     ended = web.ended(query)
