@@ -64,7 +64,9 @@ def _end_write(request: WatchedRequest, asked: query_tasks.Work) -> None:
 
 
 def _end(request: WatchedRequest, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
-    """End what nobody will finish. Its statement needs no cancelling: the connection has ended with the child."""
+    """End what nobody will finish, once its statement is cancelled: a server may not look whether its client is still there."""
+    if asked.kind == "sql":
+        superset().ending.cancel((int(asked.subject),), final_states.CANCEL_SECONDS)
     with metadata_database.transaction() as connection:
         last = executions.last(connection, asked.kind, asked.subject)
     if last is not None and last.writes and outcome == "lost":

@@ -22,6 +22,7 @@ def extend(app: Flask) -> None:
     from runtime.superset import (
         big_numbers,
         cache_identity,
+        cancelling,
         charts,
         clock,
         doctor_api,
@@ -59,6 +60,7 @@ def extend(app: Flask) -> None:
     charts.install()
     script_guard.install()
     stops.install()
+    cancelling.install()
     clock.install()
     unkept_results.install()
     lost_metadata.install()

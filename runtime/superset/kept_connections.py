@@ -215,6 +215,8 @@ def reset(proxy: Any, _record: object) -> None:
 
     connection: Any = proxy.dbapi_connection
     connection.rollback()
+    # Whoever cancels the last query must not meet the next one.
+    connection.tag = ""
     connection.autocommit = True
     try:
         # Past the guard: its settings would be the next session's.

@@ -172,6 +172,8 @@ def _postgres_connection(
 
     class Connection(extensions.connection):
         limit = f"{seconds}s"
+        #: By which the query that it executes is recognised from outside (`runtime.superset.cancelling`).
+        tag = ""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             extensions.connection.__init__(self, *args, **kwargs)
@@ -212,6 +214,7 @@ def _postgres_connection(
                     "statement_timeout": self._milliseconds,
                     "client_connection_check_interval": self._client_check,
                     "standard_conforming_strings": "on",
+                    **({"application_name": self.tag} if self.tag else {}),
                     **({"transaction_read_only" if local else "default_transaction_read_only": "on"} if read_only else {}),
                 }
                 asked = ", ".join("set_config(%s, %s, %s)" for _ in settings)

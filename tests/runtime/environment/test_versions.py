@@ -29,6 +29,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.cache_identity": {"apache-superset"},
     "runtime.superset.caches": {"apache-superset", "flask-caching"},
     "runtime.superset.chart_events": {"apache-superset", "flask-caching"},
+    "runtime.superset.cancelling": {"apache-superset"},
     "runtime.superset.charts": {"apache-superset"},
     "runtime.superset.clock": {"apache-superset", "sqlalchemy"},
     "runtime.superset.connections": {"apache-superset", "sqlalchemy"},

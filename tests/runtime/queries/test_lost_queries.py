@@ -7,6 +7,7 @@ broker is a Valkey with AOF that the tests kill, fill and empty. Queues of tenan
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -257,11 +258,17 @@ def test_the_query_of_a_dead_worker_fails_and_its_statement_is_cancelled(world: 
     services = world.prepared.services
     started = "SELECT pg_backend_pid() AS pid, slow(60)"
     psql = [str(binaries.postgres_program("psql")), services.analytics_uri, "--no-psqlrc", "-c", started]
-    statement = subprocess.Popen(psql, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    tag = f"superset-async-{lost}-0a1b"
+    statement = subprocess.Popen(
+        psql, env=os.environ | {"PGAPPNAME": tag}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     busy = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%slow(60)%' AND pid <> pg_backend_pid()"
     try:
         until(lambda: services.sql(busy) != "", 10, "the statement runs")
-        extra = json.dumps({"superset_async_task": f"sql-{lost}", "cancel_query": int(services.sql(busy))})
+        identity = services.sql(
+            busy.replace("pid FROM", "concat_ws(' ', pid, extract(epoch FROM backend_start), application_name) FROM")
+        )
+        extra = json.dumps({"superset_async_task": f"sql-{lost}", "cancel_query": identity})
         services.sql(f"UPDATE query SET status = 'running', extra_json = '{extra}' WHERE id = {lost}")
         services.sql(f"UPDATE query SET status = 'running' WHERE id = {alive}")
         lease = f"coordination:lease:sql:{alive}"

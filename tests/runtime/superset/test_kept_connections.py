@@ -55,7 +55,8 @@ def test_the_guards_hold_on_a_kept_connection(kept: dict[str, Any]) -> None:
 
 def test_a_database_that_is_written_to_keeps_none() -> None:
     assert [each.keep_connections for each in topology("local").databases] == [True]
-    declared = topology("minimal", databases={"a": {}, "b": {"keep_connections": True}}).databases
+    reached: dict[str, object] = {"cidrs": ["10.20.0.0/16"], "ports": [5432]}
+    declared = topology("minimal", databases={"a": reached, "b": reached | {"keep_connections": True}}).databases
     assert [each.keep_connections for each in declared] == [False, True]
     with pytest.raises(MendableError, match=r"databases\.a\.keep_connections"):
-        topology("minimal", databases={"a": {"keep_connections": True, "allow_dml": True}})
+        topology("minimal", databases={"a": reached | {"keep_connections": True, "allow_dml": True}})
