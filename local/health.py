@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import httpx
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -27,6 +28,10 @@ WRITTEN_SECONDS = 10
 BEAT_SECONDS = 120
 #: How long workers have to answer: one whose children are all busy answers too.
 ASK_SECONDS = 3.0
+
+
+#: What a broker that is away is to a client of Celery: kombu words some of it anew.
+_AWAY = (OSError, RedisError, OperationalError)
 
 
 def redis_ready(instance: RedisInstance, secrets: Mapping[str, str]) -> bool:
@@ -109,7 +114,7 @@ def workers_answering(topology: Topology, secrets: Mapping[str, str], timeout: f
     try:
         answers = app.control.ping(timeout=timeout, limit=len(topology.pools))
         return {name.split("@")[0] for answer in answers for name in answer}
-    except (OSError, RedisError):
+    except _AWAY:
         return set()
     finally:
         app.close()
@@ -121,12 +126,12 @@ def worker_ready(topology: Topology, pool: Pool, secrets: Mapping[str, str]) -> 
 
 
 def running_tasks(topology: Topology, secrets: Mapping[str, str]) -> int:
-    """How many tasks the workers execute now (those that answer within a second)."""
+    """How many tasks the workers execute now: those that answer within a second, by a broker that answers."""
     app = cast(Any, Celery(broker=broker_url(topology, secrets), set_as_current=False))
     try:
         active: dict[str, list[object]] = app.control.inspect(timeout=1.0).active() or {}
         return sum(len(tasks) for tasks in active.values())
-    except (OSError, RedisError):
+    except _AWAY:
         return 0
     finally:
         app.close()

@@ -293,6 +293,8 @@ def test_up_sees_that_the_program_has_changed_and_runs_the_new_one(tmp_path: Pat
         status = running.status
         assert status["state"] == "degraded"
         assert any("the program" in problem and "make up" in problem for problem in status["problems"]), status["problems"]
+        # Nobody can then say what is still running.
+        Supervisor(StateFolder(running.state_dir)).stop_process("redis")
         done = running.run("up", "--stack", "updated", timeout=600)
         assert "the program changed since it was started: starting anew" in done.stdout
         assert before.isdisjoint(process["pid"] for process in states_of(running).values())
