@@ -123,6 +123,8 @@ def test_a_user_of_the_provider_works_as_the_stack_says_and_log_out_ends_it(
     )
     browser.get(f"{platform.url}/superset/welcome/")
     assert "Acme" in browser.title
+    # A page that still asks for something is then told 401, and goes to the log-in by itself, wherever the browser was going.
+    browser.get(f"{platform.url}/health")
     browser.get(f"{platform.url}/logout/")
     # The provider asks whether its session shall end too.
     wait = WebDriverWait(browser, SECONDS)
