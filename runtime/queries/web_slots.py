@@ -11,11 +11,16 @@ def most(threads: int) -> int:
     return max(1, threads // 2)
 
 
-class Slots:
-    """The slots of one process with so many `threads`. One principal gets all of them but one."""
+def most_for_names(threads: int) -> int:
+    """A third, for what is only asked what there is: it neither takes a slot from what executes, nor waits for one."""
+    return max(1, threads // 3)
 
-    def __init__(self, threads: int) -> None:
-        self.most = most(threads)
+
+class Slots:
+    """So many slots of one process, `most`. One principal gets all of them but one."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.most_of_one = max(1, self.most - 1)
         self._taken: Counter[str] = Counter()
         self._changed = threading.Condition()

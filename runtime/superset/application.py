@@ -25,6 +25,7 @@ def extend(app: Flask) -> None:
         cancelling,
         charts,
         clock,
+        default_schemas,
         doctor_api,
         ended_sessions,
         event_log,
@@ -62,6 +63,7 @@ def extend(app: Flask) -> None:
     stops.install()
     cancelling.install()
     clock.install()
+    default_schemas.install()
     unkept_results.install()
     lost_metadata.install()
     few_commits.install()

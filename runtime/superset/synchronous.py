@@ -7,7 +7,8 @@ As shipped (Superset 6.1) a web thread executes whatever is not asynchronous, as
 - all else is executed in the request, for `SQLLAB_TIMEOUT` seconds at most, which the database enforces, and is written into the
   table of executions when it has ended, with the queue `web`;
 - both take a slot of their process (`runtime.queries.web_slots`), and the second counts among the principal's queries in flight,
-  but for the names of schemas and tables, which wait for a slot: who waits for a query may look at what there is.
+  but for the names of schemas and tables, which have slots of their own: who waits for a query may look at what there is, and
+  whoever executes one is not refused because others look.
 
 Replaces `get_inspector` and `_get_sqla_engine` of `superset.models.core.Database`, whose engines make a connection for each use,
 and `SynchronousSqlJsonExecutor` in `superset.sqllab.api` through `runtime.superset.submission`; listens to SQLAlchemy's events
@@ -25,13 +26,13 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, g, has_request_context, request
 
 from runtime.environment import counters, hooks, metadata_database, process_topology, versions
-from runtime.queries import admission, chart_jobs, executions
+from runtime.queries import admission, chart_jobs, executions, web_slots
 from runtime.queries.admission import Refusal
 from runtime.queries.interfaces import OPEN_STATES
 from runtime.queries.web_slots import Slots
@@ -53,7 +54,7 @@ LOOK_SECONDS = 0.1
 LATE_SECONDS = 30
 #: Attribute of flask.g: this request has its slot.
 _HAS_SLOT = "superset_async_slot"
-#: Who asks for names waits for a slot so long: each chart of a dashboard may ask for its database's default schema.
+#: Who asks for names waits for one of their slots so long: each chart of a dashboard may ask for its database's default schema.
 NAMES_SECONDS = 10.0
 _inspects: ContextVar[bool] = ContextVar("inspects", default=False)
 #: Starts the endpoints that list what is in a database: Flask-AppBuilder calls them by the name of Superset's class.
@@ -78,18 +79,20 @@ def seconds() -> int | None:
     return int(current_app.config["SQLLAB_TIMEOUT"])
 
 
-@lru_cache(maxsize=1)
-def _slots() -> Slots:
-    return Slots(process_topology.started().web.threads)
+@cache
+def _slots(*, names: bool) -> Slots:
+    threads = process_topology.started().web.threads
+    return Slots(web_slots.most_for_names(threads) if names else web_slots.most(threads))
 
 
 @contextmanager
-def slot(patience: float = 0.0) -> Generator[str]:
-    """A slot of this process for the principal of this request, who is given; a Refusal, as Superset's, where there is none
-    within `patience` seconds.
+def slot(*, names: bool = False) -> Generator[str]:
+    """A slot of this process for the principal of this request, who is given; a Refusal, as Superset's, where there is none.
+
+    Those for names are others, and come with patience.
     """
-    principal, slots = principals.current(), _slots()
-    if not slots.take(principal, patience):
+    principal, slots = principals.current(), _slots(names=names)
+    if not slots.take(principal, NAMES_SECONDS if names else 0.0):
         raise _refused(admission.no_thread(slots.most))
     # Its own object: a connection that nobody closes is given back by the collector, in whatever request that is.
     context: Any = cast(Any, g)._get_current_object()
@@ -117,8 +120,9 @@ def _gated(shipped: Callable[..., Any]) -> Callable[..., Any]:
             if not has_request_context() or getattr(g, _HAS_SLOT, False):
                 return None
             with ExitStack() as stack:
-                principal = stack.enter_context(slot(NAMES_SECONDS if _lists_names() else 0.0))
-                if not _lists_names():
+                names = _lists_names()
+                principal = stack.enter_context(slot(names=names))
+                if not names:
                     stack.enter_context(_counted(principal))
                 stack.enter_context(_recorded(name))
                 connection = dialect.connect(*arguments, **parameters)

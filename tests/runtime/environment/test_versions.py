@@ -43,6 +43,7 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.kept_rows": {"apache-superset", "sqlalchemy"},
     "runtime.superset.known_users": {"apache-superset", "flask-appbuilder", "sqlalchemy"},
     "runtime.superset.big_numbers": {"apache-superset"},
+    "runtime.superset.default_schemas": {"apache-superset"},
     "runtime.superset.doctor_api": {"apache-superset"},
     "runtime.superset.live_api": {"apache-superset"},
     "runtime.superset.login_rate": {"apache-superset"},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from runtime.queries.web_slots import Slots
+from runtime.queries.web_slots import Slots, most, most_for_names
 
 
 def test_one_principal_leaves_one_to_others() -> None:
-    slots = Slots(10)
+    slots = Slots(most(10))
     assert [slots.take("ann") for _ in range(5)] == [True] * 4 + [False]
     assert [slots.take("bob"), slots.take("bob")] == [True, False]
     slots.give_back("ann")
@@ -16,7 +16,7 @@ def test_one_principal_leaves_one_to_others() -> None:
 
 
 def test_who_has_patience_gets_the_next_that_is_given_back() -> None:
-    slots = Slots(2)
+    slots = Slots(most(2))
     assert slots.take("ann")
     with ThreadPoolExecutor(1) as others:
         waits = others.submit(slots.take, "bob", 60)
@@ -24,3 +24,8 @@ def test_who_has_patience_gets_the_next_that_is_given_back() -> None:
         slots.give_back("ann")
         assert waits.result(60)
     assert not slots.take("ann", 0.01)
+
+
+def test_some_threads_wait_for_no_database() -> None:
+    for threads in range(4, 100):
+        assert most(threads) + most_for_names(threads) <= threads - threads // 6
