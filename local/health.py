@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httpx
 from celery import Celery
-from kombu.exceptions import OperationalError
+from celery.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
