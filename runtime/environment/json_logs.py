@@ -140,8 +140,9 @@ def install(*, show_sql: bool = False) -> None:
     from celery import signals
 
     signals.setup_logging.connect(_leave, weak=False)
-    # That of a worker's children keeps its lines to itself: what became of one that was killed would be plain text.
-    get_logger().propagate = True
+    # That of a worker's children keeps its lines to itself, and Celery makes it anew: without a handler of its own, what became
+    # of a child that was killed would be plain text.
+    get_logger().handlers[:] = [handler]
 
 
 def _leave(**_: Any) -> None:

@@ -213,9 +213,8 @@ def _same(connection: Connection) -> Iterator[diagnosis.Same]:
 def _largest(topology: Topology, connection: Connection) -> list[diagnosis.Result]:
     """The largest results in Redis of those with most rows; empty where they are elsewhere, or Redis does not answer."""
     rows = connection.exec_driver_sql(
-        "SELECT q.id, COALESCE(u.username, ''), q.results_key, COALESCE(e.tenant, '') FROM query q "
-        f"LEFT JOIN ab_user u ON u.id = q.user_id LEFT JOIN {executions.TABLE} e ON e.kind = 'sql' "
-        "AND e.subject = q.id::text AND e.outcome = 'success' WHERE q.results_key IS NOT NULL "
+        "SELECT q.id, COALESCE(u.username, ''), q.results_key FROM query q "
+        "LEFT JOIN ab_user u ON u.id = q.user_id WHERE q.results_key IS NOT NULL "
         "AND q.end_time > (extract(epoch from now()) - %s) * 1000 ORDER BY q.rows DESC NULLS LAST LIMIT %s",
         (topology.caching.query_results_ttl_seconds, LOOKED_AT),
     ).fetchall()
@@ -223,7 +222,7 @@ def _largest(topology: Topology, connection: Connection) -> list[diagnosis.Resul
     try:
         pipeline = client(database).pipeline(transaction=False)
         for row in rows:
-            pipeline.strlen(f"{database.prefix}@{row[3]}:{row[2]}")
+            pipeline.strlen(f"{database.prefix}{row[2]}")
         sizes = pipeline.execute()
     except RedisError:
         return []

@@ -185,7 +185,7 @@ def test_a_result_that_is_gone_is_called_expired(platform: RunningPlatform) -> N
     password = platform.secrets["REDIS_OPERATOR_PASSWORD"]
     with Redis(host=instance.host, port=instance.port, username="operator", password=password, db=where.number) as store:
         assert query(platform, "results", str(run.status.id)).returncode == 0
-        assert store.delete(f"{where.prefix}@:{run.status.results_key}") == 1
+        assert store.delete(f"{where.prefix}{run.status.results_key}") == 1
     done = query(platform, "results", str(run.status.id))
     assert (done.returncode, done.stdout) == (8, "")
     assert "no longer has its rows" in done.stderr

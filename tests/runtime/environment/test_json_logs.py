@@ -136,7 +136,8 @@ def test_the_line_of_a_killed_child_is_one_of_the_format() -> None:
     """billiard's logger, by which a worker says so."""
     script = (
         "from runtime.environment import json_logs; json_logs.install()\n"
-        "from billiard import util; util.error('Process %r exited with %r', 'ForkPoolWorker-3', 'signal 9')"
+        "from celery.utils.log import reset_multiprocessing_logger; reset_multiprocessing_logger()\n"
+        "from billiard import util; util.get_logger(); util.error('Process %r exited with %r', 'ForkPoolWorker-3', 'signal 9')"
     )
     done = subprocess.run(
         [binaries.superset_python(), "-c", script], capture_output=True, text=True, check=True, cwd=PROJECT, timeout=120
