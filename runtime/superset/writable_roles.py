@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from superset.models.core import Database
 
-#: What the role of a session can do beyond reading, a row for each: as PostgreSQL's own catalogs say it (14 and newer).
-_ASKED = """
+#: What the role of a session can do beyond reading, a row for each: as PostgreSQL's own catalogs say it (14 and newer). What it
+#: has by any way counts: granted to itself, to everybody or to a role that it is in, on a table or on a column.
+ASKED = """
+WITH ours AS (SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
 SELECT current_user, 'is a superuser' FROM pg_roles WHERE rolname = current_user AND rolsuper
 UNION ALL
 SELECT current_user, 'is a member of ' || granted FROM unnest(ARRAY['pg_write_all_data', 'pg_write_server_files',
@@ -22,9 +25,29 @@ UNION ALL
 SELECT current_user, 'can create objects in ' || count(*) || ' schemas, ' || min(nspname) || ' among them'
 FROM pg_namespace WHERE nspname !~ '^pg_' AND has_schema_privilege(oid, 'CREATE') HAVING count(*) > 0
 UNION ALL
+SELECT current_user, 'can create schemas' WHERE has_database_privilege(current_database(), 'CREATE')
+UNION ALL
 SELECT current_user, 'can change ' || count(*) || ' tables, ' || min(oid::regclass::text) || ' among them'
-FROM pg_class WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)'
-    AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE') HAVING count(*) > 0
+FROM ours WHERE relkind IN ('r', 'p', 'f', 'v', 'm')
+    AND (has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(oid, 'INSERT, UPDATE'))
+HAVING count(*) > 0
+UNION ALL
+SELECT current_user, 'can move ' || count(*) || ' sequences, ' || min(oid::regclass::text) || ' among them'
+FROM ours WHERE CASE WHEN relkind = 'S' THEN has_sequence_privilege(oid, 'USAGE, UPDATE') ELSE false END HAVING count(*) > 0
+UNION ALL
+SELECT current_user,
+    'can execute ' || count(*) || ' functions as their owners, ' || min(p.oid::regprocedure::text) || ' among them'
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE p.prosecdef AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND p.proowner <> current_user::regrole
+    AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE') HAVING count(*) > 0
+UNION ALL
+SELECT current_user, 'can become ' || count(*) || ' roles, ' || min(rolname) || ' among them' FROM pg_roles
+WHERE pg_has_role(current_user, oid, 'MEMBER') AND NOT pg_has_role(current_user, oid, 'USAGE')
+    AND rolname !~ '^pg_' HAVING count(*) > 0
+UNION ALL
+SELECT current_user, what FROM pg_roles,
+    LATERAL (VALUES (rolcreaterole, 'can create roles'), (rolcreatedb, 'can create databases')) AS has(it, what)
+WHERE rolname = current_user AND it AND NOT rolsuper
 """
 
 
@@ -37,7 +60,7 @@ def warning(database: Database) -> str | None:
         return None
     with database.get_raw_connection() as connection:
         cursor = cast(Any, connection).cursor()
-        cursor.execute(_ASKED)
+        cursor.execute(ASKED)
         rows: list[tuple[str, str]] = cursor.fetchall()
     return words(str(database.database_name), rows[0][0], [what for _, what in rows]) if rows else None
 
