@@ -179,7 +179,9 @@ def register_databases(app: Flask, topology: Topology, env: Mapping[str, str], r
         session.commit()
         ids[declared.name] = cast(int, database.id)
         _sync_schemas(database, topology.admin_username, report)
-        _look_for_writable_role(database, report)
+        # That of the sample has made it: nobody is to make another for data that are generated.
+        if not declared.sample:
+            _look_for_writable_role(database, report)
         engine = database.db_engine_spec.engine
         if engine not in session_guard.ENGINES:
             report(

@@ -59,6 +59,7 @@ def test_what_up_prints_off_a_terminal_has_no_password_and_says_how_to_stop(plat
     assert platform.secrets["ADMIN_PASSWORD"] not in said
     assert f"password file: {platform.password_file}" in said
     assert f"stop it: make down STACK={platform.stack}" in said
+    assert "can write" not in said
 
 
 def test_status_asks_the_web_tier_and_the_disk(platform: RunningPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
