@@ -88,7 +88,8 @@ _BASE: dict[str, Any] = {
         "telemetry": False,
         "cpu_target": 70,
         "route": None,
-        "connections": {"size": 5, "max_overflow": 5, "recycle": 300},
+        # Each thread has one while it waits; two more are there for what some count and record in a moment.
+        "connections": {"size": 5, "max_overflow": 7, "recycle": 300},
         "resources": _resources("500m", "1", "1Gi", "2Gi"),
     },
     "celery": {

@@ -204,6 +204,7 @@ def test_the_init_job_looks_at_a_server_that_exists_over_tls(world: World, prepa
         "username": redis_acl.OPERATOR,
         "tls": True,
         "ca_secret": "ca",
+        "cidrs": ["127.0.0.0/8"],
     }
     plan = topology("minimal", redis={"broker": {"existing": where}})
     (server,) = plan.redis
