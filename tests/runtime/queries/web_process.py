@@ -39,7 +39,7 @@ class Process:
         self._reaper._pace = reaper.Pace(every=10, apart=10, quiet=25, unsent=0, synchronous=600)
 
     def user(self, name: str) -> int:
-        """Make a user who may do everything, and log in; the id."""
+        """Make a user who may do everything, and log in, once each: log-ins have a limit a second; the id."""
         with self._app.app_context():
             from superset.extensions import security_manager
 
@@ -48,7 +48,8 @@ class Process:
                 sm.add_user(name, name, name, f"{name}@localhost", sm.find_role("Admin"), password=PASSWORD)
             database = self._app.appbuilder.session.execute("SELECT id FROM dbs WHERE database_name = 'analytics'").scalar()
             number = sm.find_user(username=name).id
-        self._browsers[name] = Browser(self._app, name, database)
+        if name not in self._browsers:
+            self._browsers[name] = Browser(self._app, name, database)
         return number
 
     def submit(self, user: str, sql: str, client_id: str | None = None) -> dict[str, Any]:
