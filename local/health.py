@@ -28,8 +28,6 @@ WRITTEN_SECONDS = 10
 BEAT_SECONDS = 120
 #: How long workers have to answer: one whose children are all busy answers too.
 ASK_SECONDS = 3.0
-
-
 #: What a broker that is away is to a client of Celery: kombu words some of it anew.
 _AWAY = (OSError, RedisError, OperationalError)
 

@@ -16,7 +16,7 @@ from topology.problems import Problem
 from topology.settings import Settings
 from topology.settings.databases import DatabaseSettings
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Networks that end at the node, with the metadata and the credentials of the machine (RFC 3927, RFC 4291; AWS's own in IPv6).
 LINK_LOCAL = ("169.254.0.0/16", "fd00:ec2::/32", "fe80::/10")
@@ -43,8 +43,6 @@ class _Named:
     host: str | None
     ports: tuple[int, ...]
     cidrs: tuple[str, ...] | None
-    #: The key under which its ports are said; None where they are always known.
-    ports_key: str | None = None
 
     @property
     def peer(self) -> Peer:
@@ -84,7 +82,7 @@ def peers_are_known(settings: Settings, topology: Topology) -> Iterator[Problem]
             )
         if not each.ports:
             yield Problem(
-                each.ports_key or each.key,
+                f"{each.key}.ports",
                 "missing",
                 "must be given: the URI says none, and its dialect has none that is known here",
                 "Say it, as in [8443]",
@@ -97,7 +95,7 @@ def nodes_stay_closed(settings: Settings, topology: Topology) -> Iterator[Proble
     for each in _named(settings):
         for cidr in each.cidrs or ():
             network = ipaddress.ip_network(cidr)
-            if any(_inside(network, ipaddress.ip_network(closed)) for closed in LINK_LOCAL):
+            if any(is_inside(network, ipaddress.ip_network(closed)) for closed in LINK_LOCAL):
                 yield Problem(
                     f"{each.key}.cidrs",
                     cidr,
@@ -131,7 +129,7 @@ def _of_database(key: str, database: DatabaseSettings) -> _Named:
     parts = urlsplit(database.uri) if database.uri else None
     port = (parts.port or _PORTS.get(parts.scheme.partition("+")[0])) if parts else None
     ports = database.ports or ((port,) if port else ())
-    return _Named(key, ("superset",), parts.hostname if parts else None, ports, database.cidrs, f"{key}.ports")
+    return _Named(key, ("superset",), parts.hostname if parts else None, ports, database.cidrs)
 
 
 def _address(host: str | None) -> tuple[str, ...]:
@@ -149,18 +147,19 @@ def _namespace(host: str | None) -> str | None:
 
 def _closed(networks: Sequence[str], cidr: str) -> tuple[str, ...]:
     wide = ipaddress.ip_network(cidr)
-    return tuple(str(each) for each in _outermost(networks) if _inside(each, wide) and each != wide)
+    return tuple(str(each) for each in _outermost(networks) if is_inside(each, wide) and each != wide)
 
 
-def _outermost(cidrs: Sequence[str]) -> Iterator[_Network]:
+def _outermost(cidrs: Sequence[str]) -> Iterator[Network]:
     """The networks without those that are inside of another."""
     networks = [ipaddress.ip_network(each) for each in cidrs]
     for each in networks:
-        if not any(_inside(each, other) for other in networks if other != each):
+        if not any(is_inside(each, other) for other in networks if other != each):
             yield each
 
 
-def _inside(one: _Network, other: _Network) -> bool:
+def is_inside(one: Network, other: Network) -> bool:
+    """Whether every address of `one` is one of `other`; False for networks of two families."""
     if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
         return one.subnet_of(other)
     return isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network) and one.subnet_of(other)

@@ -10,11 +10,11 @@ from policies.graph import UNKNOWN, Graph, UnknownValueError, at
 from policies.rule import Option, Options, Plain, Rules, kinds
 from policies.servers import postgres_servers, redis_servers, sentinels
 from policies.workloads import Workload, lasting, selects, workloads
+from topology.egress import is_inside
 from topology.platforms.aws.peers import POD_IDENTITY
 from topology.settings.network import RESOLVERS
 
 RULES = Rules("policy-network")
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: What a machine says to whoever asks from it: its metadata and credentials.
 _NODE = ("169.254.0.0/16", "fd00:ec2::/32")
 #: What clusters are known to offer on their nodes: resolvers, and AWS's agent that gives each pod credentials of its own.
@@ -116,12 +116,8 @@ def _open(cidr: str, closed: list[str]) -> tuple[str, ...]:
         each
         for each in _NODE
         if block.overlaps(ipaddress.ip_network(each))
-        and not any(_covers(one, ipaddress.ip_network(each)) for one in excepted)
+        and not any(is_inside(ipaddress.ip_network(each), one) for one in excepted)
     )
-
-
-def _covers(wide: _Network, narrow: _Network) -> bool:
-    return wide.version == narrow.version and wide.supernet_of(narrow)  # pyright: ignore[reportArgumentType]
 
 
 def _is_anywhere(peer: Any) -> bool:

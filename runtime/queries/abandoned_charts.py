@@ -4,8 +4,8 @@ A page asks for the events of its channel, twice a second, as long as it waits f
 job is abandoned when its channel, and that of each job which follows it, has asked since it was submitted and has then been
 silent. One that nobody has ever asked for was sent by a program, such as a warm-up, and is left alone.
 
-The reaper marks an abandoned job. A worker that is handed a marked job does not begin it; the child that executes one looks for
-the mark, and cancels its statement.
+The reaper marks an abandoned job, and the web process one that its page stops (`runtime.queries.chart_stops`). A worker that is
+handed a marked job does not begin it; the child that executes one looks for the mark, and cancels its statement.
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ class Delivery:
             raise _ignored() from unwritten
         except Exception as error:
             if self._watch is not None and self._watch.stopped:
-                # Nobody waits for it, and the reaper has said so.
+                # Nobody waits for it: whoever marked it has told its pages.
                 self._known_or_rescheduled(lambda: self._end("stopped", abandoned_charts.ABANDONED))
                 self._count("stopped")
                 raise _ignored() from error

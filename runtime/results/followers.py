@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,20 +31,15 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
 redis.call('SET', ARGV[5] .. ARGV[1], KEYS[1], 'EX', ARGV[6])
 return false
 """
-#: KEYS: what the job leads, its followers. ARGV: the job. From here on nobody joins it. Returns its followers.
-_CLOSE = """
+#: KEYS: what the job leads, its followers. ARGV: the job. From here on nobody joins it.
+_SHUT = """
 local leads = redis.call('GET', KEYS[1])
 if leads and redis.call('GET', leads) == ARGV[1] then redis.call('DEL', leads) end
-return redis.call('LRANGE', KEYS[2], 0, -1)
 """
-
-#: KEYS: what the job leads, its followers. ARGV: the job, how many follow it. Where so many do, nobody joins it from here on.
-_CLOSE_IF = """
-if redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
-local leads = redis.call('GET', KEYS[1])
-if leads and redis.call('GET', leads) == ARGV[1] then redis.call('DEL', leads) end
-return 1
-"""
+#: The same, and returns its followers.
+_CLOSE = _SHUT + "return redis.call('LRANGE', KEYS[2], 0, -1)"
+#: The same where so many follow it as the second of ARGV says; returns whether that is so.
+_CLOSE_IF = f"if redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end {_SHUT} return 1"
 
 
 @dataclass(frozen=True)
@@ -81,28 +76,32 @@ def join(identity: str, follower: Follower, seconds: int) -> str | None:
 
 def close(job_id: str) -> list[Follower]:
     """The followers of a job that has ended; it gets no more. They are there until `forget`, should telling them fail."""
-    keys = coordination.key("leads", job_id), coordination.key("followers", job_id)
-    found = cast("list[bytes]", coordination.client().eval(_CLOSE, 2, *keys, job_id))
-    return [Follower(*json.loads(item)) for item in found]
+    return _read(cast("list[bytes]", coordination.client().eval(_CLOSE, 2, *_keys(job_id), job_id)))
 
 
 def following(job_id: str) -> list[Follower]:
     """Who follows a job now. Raises what redis-py raises."""
-    return [
-        Follower(*json.loads(item)) for item in coordination.client().lrange(coordination.key("followers", job_id), 0, -1)
-    ]
+    return _read(coordination.client().lrange(coordination.key("followers", job_id), 0, -1))
 
 
 def close_if(job_id: str, count: int) -> bool:
     """Have nobody join a job any more, where `count` jobs follow it; False, and nothing done, where it has others."""
-    keys = coordination.key("leads", job_id), coordination.key("followers", job_id)
-    closed = coordination.client().eval(_CLOSE_IF, 2, *keys, job_id, count)  # pyright: ignore[reportUnknownVariableType]
+    closed = coordination.client().eval(_CLOSE_IF, 2, *_keys(job_id), job_id, count)  # pyright: ignore[reportUnknownVariableType]
     return bool(cast("int", closed))
 
 
 def forget(job_id: str) -> None:
     """All followers of the job have been told."""
-    coordination.client().delete(coordination.key("leads", job_id), coordination.key("followers", job_id))
+    coordination.client().delete(*_keys(job_id))
+
+
+def _keys(job_id: str) -> tuple[str, str]:
+    """Of what a job leads, and of its followers."""
+    return coordination.key("leads", job_id), coordination.key("followers", job_id)
+
+
+def _read(items: Iterable[bytes]) -> list[Follower]:
+    return [Follower(*json.loads(item)) for item in items]
 
 
 def digest(value: object) -> str:
