@@ -5,6 +5,7 @@ from __future__ import annotations
 from topology.model import Pool, Topology
 
 CELERY_APP = "superset.tasks.celery_app:app"
+BEAT_APP = "runtime.start.beat:app"
 #: Which tier a process is, for what differs between them (the size of the metadata connection pool).
 ROLE_ENV = "SUPERSET_ASYNC_ROLE"
 #: Path of the topology's JSON.
@@ -69,11 +70,11 @@ def worker(pool: Pool) -> list[str]:
 
 
 def beat(schedule_file: str) -> list[str]:
-    """Celery beat, which keeps when each job last ran in `schedule_file`."""
+    """Celery beat, which keeps when each job last ran in `schedule_file`; it needs no Superset."""
     return [
         "celery",
         "--quiet",
-        f"--app={CELERY_APP}",
+        f"--app={BEAT_APP}",
         "beat",
         f"--schedule={schedule_file}",
         "--pidfile=",
@@ -89,6 +90,11 @@ def exporter() -> list[str]:
 def ready() -> list[str]:
     """Wait until the metadata database is prepared; it needs no Superset."""
     return ["python", "-m", "runtime.start.ready"]
+
+
+def canceller() -> list[str]:
+    """What beat starts when it has statements to cancel."""
+    return ["python", "-m", "runtime.start.canceller"]
 
 
 def migrate() -> list[str]:

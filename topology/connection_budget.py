@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from topology.model import Celery, Pool, Web
 
-#: Of beat: the reaper's lock, what it reads, and its cancelling of statements.
-BEAT_CONNECTIONS = 3
+#: Of beat, which holds the reaper's lock and reads, and as many of the process that cancels statements for it.
+BEAT_CONNECTIONS = 4
 
 
 def connections_needed(celery: Celery, pools: tuple[Pool, ...], web: Web) -> int:

@@ -118,7 +118,7 @@ _BASE: dict[str, Any] = {
         "resources": _resources("250m", "1", "1Gi", "2Gi"),
     },
     "pools": {"default": {}},
-    "beat_resources": _resources("50m", "500m", "384Mi", "768Mi"),
+    "beat_resources": _resources("50m", "1", "128Mi", "768Mi"),
     "metrics": {
         "from_namespaces": ["monitoring"],
         "service_monitor": False,

@@ -11,12 +11,13 @@ from topology.settings.postgres import ConnectionPool
 
 
 def pool(topology: Topology, role: Role) -> ConnectionPool:
-    """The pool of one process of `role`; the init job does one thing after the other, on one connection."""
+    """The pool of one process of `role`, of which beat may have two at once; the init job does one thing after the other, on one
+    connection."""
     if role == "web":
         return topology.web.connections
     if role == "worker":
         return topology.celery.connections
-    most = BEAT_CONNECTIONS if role == "beat" else 1
+    most = BEAT_CONNECTIONS // 2 if role == "beat" else 1
     return ConnectionPool(size=1, max_overflow=most - 1, recycle_seconds=topology.celery.connections.recycle_seconds)
 
 

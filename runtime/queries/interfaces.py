@@ -146,6 +146,10 @@ class Ending(Protocol):
         """Tell the browser that waits for chart `job` (Superset's job_metadata) that it failed. Raises redis-py's errors."""
         ...
 
+    def expect(self) -> None:
+        """Statements may have to be cancelled soon: get ready for it. Returns at once, and never fails."""
+        ...
+
     def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
         """Cancel the statements of these queries, all at once, each in its database.
 

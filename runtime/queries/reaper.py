@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,7 @@ class Suspects:
 class Reaper:
     """Sweeps and acts. `clock` is monotonic; everything else that it sees is real.
 
-    `sweep` needs Superset's application context, and raises what Redis or the database raises.
+    `sweep` raises what Redis or the database raises.
     """
 
     def __init__(self, messages: Messages, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
@@ -183,6 +183,8 @@ class Reaper:
         running = max((query.seconds for query in seen.queries if query.running and query.task_id), default=0.0)
         coordination.client().set(coordination.key(coordination.OLDEST_RUNNING), running)
         found = lost(seen, self._pace)
+        if self._may_cancel(found, seen):
+            superset().ending.expect()
         now = self._clock()
         things = [("message", it) for it in found.messages]
         things += [("query", str(it)) for it in found.queries] + [("job", it) for it in found.jobs]
@@ -215,6 +217,13 @@ class Reaper:
         delivered = self._messages.delivered()
         alive |= reserved_tasks.reserved() | _leased(wanted | set(delivered.values()))
         return Seen(queries, registered, delivered, frozenset(alive), frozenset(elsewhere), time.time())
+
+    def _may_cancel(self, found: Lost, seen: Seen) -> bool:
+        """Whether a statement of what is lost, for now, may have to be cancelled once it is."""
+        if any(query.running and query.id in found.queries for query in seen.queries):
+            return True
+        asked = (_query_of(seen.delivered[tag]) for tag in found.messages)
+        return any(final_states.left_write(query_id) for query_id in asked if query_id is not None)
 
     def _act(self, due: Sequence[tuple[str, str]], seen: Seen) -> None:
         queries = {str(query.id): query for query in seen.queries}
@@ -381,15 +390,16 @@ def of_environment(env: Mapping[str, str]) -> tuple[Reaper, Pace]:
     return Reaper(Messages(client(database), database.prefix, names), chosen), chosen
 
 
-def run(context: Callable[[], AbstractContextManager[object]], reaper: Reaper, every: float) -> None:
-    """Sweep for ever, each time in Superset's application context. Whatever goes wrong with one sweep is logged, and the next
-    one is as before.
+def run(reaper: Reaper, every: float, after: Callable[[], None]) -> None:
+    """Sweep for ever, and call `after` after each sweep. Whatever goes wrong with one sweep is logged, and the next one is as
+    before.
     """
     while True:
         try:
-            with context(), alone() as mine:
+            with alone() as mine:
                 if mine:
                     reaper.sweep()
+            after()
         except Exception:
             logger.exception("this sweep for lost queries failed; the next one is in %s s", every)
         time.sleep(every)

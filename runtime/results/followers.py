@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,6 +88,13 @@ def close_if(job_id: str, count: int) -> bool:
     """Have nobody join a job any more, where `count` jobs follow it; False, and nothing done, where it has others."""
     closed = coordination.client().eval(_CLOSE_IF, 2, *_keys(job_id), job_id, count)  # pyright: ignore[reportUnknownVariableType]
     return bool(cast("int", closed))
+
+
+def end(job_id: str, tell: Callable[[Follower], object]) -> None:
+    """End the followers of a job that has ended: each is told, by `tell`, and then all are forgotten. What `tell` raises."""
+    for follower in close(job_id):
+        tell(follower)
+    forget(job_id)
 
 
 def forget(job_id: str) -> None:

@@ -19,7 +19,6 @@ from runtime.superset import (
     implementation,
     known_users,  # noqa: F401 - refuses an untested Flask-AppBuilder now
     pings,
-    reaper_thread,
     worker_process,
 )
 from runtime.superset.directory import SupersetDirectory
@@ -42,4 +41,3 @@ if role(os.environ) == "worker":
     channels.install(partial(fairness.order_of, _topology), signatures.of_process().check_message)
     remote_control.install()
 worker_process.install(os.environ)
-reaper_thread.install(os.environ)

@@ -27,16 +27,14 @@ from superset.async_events.async_query_manager import AsyncQueryTokenException
 from runtime.environment import versions
 from runtime.environment.process_topology import load_topology
 from runtime.queries import abandoned_charts, chart_jobs, final_states
-from runtime.results.followers import close, forget
+from runtime.results import followers
+from runtime.superset.chart_streams import EXPIRES_SECONDS
 from runtime.superset.implementation import reworded
 from runtime.superset.shared_charts import SharedTask
 from runtime.superset.submission import ChartTask
 
 logger = logging.getLogger(__name__)
 versions.require(__name__, "apache-superset", "flask-caching")
-
-#: A stream outlives the last event in it by this: longer than any browser polls for a chart.
-EXPIRES_SECONDS = 24 * 3600
 
 
 class AsyncQueryManager(ShippedManager):
@@ -90,11 +88,11 @@ class AsyncQueryManager(ShippedManager):
         self._client.expire(f"{self._stream_prefix}{job_metadata['channel_id']}", EXPIRES_SECONDS)
 
     def _end_followers(self, job_metadata: dict[str, Any], status: str, changes: dict[str, Any]) -> None:
-        job_id = str(job_metadata["job_id"])
-        for follower in close(job_id):
+        def tell(follower: followers.Follower) -> None:
             own = {"result_url": follower.result_url} if status == self.STATUS_DONE else {}
             self._tell(dict(follower.metadata), status, {**changes, **own})
-        forget(job_id)
+
+        followers.end(str(job_metadata["job_id"]), tell)
 
 
 def _forget(job_metadata: dict[str, Any]) -> None:

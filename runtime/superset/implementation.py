@@ -146,6 +146,10 @@ class Fence:
 class Ending:
     """What nobody else writes: a query's row and a chart's event, from outside."""
 
+    def error(self, message: str, error_type: ErrorType) -> dict[str, Any]:
+        """One error, as Superset's pages expect it, made by Superset."""
+        return error(message, error_type)
+
     def query(
         self,
         connection: Connection,
@@ -160,7 +164,7 @@ class Ending:
             "changed_on = timezone('utc', now()), extra_json = "
             "(COALESCE(NULLIF(extra_json, ''), '{}')::jsonb || jsonb_build_object('errors', %s::jsonb))::text "
             "WHERE id = %s AND status = ANY(%s)",
-            (message, json.dumps([error(message, error_type)]), query_id, list(states)),
+            (message, json.dumps([self.error(message, error_type)]), query_id, list(states)),
         )
         return bool(done.rowcount)
 
@@ -175,8 +179,11 @@ class Ending:
         """By an event in its channel."""
         from superset.extensions import async_query_manager
 
-        shown = {key: value for key, value in job.items() if key != "guest_token"}
-        async_query_manager.update_job(shown, async_query_manager.STATUS_ERROR, errors=[error(message, error_type)])
+        errors = [self.error(message, error_type)]
+        async_query_manager.update_job(shown(job), async_query_manager.STATUS_ERROR, errors=errors)
+
+    def expect(self) -> None:
+        """Nothing to do: this process has its Superset."""
 
     def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
         """As Superset does when their users stop them."""
@@ -188,6 +195,11 @@ class Ending:
         late = [query_id for query_id, done in answered if not done.wait(max(0.0, deadline - time.monotonic()))]
         if late:
             logger.warning("the databases of queries %s did not cancel them within %s s", late, seconds)
+
+
+def shown(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What a browser may see of a chart's job."""
+    return {key: value for key, value in job.items() if key != "guest_token"}
 
 
 def error(message: str, error_type: ErrorType) -> dict[str, Any]:

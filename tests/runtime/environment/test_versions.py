@@ -52,7 +52,6 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.owned_queries": {"apache-superset"},
     "runtime.superset.page": {"apache-superset"},
     "runtime.superset.preparation": {"apache-superset"},
-    "runtime.superset.reaper_thread": {"apache-superset", "celery"},
     "runtime.superset.request_log": {"apache-superset"},
     "runtime.superset.request_schemas": {"flask-appbuilder"},
     "runtime.superset.sample": {"apache-superset"},
@@ -65,6 +64,8 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.synchronous": {"apache-superset", "sqlalchemy"},
     "runtime.superset.unkept_results": {"apache-superset"},
     "runtime.superset.usage_api": {"apache-superset"},
+    "runtime.start.beat": {"apache-superset", "celery"},
+    "runtime.superset.without_superset": {"apache-superset", "sqlalchemy"},
     "runtime.superset.worker_process": {"apache-superset", "celery"},
     "runtime.web.buffering_worker": {"gunicorn"},
 }

@@ -11,18 +11,23 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import jwt
 
 from runtime.broker import delayed_messages
-from runtime.environment import process_topology
-from runtime.queries import chart_jobs, reaper
+from runtime.environment import process_topology, redis_databases, secrets
+from runtime.environment.redis_clients import client
+from runtime.queries import chart_jobs, interfaces, reaper
+from runtime.queries.canceller import Canceller
 from runtime.start import maintenance
+from runtime.superset import without_superset
 from tests.runtime.web_process import PASSWORD, Browser
+from topology import commands
 
 
 class Process:
@@ -34,6 +39,9 @@ class Process:
         self._app: Any = create_app()
         self._browsers: dict[str, Browser] = {}
         self._now = 0.0
+        topology = process_topology.started()
+        events = client(redis_databases.database(topology, secrets.read(topology, os.environ), "async_events"))
+        self._ending = without_superset.Ending(events, 1000, 10_000, Canceller(commands.canceller()))
         self._reaper, _ = reaper.of_environment(os.environ)
         self._reaper._clock = lambda: self._now
         self._reaper._pace = reaper.Pace(every=10, apart=10, quiet=25, unsent=0, synchronous=600)
@@ -194,12 +202,22 @@ class Process:
 
         for seconds in after:
             self._now += seconds
-            with self._app.app_context():
+            with self._app.app_context(), self._without_superset():
                 with reaper.alone() as mine:
                     if not mine:
                         raise RuntimeError("another reaper is at work")
                     self._reaper.sweep()
                 db.session.remove()
+
+    @contextmanager
+    def _without_superset(self) -> Generator[None]:
+        """What the reaper needs of Superset is done in the block as in beat, and statements are cancelled by another process."""
+        shipped = interfaces.superset()
+        interfaces.use(without_superset.interface(self._ending))
+        try:
+            yield
+        finally:
+            interfaces.use(shipped)
 
     def send_due(self) -> int:
         """Send what is delayed until now, as a worker's parent process does: how many that was."""
