@@ -26,6 +26,7 @@ from local.processes import (
 from local.progress import Steps
 from local.state import PROJECT, StateFolder, ensure_secrets, program_digest, web_url, write_private
 from local.supervision import ProcessState, Supervisor, end_leftovers, leftovers, wait_until
+from runtime.environment import audit_records
 from topology import own_module, stack_file
 from topology.model import Topology
 from topology.own_module import OwnModule
@@ -301,6 +302,9 @@ def _bootstrap(platform: Platform, steps: Steps) -> None:
             except BaseException:
                 process.terminate()
                 raise
+        # Its own steps are on its stdout too, and its log is of the last run alone.
+        with (folder.audit / "bootstrap.jsonl").open("a", encoding="utf-8") as trail:
+            trail.writelines(line for line in log.open(encoding="utf-8", errors="replace") if audit_records.is_record(line))
         if code != 0:
             raise PlatformError(f"the bootstrap ended with exit code {code}; its last lines ({log}):\n{_tail(log)}")
     for warning in warnings(folder):

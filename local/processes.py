@@ -39,6 +39,8 @@ class Process:
     environment: Mapping[str, str]
     stop_signal: str
     stop_wait_seconds: int
+    #: Whether its stdout is the audit trail (`runtime.environment.audit_trail`), and not a part of its log.
+    audited: bool = False
 
     def __post_init__(self) -> None:
         if any("\n" in part for part in (*self.command, *self.environment.values())):
@@ -75,6 +77,7 @@ def processes(
             environment=superset_environment(topology, folder, secrets, "web", module),
             stop_signal="TERM",
             stop_wait_seconds=35,
+            audited=True,
         )
     ]
     superset += [
@@ -84,6 +87,7 @@ def processes(
             environment=superset_environment(topology, folder, secrets, "worker", module),
             stop_signal="TERM",
             stop_wait_seconds=pool.grace_period_seconds,
+            audited=True,
         )
         for pool in topology.pools
     ]
@@ -245,12 +249,22 @@ def supervisor_config(folder: StateFolder, processes: tuple[Process, ...]) -> st
             f"stopsignal={process.stop_signal}",
             f"stopwaitsecs={process.stop_wait_seconds}",
             "killasgroup=true",
-            "redirect_stderr=true",
-            f"stdout_logfile={_escaped(str(folder.logs / process.name))}.log",
-            "stdout_logfile_maxbytes=20MB",
-            "stdout_logfile_backups=2",
+            *_streams(folder, process),
         ]
     return "\n".join(sections) + "\n"
+
+
+def _streams(folder: StateFolder, process: Process) -> list[str]:
+    """Where the supervisor writes what it reads from a process: a log has an end, the audit trail only its owner deletes."""
+    stream = "stderr" if process.audited else "stdout"
+    log = [
+        f"{stream}_logfile={_escaped(str(folder.logs / process.name))}.log",
+        f"{stream}_logfile_maxbytes=20MB",
+        f"{stream}_logfile_backups=2",
+    ]
+    if not process.audited:
+        return ["redirect_stderr=true", *log]
+    return [*log, f"stdout_logfile={_escaped(str(folder.audit / process.name))}.jsonl", "stdout_logfile_maxbytes=0"]
 
 
 def _in_quotes(value: str) -> str:

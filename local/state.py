@@ -87,6 +87,11 @@ class StateFolder:
         return self.root / "logs"
 
     @property
+    def audit(self) -> Path:
+        """The audit trail, one file a process."""
+        return self.root / "audit"
+
+    @property
     def postgres(self) -> Path:
         """PostgreSQL's data directory."""
         return self.root / "postgres"
@@ -116,7 +121,7 @@ class StateFolder:
 
     def make(self) -> None:
         """Create the folder, readable by its owner only."""
-        for folder in (self.root, self.logs, self.home):
+        for folder in (self.root, self.logs, self.audit, self.home):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from client.output import Format
 from local.progress import Steps, console
-from ops import checklist, cost, doctor, explain, first_stack, live, query, size, slow, status
+from ops import audit, checklist, cost, doctor, explain, first_stack, live, query, size, slow, status
 from ops.options import RowFormat
 from topology.checkout import require_checkout
 from topology.problems import MendableError
@@ -28,6 +28,7 @@ app.add_typer(query.app, name="query")
 app.command(name="queue")(live.queue)
 app.add_typer(live.worker, name="worker")
 app.command(name="doctor")(doctor.doctor)
+app.command(name="audit")(audit.audit)
 app.command(name="cost", rich_help_panel=None)(cost.cost)
 app.command(name="checklist")(checklist.checklist)
 app.command(name="status")(status.status)

@@ -73,6 +73,8 @@ _BASE: dict[str, Any] = {
         "config_module": None,
         "env": {},
         "log_sql": False,
+        "audit": True,
+        "audit_sql": False,
         "sign_on": None,
     },
     "web": {

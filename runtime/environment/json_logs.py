@@ -49,6 +49,11 @@ def about(*, statement: str | None = None, **known: object) -> None:
         _statement.set(statement)
 
 
+def known() -> Mapping[str, object]:
+    """What lines of this thread are about now."""
+    return _about.get()
+
+
 def forget() -> None:
     """Lines of this thread are about nothing in particular from now on."""
     _about.set({})
@@ -85,9 +90,14 @@ class Formatter(JsonFormatter):
             if message_dict.get(key):
                 log_data[key] = message_dict[key]
 
-    def _hidden(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
+        """The text without the process's secrets."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN_SECRET)
+        return text
+
+    def _hidden(self, text: str) -> str:
+        text = self.without_secrets(text)
         if self._show_sql:
             return text
         text = SQL_PARTS.sub(HIDDEN_SQL, text)

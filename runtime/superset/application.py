@@ -20,6 +20,8 @@ def extend(app: Flask) -> None:
     """Superset's FLASK_APP_MUTATOR, called in every process that makes the application."""
     # Not above: these lean on Superset, and the configuration names this function where there is none.
     from runtime.superset import (
+        audited_changes,
+        audited_requests,
         big_numbers,
         cache_identity,
         cancelling,
@@ -68,7 +70,10 @@ def extend(app: Flask) -> None:
     lost_metadata.install()
     few_commits.install()
     kept_connections.install()
+    audited_changes.install(app)
     if os.environ.get(ROLE_ENV) == "web":
+        # Before the log: what comes first is asked last, when it is known which query it was.
+        audited_requests.install(app)
         request_log.install(app)
         request_schemas.install()
         status.install()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from runtime.environment import hooks, versions
+from runtime.environment import hooks, json_logs, versions
 from runtime.superset import principals, stops, synchronous
 
 #: For who asks for rows that are not kept any more, of a query that may write.
@@ -45,6 +45,7 @@ def install() -> None:
 def _owned(shipped: Callable[[Any], None]) -> Callable[[Any], None]:
     def validate(self: Any) -> None:
         shipped(self)
+        json_logs.about(query_id=str(self._query.id))
         if not principals.is_theirs(self._query):
             raise _refused(NOT_YOURS, "QUERY_SECURITY_ACCESS_ERROR", 403)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import has_request_context
 
-from runtime.environment import hooks, metadata_database, versions
+from runtime.environment import hooks, json_logs, metadata_database, versions
 from runtime.queries import stops
 from runtime.queries.interfaces import OPEN_STATES, superset
 from runtime.superset import kept_connections, principals
@@ -67,6 +67,7 @@ def stop_query(client_id: str) -> None:
     query = session.query(Query).filter_by(client_id=client_id).one_or_none()
     if query is None or (has_request_context() and not principals.is_theirs(query)):
         raise QueryNotFoundException(f"Query with client_id {client_id} not found")
+    json_logs.about(query_id=str(query.id))
     # A worker has written it down with its attempt; what runs in a web process is parsed here, before its row is held.
     writes = TASK_KEY not in query.extra and _may_write(query)
     before = stops.stop(session.connection(), query.id, writes_unrecorded=writes)

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from runtime.broker.task_messages import TaskMessage, own_headers
-from runtime.environment import metadata_database, versions
+from runtime.environment import json_logs, metadata_database, versions
 from runtime.queries import admission, chart_jobs, outbox
 from runtime.queries.admission import Refusal
 from runtime.queries.interfaces import OPEN_STATES
 from runtime.queries.query_tasks import SQL_TASK
 from runtime.superset import lost_metadata, principals, refusals, synchronous
 from runtime.superset.implementation import TASK_KEY
+from runtime.tenants.identity import TENANT_HEADER
 
 if TYPE_CHECKING:
     from celery import Task
@@ -67,7 +68,9 @@ class ChartSubmission:
         self._task, self._arguments = task, arguments
         self._job_id = str(self._metadata["job_id"])
         self.name = f"job {self._job_id}"
-        self.queue = routed(task, self._job_id, arguments, {}).queue
+        message = routed(task, self._job_id, arguments, {})
+        self.queue = message.queue
+        json_logs.about(task_id=self._job_id, tenant=message.headers.get(TENANT_HEADER))
         user_id, guest = job.get("user_id"), job.get("guest_token")
         visitor = principals.visitor(str(job["channel_id"])) if user_id is None and guest is None else ""
         self.user = chart_jobs.principal(user_id, guest, visitor)
@@ -111,6 +114,8 @@ class SqlSubmission:
         self.name = f"query {query.id}"
         self.queue = self._message.queue
         self.user = chart_jobs.principal(query.user_id, None, "")
+        tenant = self._message.headers.get(TENANT_HEADER)
+        json_logs.about(query_id=str(query.id), task_id=self._task_id, tenant=tenant)
 
     def in_flight(self) -> int:
         """The user's charts, and the other queries of SQL Lab. Others wait until `record` commits."""

@@ -91,6 +91,11 @@ def test_the_supervisor_reads_back_what_was_meant(folder: StateFolder) -> None:
     parsed.read_string(supervisor_config(folder, wanted))
     assert [name for name in parsed.sections() if name.startswith("program:")] == [f"program:{it.name}" for it in wanted]
     assert parsed["program:web"]["environment"].count('POSTGRES_PASSWORD="100%%s, sure"') == 1
+    # What the web tier writes to stdout is the audit trail: apart from its log, and never rotated.
+    web = parsed["program:web"]
+    assert web["stderr_logfile"] == f"{folder.logs}/web.log"
+    assert (web["stdout_logfile"], web["stdout_logfile_maxbytes"]) == (f"{folder.audit}/web.jsonl", "0")
+    assert parsed["program:postgres"]["redirect_stderr"] == "true"
     assert parsed["program:worker-default"]["stopwaitsecs"] == str(topology.pools[0].grace_period_seconds)
     for process in wanted:
         assert not any(secret in part for secret in secrets.values() for part in process.command)

@@ -125,10 +125,15 @@ class Prepared:
 
 def run_script(name: str, env: Mapping[str, str], *arguments: str) -> Any:
     """What the module `tests.runtime.NAME` prints as JSON in its last line, run in Superset's environment."""
+    return json.loads(printed(name, env, *arguments)[-1])
+
+
+def printed(name: str, env: Mapping[str, str], *arguments: str) -> list[str]:
+    """The lines that the module prints; before those of its own are the records of the audit trail."""
     command = [str(binaries.superset_python()), "-m", f"tests.runtime.{name}", *arguments]
     done = subprocess.run(command, env=dict(env), cwd=PROJECT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-8000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return done.stdout.strip().splitlines()
 
 
 def free_ports(count: int) -> int:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from local import binaries
+from runtime.environment import audit_records
 from tests.runtime.conftest import (
     DECLARED_LIMIT,
     OPERATOR_PASSWORD,
@@ -20,7 +21,7 @@ from tests.runtime.conftest import (
     STACK_LIMIT,
     TENANT_LIMIT,
     Prepared,
-    run_script,
+    printed,
     until,
 )
 from tests.runtime.stacks import REDIS_PASSWORDS
@@ -82,7 +83,8 @@ def worker(prepared: Prepared) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def live(prepared: Prepared, worker: None) -> dict[str, Any]:
-    return run_script("web_process", traced(prepared, "web"))
+    *records, said = printed("web_process", traced(prepared, "web"))
+    return {**json.loads(said), "trail": audit_records.read(records)}
 
 
 def test_worker_and_web_process_have_the_topologys_values(live: dict[str, Any], prepared: Prepared) -> None:
@@ -172,13 +174,13 @@ def test_tasks_are_counted_by_tenant_as_they_are_sent_and_as_they_end(live: dict
 
     assert of("celery_task_submitted_total", "tenant-a", "tenant-a") == 2
     assert of("celery_task_submitted_total", "priority", "") == 1
-    # Two that succeed, one too slow, and those that are refused by the guard, each asked for in both ways.
+    # Three that succeed, one too slow, and those that are refused by the guard, each asked for in both ways.
     guarded = 2 * len(live["guarded"])
-    assert of("celery_task_submitted_total", "tenant-b", "tenant-b") == 3 + guarded
-    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="success", reason="") == 2
+    assert of("celery_task_submitted_total", "tenant-b", "tenant-b") == 4 + guarded
+    assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="success", reason="") == 3
     assert of("celery_task_completed_total", "tenant-b", "tenant-b", status="failure", reason="error") == 1 + guarded
-    assert of("celery_task_duration_seconds_count", "tenant-b", "tenant-b") == 3 + guarded
-    assert of("celery_task_duration_seconds_bucket", "tenant-b", "tenant-b", le="+Inf") == 3 + guarded
+    assert of("celery_task_duration_seconds_count", "tenant-b", "tenant-b") == 4 + guarded
+    assert of("celery_task_duration_seconds_bucket", "tenant-b", "tenant-b", le="+Inf") == 4 + guarded
     waits = [labels for (name, *labels) in counted if name == "celery_task_queuing_time_seconds_count"]
     assert [("queue", "tenant-b"), ("tenant", "tenant-b")] in waits
     assert of("celery_task_duration_seconds_sum", "tenant-b", "tenant-b") > DECLARED_LIMIT
@@ -190,7 +192,7 @@ def test_a_query_is_answered_and_its_rows_live_as_long_as_the_stack_says(live: d
     results = prepared.topology.database("query_results")
     port = prepared.services.redis_port + 1
     keys = redis_command(port, results.number, "KEYS", "*")
-    assert len(keys) == 2
+    assert len(keys) == 3
     for key in keys:
         assert key.startswith(results.prefix)
         (ttl,) = redis_command(port, results.number, "TTL", key)
@@ -372,3 +374,55 @@ def test_an_administrator_sees_what_happens_now_and_others_where_their_own_query
     mine, of_anyone, of_others = live["place"]
     assert (mine["status"], of_anyone["status"], of_others["status"]) == (200, 200, 404)
     assert mine["json"]["result"]["queue"] == rows[-1]["queue"]
+
+
+def recorded(live: dict[str, Any], action: str, **about: object) -> list[dict[str, Any]]:
+    """The records of an action that say so of it."""
+    return [each for each in live["trail"] if each["action"] == action and about.items() <= each.items()]
+
+
+def test_the_trail_says_who_ran_stopped_fetched_and_exported_which_query(live: dict[str, Any]) -> None:
+    audited = live["audited"]
+    assert audited["answers"][:2] == [200, 200]
+    stopped, done = (str(query_id) for query_id in (live["dave"][1]["json"]["query"]["queryId"], audited["done"]))
+    (run,) = recorded(live, "query.run", query_id=done)
+    assert run == run | {"user": "bob", "outcome": "ok", "status": 202, "address": "127.0.0.1", "process": "web"}
+    assert (run["task_id"], run["tenant"]) == (f"sql-{done}", "tenant-b")
+    for action, query_id, user in (
+        ("query.fetch", done, "bob"),
+        ("query.export", done, "bob"),
+        ("query.run", stopped, "dave"),
+        ("query.stop", stopped, "dave"),
+    ):
+        assert [each["user"] for each in recorded(live, action, query_id=query_id, outcome="ok")] == [user]
+    assert "of carol" not in json.dumps(live["trail"])
+
+
+def test_the_trail_has_log_ins_good_and_bad(live: dict[str, Any]) -> None:
+    assert live["audited"]["answers"][-2:] == [401, 401]
+    assert [each["user"] for each in recorded(live, "login", outcome="refused", way="password")] == ["alice", "nobody"]
+    assert {each["user"] for each in recorded(live, "login", outcome="ok")} == {"alice", "bob", "carol", "dave", "analyst"}
+    assert recorded(live, "login", outcome="refused", status=429)
+    assert "a-wrong-one" not in json.dumps(live["trail"])
+
+
+def test_the_trail_has_administrators_changes_and_no_secret(live: dict[str, Any]) -> None:
+    assert live["audited"]["answers"][2:6] == [201, 200, 200, 200]
+    (eve,) = recorded(live, "change.create", kind="user", name="eve")
+    assert eve == eve | {"user": "bob", "roles.added": ["Finance"], "username.after": "eve"}
+    assert "password" in eve["fields"]
+    (role,) = recorded(live, "change.update", kind="role", name="Finance", user="bob")
+    assert len(role["permissions.added"]) == 2
+    (database,) = recorded(live, "change.update", kind="database", name="analytics", user="bob")
+    assert database == database | {"allow_ctas.before": "False", "allow_ctas.after": "True"}
+    (dataset,) = recorded(live, "change.create", kind="dataset", name="made")
+    assert (dataset["user"], dataset["owners.added"]) == ("bob", ["bob"])
+    assert [each["guest"] for each in recorded(live, "guest_token.issue", user="bob")] == ["visitor"]
+    # A log-in writes when it was, and how often: that is no administrator's change.
+    assert not recorded(live, "change.update", kind="user")
+    assert "of-eve-alone" not in json.dumps(live["trail"])
+
+
+def test_the_process_that_writes_the_trail_cannot_change_it(live: dict[str, Any]) -> None:
+    assert live["tampering"] == {"write at the begin": "ESPIPE", "go back": "ESPIPE", "cut": "EINVAL"}
+    assert recorded(live, "login", outcome="ok")

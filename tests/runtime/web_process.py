@@ -5,8 +5,11 @@ Alice's tenant has no worker, so that her messages stay to be looked at; Bob's h
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import jwt
@@ -89,7 +92,9 @@ def main() -> None:
         extensions.async_query_manager.update_job({"channel_id": "c", "job_id": "j"}, "done")
     answer["channels"] = [_channel(app, subject) for subject in (None, "7")]
     answer["dataset"] = bob.new_dataset("SELECT 1 AS one")
+    answer["audited"] = _audited(app, bob, dave, answer["dave"][1]["json"]["query"]["id"], database_id)
     answer["log_in"] = _form(app)
+    answer["tampering"] = _tampering()
     answer["guesses"] = _guesses(app)
     print(json.dumps(answer, default=repr))
 
@@ -183,6 +188,44 @@ def _guesses(app: Any) -> dict[str, Any]:
     }
 
 
+def _audited(app: Any, bob: Browser, dave: Browser, waiting: str, database_id: int) -> dict[str, Any]:
+    """What the audit trail has to tell: an administrator's changes, a stopped query, an export, and what is refused."""
+    done = bob.follow("SELECT 5 AS five")["query"]
+    role = bob.get("/api/v1/security/roles/?q=(filters:!((col:name,opr:eq,value:Finance)))")["json"]["ids"][0]
+    eve = {"username": "eve", "first_name": "e", "last_name": "e", "email": "eve@localhost", "active": True, "roles": [role]}
+    wrong = {"username": "alice", "password": "a-wrong-one", "provider": "db", "refresh": False}
+    guest = {"user": {"username": "visitor"}, "resources": [], "rls": []}
+    return {
+        "done": done["id"],
+        "answers": [
+            dave.send("POST", "/api/v1/query/stop", {"client_id": waiting}),
+            bob.send("GET", f"/api/v1/sqllab/export/{done['client_id']}/"),
+            bob.send("POST", "/api/v1/security/users/", {**eve, "password": "of-eve-alone"}),
+            bob.send("POST", f"/api/v1/security/roles/{role}/permissions", {"permission_view_menu_ids": [1, 2]}),
+            bob.send("PUT", f"/api/v1/database/{database_id}", {"allow_ctas": True}),
+            bob.send("POST", "/api/v1/security/guest_token/", guest),
+            app.test_client().post("/api/v1/security/login", json=wrong).status_code,
+            app.test_client().post("/api/v1/security/login", json={**wrong, "username": "nobody"}).status_code,
+        ],
+    }
+
+
+def _tampering() -> dict[str, str]:
+    """What comes of it when this process tries to change what it has written to the audit trail."""
+    attempts: dict[str, Callable[[], object]] = {
+        "write at the begin": lambda: os.pwrite(1, b"{}", 0),
+        "go back": lambda: os.lseek(1, 0, os.SEEK_SET),
+        "cut": lambda: os.ftruncate(1, 0),
+    }
+    found: dict[str, str] = {}
+    for name, attempt in attempts.items():
+        try:
+            found[name] = repr(attempt())
+        except OSError as error:
+            found[name] = errno.errorcode[error.errno or 0]
+    return found
+
+
 class Browser:
     """A logged-in user of Superset's HTTP API."""
 
@@ -212,6 +255,10 @@ class Browser:
         """Status and JSON of a GET."""
         answer = self._client.get(path, headers=self._headers)
         return {"status": answer.status_code, "json": answer.json}
+
+    def send(self, method: str, path: str, body: Any = None) -> int:
+        """The status of a request."""
+        return self._client.open(path, method=method, json=body, headers=self._headers).status_code
 
     def new_dataset(self, sql: str) -> dict[str, Any]:
         """Status and JSON of a dataset made of a statement, whose columns Superset asks the database for."""

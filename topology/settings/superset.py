@@ -60,4 +60,6 @@ class SupersetSettings(Section):
     log_sql: bool = Field(
         description="write the text of statements to the log where libraries do; it may hold people's data"
     )
+    audit: bool = Field(description="keep a trail of who did what: records on the processes' stdout")
+    audit_sql: bool = Field(description="records of who ran what have the statement's text; it may hold people's data")
     sign_on: SignOn | None = Field(description="how users log in; null: by Superset's own passwords")

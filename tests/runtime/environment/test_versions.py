@@ -42,6 +42,8 @@ HOOKS: dict[str, set[str]] = {
     "runtime.superset.kept_connections": {"apache-superset", "sqlalchemy"},
     "runtime.superset.kept_rows": {"apache-superset", "sqlalchemy"},
     "runtime.superset.known_users": {"apache-superset", "flask-appbuilder", "sqlalchemy"},
+    "runtime.superset.audited_changes": {"apache-superset", "sqlalchemy"},
+    "runtime.superset.audited_requests": {"apache-superset", "flask-appbuilder"},
     "runtime.superset.big_numbers": {"apache-superset"},
     "runtime.superset.default_schemas": {"apache-superset"},
     "runtime.superset.doctor_api": {"apache-superset"},
