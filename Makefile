@@ -65,6 +65,11 @@ $(SUPERSET_VENV)/.ldap: $(SUPERSET_VENV)/.installed requirements/ldap.txt
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/ldap.txt
 	@touch $@
 
+# For the tests on a real MariaDB alone.
+$(SUPERSET_VENV)/.mysql: $(SUPERSET_VENV)/.installed requirements/mysql.txt
+	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/mysql.txt
+	@touch $@
+
 # Types for pyright alone: the image and the platform need none.
 $(SUPERSET_VENV)/.types: $(SUPERSET_VENV)/.installed requirements/superset-types.txt
 	@$(UV) --python $(SUPERSET_VENV)/bin/python -r requirements/superset-types.txt
@@ -119,7 +124,7 @@ check: lint ## lint, and the tests that need neither Superset nor services: what
 test: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## a test of every kind, with real services; not those of test-cluster
 	@$(VENV)/bin/python -m pytest -m "not (cluster or further)" --durations=40
 
-test-all: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## every test but those of test-cluster, further cases of each kind too
+test-all: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SUPERSET_VENV)/.mysql $(SCAN_VENV)/.installed ## every test but those of test-cluster, further cases of each kind too
 	@$(VENV)/bin/python -m pytest -m "not cluster" --durations=40
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
@@ -164,7 +169,7 @@ docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes
 	@$(VENV)/bin/python -m tests.components.aws.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset ldap superset-types dev bench stock scan; do \
+	@for set in bootstrap program local superset ldap mysql superset-types dev bench stock scan; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from runtime.environment import metadata_database
-from runtime.queries import executions
+from runtime.queries import executions, query_tasks
 from runtime.queries.executions import Kind, Outcome
 from runtime.queries.interfaces import OPEN_STATES, superset
 
@@ -84,12 +84,14 @@ def _end(
 def end_lost(queries: Mapping[int, str]) -> dict[int, bool]:
     """End queries that no process executes as lost, each with its message, once their statements are cancelled; which were open.
 
-    Nobody else may be told of a statement that it is lost while it goes on. A database that does not answer within
-    `CANCEL_SECONDS` holds nobody up: its statement ends by its own limit, and the query is ended here. Raises SQLAlchemy's
-    errors.
+    Where a statement was not seen gone, its user is told so. A database that does not answer within `CANCEL_SECONDS` holds nobody
+    up: its statement ends by its own limit, and the query is ended here. Raises SQLAlchemy's errors.
     """
-    superset().ending.cancel(tuple(queries), CANCEL_SECONDS)
-    return {query_id: end("sql", str(query_id), "lost", message) for query_id, message in queries.items()}
+    seen = superset().ending.cancel(tuple(queries), CANCEL_SECONDS)
+    return {
+        query_id: end("sql", str(query_id), "lost", query_tasks.with_seen(message, seen[query_id]))
+        for query_id, message in queries.items()
+    }
 
 
 def left_write(query_id: int) -> bool:

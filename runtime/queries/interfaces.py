@@ -17,6 +17,10 @@ OPEN_STATES = ("pending", "running", "scheduled", "fetching")
 
 ErrorType = Literal["ASYNC_WORKERS_ERROR", "RESULTS_BACKEND_ERROR", "GENERIC_BACKEND_ERROR"]
 
+#: What was seen of a statement in its database after it was cancelled. `gone`: no session executes it. `running`: its session was
+#: told to end, and is still there. `unknown`: the database was not reached, or cannot say.
+Seen = Literal["gone", "running", "unknown"]
+
 
 class Submission(Protocol):
     """Submit: one query or chart that Superset hands over, as `admission.submit` has it sent."""
@@ -150,11 +154,11 @@ class Ending(Protocol):
         """Statements may have to be cancelled soon: get ready for it. Returns at once, and never fails."""
         ...
 
-    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
-        """Cancel the statements of these queries, all at once, each in its database.
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> Mapping[int, Seen]:
+        """Cancel the statements of these queries, all at once, each in its database; what was seen of each.
 
-        It returns when all databases have answered or have failed, and after `seconds` at the latest. Raises SQLAlchemy's errors
-        of the metadata database.
+        It returns when all databases have answered or have failed, and after `seconds` at the latest: what has not answered by
+        then is `unknown`. Raises SQLAlchemy's errors of the metadata database.
         """
         ...
 

@@ -18,7 +18,7 @@ from runtime.broker.requests import WatchedRequest
 from runtime.environment import metadata_database
 from runtime.queries import completions, execution_leases, executions, final_states, query_tasks
 from runtime.queries.executions import Outcome
-from runtime.queries.interfaces import superset
+from runtime.queries.interfaces import Seen, superset
 from runtime.tenants.identity import TENANT_HEADER
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class LostChildRequest(WatchedRequest):
     def at_hard_limit(self, seconds: float) -> None:
         """The query ends with its child."""
         _bury(self)
-        _later(self, lambda asked: _end(self, asked, query_tasks.hard_limit(seconds), "timed_out"))
+        _later(self, lambda asked: _end_at_limit(self, asked, seconds))
 
     def child_lost(self, *, comes_again: bool) -> None:
         """The query ends, or whoever takes its message finds it free."""
@@ -42,7 +42,7 @@ class LostChildRequest(WatchedRequest):
         if comes_again:
             _later(self, lambda asked: _end_write(self, asked))
         else:
-            _later(self, lambda asked: _end(self, asked, query_tasks.LOST_READ, "lost"))
+            _later(self, lambda asked: _end_lost(self, asked))
 
 
 def _bury(request: WatchedRequest) -> None:
@@ -59,18 +59,42 @@ def _end_write(request: WatchedRequest, asked: query_tasks.Work) -> None:
     """End what is not to be executed again now, instead of when its message is delivered again."""
     if asked.kind != "sql" or not final_states.left_write(int(asked.subject)):
         return
-    if final_states.end("sql", asked.subject, "lost", query_tasks.LOST_WRITE):
+    query_id = int(asked.subject)
+    if final_states.end_lost({query_id: query_tasks.LOST_WRITE})[query_id]:
         _count(request, "lost")
 
 
-def _end(request: WatchedRequest, asked: query_tasks.Work, message: str, outcome: Outcome) -> None:
-    """End what nobody will finish, once its statement is cancelled: a server may not look whether its client is still there."""
-    if asked.kind == "sql":
-        superset().ending.cancel((int(asked.subject),), final_states.CANCEL_SECONDS)
+def _end_at_limit(request: WatchedRequest, asked: query_tasks.Work, seconds: float) -> None:
+    last, seen = _last(asked), _cancelled(asked)
+    message = query_tasks.hard_limit(seconds, seen, writes=last is not None and last.writes)
+    _end(request, asked, last, message, "timed_out")
+
+
+def _end_lost(request: WatchedRequest, asked: query_tasks.Work) -> None:
+    last, seen = _last(asked), _cancelled(asked)
+    message = query_tasks.LOST_WRITE if last is not None and last.writes else query_tasks.LOST_READ
+    _end(request, asked, last, query_tasks.with_seen(message, seen), "lost")
+
+
+def _last(asked: query_tasks.Work) -> executions.Attempt | None:
     with metadata_database.transaction() as connection:
-        last = executions.last(connection, asked.kind, asked.subject)
-    if last is not None and last.writes and outcome == "lost":
-        message = query_tasks.LOST_WRITE
+        return executions.last(connection, asked.kind, asked.subject)
+
+
+def _cancelled(asked: query_tasks.Work) -> Seen:
+    """Cancel the statement of what nobody will finish: a server may not look whether its client is still there.
+
+    A chart's session has no tag: it ends when its database looks for its client, and by its limit.
+    """
+    if asked.kind == "chart":
+        return "unknown"
+    query_id = int(asked.subject)
+    return superset().ending.cancel((query_id,), final_states.CANCEL_SECONDS)[query_id]
+
+
+def _end(
+    request: WatchedRequest, asked: query_tasks.Work, last: executions.Attempt | None, message: str, outcome: Outcome
+) -> None:
     if asked.kind == "chart" and (last is None or last.outcome is None):
         superset().ending.chart(asked.job, message)
     if final_states.end(asked.kind, asked.subject, outcome, message):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from runtime.queries.executions import Kind
+from runtime.queries.interfaces import Seen
 from runtime.tenants.router import CHART_TASKS, SQL_LAB_TASK
 
 #: Starts the id of the task of a query of SQL Lab; the query's id follows. A chart's task has its job's id.
@@ -63,12 +64,30 @@ def lost_too_often(attempts: int) -> str:
     )
 
 
-def hard_limit(seconds: float) -> str:
-    """For what was ended with its process at the hard limit."""
-    return (
-        f"This query was ended after {seconds:.0f} s, the longest that any task may take, and its statement in the database "
-        "with it. Read less at once: filter, aggregate, or query an indexed column."
+#: What follows where a statement that nobody waits for any more was not seen gone from its database.
+_GOES_ON: Mapping[Seen, str] = {
+    "gone": "",
+    "running": " Its statement was told to end in the database, and had not ended when this was written: it may go on.",
+    "unknown": " Whether its statement has ended in the database is not known: it may go on there.",
+}
+
+
+def with_seen(message: str, seen: Seen) -> str:
+    """What the user of a lost or stopped query is told, with what was seen of its statement in the database."""
+    return message + _GOES_ON[seen]
+
+
+def hard_limit(seconds: float, seen: Seen, *, writes: bool) -> str:
+    """For what was ended with its process at the hard limit, by what was seen of its statement in the database."""
+    verb, along = ("ended", ", and its statement in the database with it") if seen == "gone" else ("given up", "")
+    advice = (
+        "The statement may change data, and what it had written may stand. Look at the data that it writes before you run it "
+        "again."
+        if writes
+        else "Read less at once: filter, aggregate, or query an indexed column."
     )
+    said = f"This query was {verb} after {seconds:.0f} s, the longest that any task may take{along}."
+    return f"{with_seen(said, seen)} {advice}"
 
 
 def soft_limit(seconds: float) -> str:

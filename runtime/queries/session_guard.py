@@ -63,8 +63,9 @@ POSTGRES_READ_ONLY = frozenset(
     }
 )
 #: MySQL's and MariaDB's names of the limit, wherever they stand: in SET, in SET STATEMENT … FOR, in a hint or a comment that the
-#: server executes.
-MYSQL_LIMIT = re.compile(r"\b(max_execution_time|max_statement_time)\b", re.IGNORECASE)
+#: server executes. And the function that gives back the lock by which a query is recognised (RELEASE_LOCK gives back one's own).
+MYSQL_LOCKS = "release_all_locks"
+MYSQL_GUARDED = re.compile(rf"\b(max_execution_time|max_statement_time|{MYSQL_LOCKS})\b", re.IGNORECASE)
 #: Engines (as SQLAlchemy names a dialect) for which there is a list.
 ENGINES = frozenset({"postgresql", "mysql", "mariadb"})
 #: Engines that this project names elsewhere, and that have none: the platform sets no limit in their sessions and does not keep
@@ -123,8 +124,11 @@ def refusal(sql: str, engine: str, *, read_only: bool) -> str | None:
     if engine not in ENGINES:
         return None
     if engine != "postgresql":
-        found = MYSQL_LIMIT.search(sql)
-        return _refused(f"changes {found[1].lower()}", read_only=False) if found else None
+        found = MYSQL_GUARDED.search(sql)
+        if found is None:
+            return None
+        name = found[1].lower()
+        return _refused(f"calls {name}" if name == MYSQL_LOCKS else f"changes {name}", read_only=False)
     for statement in statements(sql):
         lifts = _lifts(statement, read_only)
         if lifts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.environment.metadata_database import Connection
 from runtime.queries import executions, query_tasks
-from runtime.queries.interfaces import superset
+from runtime.queries.interfaces import Seen, superset
 
 
 def stop(connection: Connection, query_id: int, *, writes_unrecorded: bool) -> str | None:
@@ -20,3 +20,9 @@ def stop(connection: Connection, query_id: int, *, writes_unrecorded: bool) -> s
         if attempt.writes if attempt else writes_unrecorded:
             superset().fence.say(connection, query_id, query_tasks.STOPPED_WRITE)
     return before
+
+
+def say_seen(connection: Connection, query_id: int, seen: Seen) -> None:
+    """Have a stopped query of which a write may stand say, too, that its statement was not seen gone. The caller commits."""
+    if seen != "gone" and superset().ending.state(connection, query_id) == ("stopped", query_tasks.STOPPED_WRITE):
+        superset().fence.say(connection, query_id, query_tasks.with_seen(query_tasks.STOPPED_WRITE, seen))

@@ -4,8 +4,7 @@ Superset 7 moves both onto its Global Task Framework, with task rows and cancell
 beside this module, as `task_framework`, and `install` takes the one that fits the installed version; `docs/decisions` says hook
 by hook what changes.
 
-Leans on the columns of the tables query, dbs, tables and ab_user, on `superset.sql_lab.cancel_query`, and on
-`superset.async_events` (read and tested with 6.1.0).
+Leans on the columns of the tables query, dbs, tables and ab_user, and on `superset.async_events` (read and tested with 6.1.0).
 
 Superset 7's pull requests are 43407, 43424, 43429 and 43627 for charts, and 43928 for SQL Lab.
 """
@@ -17,7 +16,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from concurrent.futures import Future
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import cache
 from queue import SimpleQueue
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from runtime.environment import metadata_database, versions
 from runtime.environment.metadata_database import Connection
 from runtime.queries import admission, final_states, interfaces, query_tasks
-from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery
-from runtime.superset import this_application
+from runtime.queries.interfaces import OPEN_STATES, ErrorType, Identified, OpenQuery, Seen
+from runtime.superset import cancelling, this_application
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
 
@@ -185,16 +185,19 @@ class Ending:
     def expect(self) -> None:
         """Nothing to do: this process has its Superset."""
 
-    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
-        """As Superset does when their users stop them."""
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> dict[int, Seen]:
+        """As when their users stop them."""
         with metadata_database.transaction() as connection:
             asked = "SELECT id, database_id FROM query WHERE id = ANY(%(ids)s)"
             rows = connection.exec_driver_sql(asked, {"ids": list(query_ids)}).fetchall()
         answered = [(row[0], _canceller(row[1]).cancel(row[0])) for row in rows]
         deadline = time.monotonic() + seconds
-        late = [query_id for query_id, done in answered if not done.wait(max(0.0, deadline - time.monotonic()))]
-        if late:
-            logger.warning("the databases of queries %s did not cancel them within %s s", late, seconds)
+        found: dict[int, Seen] = dict.fromkeys(query_ids, "unknown")
+        for query_id, answer in answered:
+            # One that comes later is of no use to anybody.
+            with suppress(TimeoutError):
+                found[query_id] = answer.result(max(0.0, deadline - time.monotonic()))
+        return found
 
 
 def shown(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,20 +228,19 @@ class _Canceller:
     """A thread that cancels the statements of one database, one after the other: a silent database holds up no other."""
 
     def __init__(self, database_id: int | None) -> None:
-        self._asked: SimpleQueue[tuple[int, threading.Event]] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[int, Future[Seen]]] = SimpleQueue()
         threading.Thread(target=self._run, name=f"cancel-{database_id}", daemon=True).start()
 
-    def cancel(self, query_id: int) -> threading.Event:
-        """Have a statement cancelled; the event is set once its database has answered, or has failed."""
-        answered = threading.Event()
-        self._asked.put((query_id, answered))
-        return answered
+    def cancel(self, query_id: int) -> Future[Seen]:
+        """Have a statement cancelled; what was seen of it, once its database has answered, or has failed."""
+        seen: Future[Seen] = Future()
+        self._asked.put((query_id, seen))
+        return seen
 
     def _run(self) -> None:
         while True:
-            query_id, answered = self._asked.get()
-            _cancel(query_id)
-            answered.set()
+            query_id, seen = self._asked.get()
+            seen.set_result(_cancel(query_id))
 
 
 @cache
@@ -246,16 +248,18 @@ def _canceller(database_id: int | None) -> _Canceller:
     return _Canceller(database_id)
 
 
-def _cancel(query_id: int) -> None:
+def _cancel(query_id: int) -> Seen:
     from superset.extensions import db
     from superset.models.sql_lab import Query
-    from superset.sql_lab import cancel_query
 
     with this_application.get().app_context():
         try:
-            done = cancel_query(db.session.query(Query).filter_by(id=query_id).one())
-            logger.info("query %s was %s in its database", query_id, "cancelled" if done else "not to be cancelled")
+            seen = cancelling.cancel_statement(db.session.query(Query).filter_by(id=query_id).one())
         except Exception:
             logger.warning("query %s could not be cancelled in its database", query_id, exc_info=True)
+            return "unknown"
+        else:
+            logger.info("query %s was cancelled; its statement is %s in its database", query_id, seen)
+            return seen
         finally:
             db.session.remove()

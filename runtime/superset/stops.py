@@ -22,8 +22,8 @@ from flask import has_request_context
 
 from runtime.environment import hooks, json_logs, metadata_database, versions
 from runtime.queries import stops
-from runtime.queries.interfaces import OPEN_STATES, superset
-from runtime.superset import kept_connections, principals
+from runtime.queries.interfaces import OPEN_STATES, Seen, superset
+from runtime.superset import cancelling, kept_connections, principals
 from runtime.superset.implementation import TASK_KEY
 from runtime.superset.sql_parser import may_write
 from runtime.superset.statement_timeout import is_read_only
@@ -75,7 +75,9 @@ def stop_query(client_id: str) -> None:
     if before not in (*OPEN_STATES, "stopped"):
         raise SupersetCancelQueryException(f"This query was not stopped: it had ended before, with the state {before!r}.")
     if before not in ("pending", "stopped"):
-        _cancel(query)
+        seen = _cancel(query)
+        stops.say_seen(session.connection(), query.id, seen)
+        session.commit()
 
 
 def may_write_again(query: Query) -> bool:
@@ -93,15 +95,13 @@ def _writes(query: Query, sql: str) -> bool:
     return may_write(sql, database.db_engine_spec.engine, read_only_session=read_only)
 
 
-def _cancel(query: Query) -> None:
+def _cancel(query: Query) -> Seen:
     """Cancel its statement. Where that fails it goes on until its own limit, and its query is stopped all the same."""
-    from superset import sql_lab
-
     try:
-        if not sql_lab.cancel_query(query):
-            logger.info("query %s is stopped; its statement has not begun, or its database cannot cancel it", query.id)
+        return cancelling.cancel_statement(query)
     except Exception:
         logger.warning("query %s is stopped; its statement could not be cancelled", query.id, exc_info=True)
+        return "unknown"
 
 
 def _state(row: object) -> Any:

@@ -103,6 +103,11 @@ class Services:
     def analytics_uri(self) -> str:
         return f"postgresql://analyst:analyst@127.0.0.1:{self.postgres_port}/analytics"
 
+    @property
+    def stranger_uri(self) -> str:
+        """The same database as another role, which has no part in it."""
+        return self.analytics_uri.replace("analyst:analyst", "stranger:stranger")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -208,6 +213,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             "CREATE DATABASE superset",
             "CREATE ROLE analyst LOGIN PASSWORD 'analyst'",
             "CREATE DATABASE analytics OWNER analyst",
+            "CREATE ROLE stranger LOGIN PASSWORD 'stranger'",
         ):
             found.sql(statement, database="postgres")
         # Superset forbids pg_sleep itself.

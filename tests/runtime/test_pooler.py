@@ -49,10 +49,16 @@ def test_a_statement_is_cancelled_behind_it_and_its_tag_and_limits_meet_no_other
     uri = prepared.services.analytics_uri.replace(f":{prepared.services.postgres_port}/", f":{port}/")
     env = prepared.services.libpq_environment() | {"PYTHONPATH": str(PROJECT)}
     command = [str(binaries.superset_python()), str(PROJECT / "tests/runtime/superset/cancelling_process.py")]
-    done = subprocess.run([*command, uri, "SELECT slow(50)"], env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, uri, prepared.services.stranger_uri, "SELECT slow(50)"],
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["all its own"] == [True, False]
-    assert found["another tag"] == [False, True]
+    assert found["all its own"] == ["gone", False]
+    assert found["another tag"] == ["unknown", True]
     psql = [str(binaries.postgres_program("psql")), uri, "--no-psqlrc", "-Atc"]
     names = ("application_name", "statement_timeout", "transaction_read_only")
     asked = f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}"

@@ -15,7 +15,7 @@ import json
 import sqlite3
 import threading
 import time as real_time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -47,7 +47,7 @@ from runtime.queries import (
     query_tasks,
     reaper,
 )
-from runtime.queries.interfaces import OPEN_STATES, Identified, OpenQuery
+from runtime.queries.interfaces import OPEN_STATES, Identified, OpenQuery, Seen
 from runtime.tenants.router import SQL_LAB_TASK
 
 #: Of the simulation: what may happen at one moment is decided step by step, then this passes.
@@ -212,8 +212,9 @@ class Ending:
     def expect(self) -> None:
         """What cancels is always there."""
 
-    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> Mapping[int, Seen]:
         self.world.cancelled |= set(query_ids)
+        return dict.fromkeys(query_ids, "gone")
 
 
 class World:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from runtime.queries import query_tasks, transient_errors
 from runtime.queries.deliveries import Ignore, Refuse, Run, backoff, decide
 from runtime.queries.executions import Attempt, Outcome
+from runtime.queries.interfaces import Seen
 
+SEEN: tuple[Seen, ...] = get_args(Seen)
 OUTCOMES: list[Outcome | None] = [None, "success", "failed", "stopped", "timed_out", "lost", "refused", "retried"]
 
 
@@ -51,6 +53,18 @@ def test_a_write_that_began_never_begins_again(
     if isinstance(decision, Run):
         assert decision.attempt == number + 1
         assert outcome == "retried" or number <= most
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("writes", [False, True])
+def test_words_say_of_a_statement_what_was_seen_of_it(seen: Seen, writes: bool) -> None:
+    limit = query_tasks.hard_limit(90, seen, writes=writes)
+    assert ("its statement in the database with it" in limit) == (seen == "gone")
+    assert ("may stand" in limit) == writes
+    assert ("Read less" in limit) != writes
+    for said in (limit, query_tasks.with_seen(query_tasks.LOST_WRITE, seen)):
+        assert ("it may go on" in said) == (seen != "gone")
+        assert ("was told to end" in said) == (seen == "running")
 
 
 @given(attempt=st.integers(1, 60), most=st.integers(1, 3600), chance=st.floats(0, 1))

@@ -32,6 +32,22 @@ def executing(prepared: Prepared, marker: str) -> int:
     )
 
 
+@contextmanager
+def standing_still(prepared: Prepared, marker: str) -> Generator[None]:
+    """In the block the server's process that executes a statement with `marker` stands still, and does not end when told to."""
+    pid = int(
+        prepared.services.sql(
+            f"SELECT pid FROM pg_stat_activity WHERE query LIKE '%{marker}%' AND state = 'active' AND pid <> pg_backend_pid()",
+            database="postgres",
+        )
+    )
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def attempts(prepared: Prepared, kind: str, subject: object) -> list[str]:
     """Number and outcome of each attempt."""
     rows = prepared.services.sql(
@@ -49,8 +65,8 @@ def begins(prepared: Prepared, marker: str, times: int = 1) -> None:
     until(lambda: executing(prepared, marker) == times, 60, f"{marker} is executed")
 
 
-def write(marker: str) -> str:
-    return f"INSERT INTO runs SELECT '{marker}' FROM slow(4)"
+def write(marker: str, seconds: int = 4) -> str:
+    return f"INSERT INTO runs SELECT '{marker}' FROM slow({seconds})"
 
 
 def test_a_killed_child(prepared: Prepared, web: Web, worker: Worker) -> None:
@@ -151,15 +167,35 @@ def test_limits_tell_the_user(prepared: Prepared, web: Web, worker: Worker) -> N
     soft = web("chart", sql="SELECT slow(3) AS one", headers={"timelimit": [20, 2]})
     hard = web("chart", sql="SELECT slow(33) AS one /* hard chart */", headers={"timelimit": [4, 2]})
     query = web.submit("SELECT slow(33), 'hard query'", "library", headers={"timelimit": [5, 3]})
-    for job, message in ((soft, query_tasks.soft_limit(2)), (hard, query_tasks.hard_limit(4))):
+    for job, message in ((soft, query_tasks.soft_limit(2)), (hard, query_tasks.hard_limit(4, "unknown", writes=False))):
         events = web.events(job)
         assert [event["status"] for event in events] == ["error"]
         assert [error["message"] for error in events[0]["errors"]] == [message]
         until(lambda job=job: attempts(prepared, "chart", job["job_id"]) == ["1 timed_out"], 20, "it is recorded")
     ended = web.ended(query)
-    assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.hard_limit(5))
+    assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.hard_limit(5, "gone", writes=False))
     until(lambda: attempts(prepared, "sql", query) == ["1 timed_out"], 20, "it is recorded")
     until(lambda: executing(prepared, "hard") == 0, 15, "the database has ended both statements")
+
+
+@pytest.mark.further
+def test_a_hard_limit_says_what_was_seen_of_the_statement(prepared: Prepared, web: Web, worker: Worker) -> None:
+    """A statement whose server's process stands still, and one whose database cannot be reached any more."""
+    still = web.submit(write("stands still", 33), "ledger", headers={"timelimit": [6, 5]})
+    begins(prepared, "stands still")
+    with standing_still(prepared, "stands still"):
+        ended = web.ended(still)
+    assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.hard_limit(6, "running", writes=True))
+    apart = web.submit("SELECT slow(33), 'no way there'", "library", headers={"timelimit": [6, 5]})
+    begins(prepared, "no way there")
+    prepared.services.sql("ALTER ROLE analyst NOLOGIN", database="postgres")
+    try:
+        ended = web.ended(apart)
+    finally:
+        prepared.services.sql("ALTER ROLE analyst LOGIN", database="postgres")
+    assert (ended["status"], ended["error_message"]) == ("failed", query_tasks.hard_limit(6, "unknown", writes=False))
+    for query in (still, apart):
+        until(lambda query=query: attempts(prepared, "sql", query) == ["1 timed_out"], 20, "it is recorded")
 
 
 def test_a_read_waits_for_its_database_outside_of_the_worker(prepared: Prepared, web: Web, worker: Worker) -> None:

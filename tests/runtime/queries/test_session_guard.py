@@ -98,6 +98,8 @@ def test_a_database_with_dml_keeps_its_statements(sql: str) -> None:
         ("SET STATEMENT max_statement_time=0 FOR SELECT sleep(600)", True),
         ("SELECT /*+ MAX_EXECUTION_TIME(0) */ sleep(600)", True),
         ("SELECT 1 /*!50708 , @@session.max_execution_time */", True),
+        ("SELECT RELEASE_ALL_LOCKS()", True),
+        ("SELECT RELEASE_LOCK('own')", False),
         ("SET NAMES utf8mb4", False),
         ("SELECT max_time FROM t", False),
     ],

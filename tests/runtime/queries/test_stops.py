@@ -11,7 +11,7 @@ import pytest
 from runtime.queries import query_tasks
 from tests.runtime.conftest import Prepared, until
 from tests.runtime.queries.conftest import Web, Worker
-from tests.runtime.queries.test_execution import attempts, begins, committed, executing, write
+from tests.runtime.queries.test_execution import attempts, begins, committed, executing, standing_still, write
 
 pytestmark = pytest.mark.superset
 
@@ -33,6 +33,19 @@ def test_a_write_that_is_stopped_while_it_runs_ends_in_its_database_and_says_wha
     assert (executing(prepared, "stopped write"), committed(prepared, "stopped write")) == (0, 0)
     after = web("query", query_id=query)
     assert (after["status"], after["error_message"]) == ("stopped", query_tasks.STOPPED_WRITE)
+
+
+@pytest.mark.further
+def test_a_stopped_write_that_was_not_seen_gone_says_that_it_may_go_on(prepared: Prepared, web: Web, worker: Worker) -> None:
+    query = web.submit(write("stopped and still", 33), "ledger")
+    begins(prepared, "stopped and still")
+    with standing_still(prepared, "stopped and still"):
+        assert web("stop", query_id=query) == 200
+        told = web("query", query_id=query)
+    said = query_tasks.with_seen(query_tasks.STOPPED_WRITE, "running")
+    assert (told["status"], told["error_message"]) == ("stopped", said)
+    until(lambda: attempts(prepared, "sql", query) == ["1 stopped"], 30, "the worker has ended it")
+    assert web("query", query_id=query)["error_message"] == said
 
 
 def test_a_read_that_is_stopped_while_it_runs_is_not_tried_again(prepared: Prepared, web: Web, worker: Worker) -> None:

@@ -1,12 +1,15 @@
 """Run in Superset's environment: a statement on a guarded connection, cancelled from another one by identities true and false.
 
-Usage: cancelling_process.py URI STATEMENT. Prints as JSON whether the session was tagged (`tagged`), what its own connection was
-told (`told`), and for each identity whether a session was found and seen gone, and whether the statement runs afterwards.
+Usage: cancelling_process.py URI STRANGER STATEMENT; STRANGER is the URI of another role. Prints as JSON whether the session was
+tagged (`tagged`), what its own connection was told (`told`), and for each identity what was seen of its session, and whether the
+statement runs afterwards.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -45,8 +48,8 @@ def executed(connection: Any, statement: str, told: list[str]) -> None:
         told.append(type(error).__name__)
 
 
-def cancelled(uri: str, statement: str) -> dict[str, Any]:
-    first, other = connect(uri), connect(uri)
+def cancelled(uri: str, stranger: str, statement: str) -> dict[str, Any]:
+    first, other, anothers = connect(uri), connect(uri), connect(stranger)
     earlier = cancelling.identity(first.cursor(), 7)
     first.rollback()
     own = cancelling.identity(first.cursor(), 8)
@@ -65,10 +68,20 @@ def cancelled(uri: str, statement: str) -> dict[str, Any]:
         "all its own": own,
         "once more": own,
     }.items():
+        if name == "all its own":
+            found["as another role"] = [cancelling.cancel(anothers.cursor(), identity), runs(cursor, pid)]
+            # Its server's process stands still: it is told to end, and is there.
+            os.kill(int(pid), signal.SIGSTOP)
+            try:
+                found["it stands still"] = [cancelling.cancel(cursor, identity), runs(cursor, pid)]
+            finally:
+                os.kill(int(pid), signal.SIGCONT)
         found[name] = [cancelling.cancel(cursor, identity), runs(cursor, pid)]
     thread.join()
     return found
 
 
 if __name__ == "__main__":
-    print(json.dumps(cancelled(sys.argv[1], sys.argv[2])))
+    # To see that it stands still takes no longer than to see it at all.
+    cancelling.SEEN_SECONDS = 0.5
+    print(json.dumps(cancelled(*sys.argv[1:])))
