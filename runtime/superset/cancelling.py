@@ -42,8 +42,11 @@ _TAG = r"superset-async-\d+-[0-9a-f]+"
 _POSTGRES_IDENTITY = re.compile(rf"(\d+) ([\d.]+) ({_TAG})")
 _STARTED = "extract(epoch FROM backend_start)::text"
 _ITS = f"FROM pg_stat_activity WHERE pid = %s AND {_STARTED} = %s AND application_name = %s AND pid <> pg_backend_pid()"
-#: The session, whatever it is called now. The start of another role's is NULL for who may not see it.
-_SESSION = f"FROM pg_stat_activity WHERE pid = %s AND coalesce({_STARTED}, %s) = %s AND pid <> pg_backend_pid()"
+#: The session, whatever it is called now, while it does anything. Who may not see start and state reads NULL.
+_BUSY = (
+    f"FROM pg_stat_activity WHERE pid = %s AND coalesce({_STARTED}, %s) = %s AND state IS DISTINCT FROM 'idle' "
+    "AND pid <> pg_backend_pid()"
+)
 #: What a query of MySQL and MariaDB is cancelled by: the number of its session, and its tag.
 _MYSQL_IDENTITY = re.compile(rf"(\d+) ({_TAG})")
 #: MySQL's error for a session that is not there.
@@ -92,8 +95,8 @@ def mysql_identity(cursor: Any, query_id: int) -> str:
 def cancel(cursor: Any, identity: object) -> Seen:
     """End the session that has this identity, from a session of its own; what was seen of its statement.
 
-    `gone` where the session is not there: it has ended. `unknown` for what is no identity, and where its session is there under
-    another name, or cannot be seen: it executes another query, or hides this one. Raises what the driver raises.
+    `gone` where the session is not there, or idle: its statement has ended. `unknown` for what is no identity, and where its
+    session executes something under another name, or cannot be seen: it may hide the statement. Raises what the driver raises.
     """
     found = _POSTGRES_IDENTITY.fullmatch(str(identity))
     if found is None:
@@ -101,7 +104,7 @@ def cancel(cursor: Any, identity: object) -> Seen:
     pid, started, name = found.groups()
     cursor.execute(f"SELECT pg_terminate_backend(pid) {_ITS}", (pid, started, name))
     if cursor.fetchone() is None:
-        cursor.execute(f"SELECT count(*) {_SESSION}", (pid, started, started))
+        cursor.execute(f"SELECT count(*) {_BUSY}", (pid, started, started))
         return "gone" if cursor.fetchone() == (0,) else "unknown"
 
     def is_there() -> bool:
@@ -123,7 +126,7 @@ def cancel_mysql(cursor: Any, identity: object) -> Seen:
         return cursor.fetchone() == (number,)
 
     if not is_there():
-        cursor.execute("SELECT count(*) FROM information_schema.processlist WHERE id = %s", (number,))
+        cursor.execute("SELECT count(*) FROM information_schema.processlist WHERE id = %s AND command <> 'Sleep'", (number,))
         return "gone" if cursor.fetchone() == (0,) else "unknown"
     try:
         # The server itself looks once more whether it is that query's session.

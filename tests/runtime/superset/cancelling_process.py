@@ -53,6 +53,9 @@ def cancelled(uri: str, stranger: str, statement: str) -> dict[str, Any]:
     earlier = cancelling.identity(first.cursor(), 7)
     first.rollback()
     own = cancelling.identity(first.cursor(), 8)
+    idle = connect(uri)
+    ended = cancelling.identity(idle.cursor(), 9)
+    idle.rollback()
     found: dict[str, Any] = {"tagged": named(first) == own.split(" ")[2], "told": []}
     pid, started, tag = own.split(" ")
     thread = threading.Thread(target=executed, args=(first, statement, found["told"]))
@@ -64,6 +67,7 @@ def cancelled(uri: str, stranger: str, statement: str) -> dict[str, Any]:
         "its number": pid,
         "number, and start of an earlier backend": f"{pid} {float(started) - 60:.6f} {tag}",
         "the last query of its session": earlier,
+        "a session that is idle": ended,
         "another tag": f"{pid} {started} {cancelling.tag(8)}",
         "all its own": own,
         "once more": own,

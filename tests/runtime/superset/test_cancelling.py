@@ -33,6 +33,7 @@ def test_a_number_of_a_backend_that_is_anothers_by_now_ends_nobody_and_the_right
         "its number": ["unknown", True],
         "number, and start of an earlier backend": ["gone", True],
         "the last query of its session": ["unknown", True],
+        "a session that is idle": ["gone", True],
         "another tag": ["unknown", True],
         "as another role": ["unknown", True],
         "it stands still": ["running", True],
