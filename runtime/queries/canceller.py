@@ -15,6 +15,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import IO, cast
 
+from runtime.queries.interfaces import Seen
+
 logger = logging.getLogger(__name__)
 
 #: For how long the process may start: as long as a worker's or a web process does on a busy machine.
@@ -23,8 +25,9 @@ START_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 #: How much longer than it was told it may take to answer: it ends what it does by its own clock.
 GRACE_SECONDS = 5.0
-#: Its answer, where the databases have answered or were too late. Anything else says what went wrong.
-ANSWERED = "answered"
+#: Begins its answer, where the databases have answered or were too late; what was seen of each statement follows, as JSON.
+#: Anything else says what went wrong.
+ANSWERED = "answered "
 
 
 class CancellerError(Exception):
@@ -51,16 +54,16 @@ class Canceller:
         except OSError:
             logger.warning("the process that cancels statements cannot be started", exc_info=True)
 
-    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
-        """Cancel the statements of these queries; returns when all databases have answered, and `seconds` after it was ready at
-        the latest. CancellerError where it cannot be asked: they may go on.
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> dict[int, Seen]:
+        """Cancel the statements of these queries, and say what was seen of each; returns when all databases have answered, and
+        `seconds` after it was ready at the latest. CancellerError where it cannot be asked: they may go on.
         """
         self._wanted_at = self._clock()
         try:
             process = self._running()
             process.await_ready()
             process.ask([list(query_ids), seconds])
-            process.await_answer(seconds + GRACE_SECONDS)
+            return process.await_answer(seconds + GRACE_SECONDS)
         except (OSError, CancellerError) as error:
             self._end()
             raise CancellerError(f"statements of queries {list(query_ids)} could not be cancelled: {error}") from error
@@ -114,11 +117,13 @@ class _Process:
         stdin.write(f"{json.dumps(what)}\n")
         stdin.flush()
 
-    def await_answer(self, seconds: float) -> None:
-        """Wait until it has done what it was asked; CancellerError where it has not, or says nothing for so many seconds."""
+    def await_answer(self, seconds: float) -> dict[int, Seen]:
+        """What it has seen, once it has done what it was asked; CancellerError where it has not, or is silent for `seconds`."""
         answer = self.await_line(seconds)
-        if answer != ANSWERED:
+        if not answer.startswith(ANSWERED):
             raise CancellerError(answer)
+        seen = cast("dict[str, Seen]", json.loads(answer.removeprefix(ANSWERED)))
+        return {int(query_id): each for query_id, each in seen.items()}
 
     def await_line(self, seconds: float) -> str:
         """The next line that it says; CancellerError where none comes."""

@@ -1,7 +1,7 @@
 """Cancels statements of queries for beat, which has no Superset: `python -m runtime.start.canceller`.
 
 Says in a line that it is ready; then reads a line of JSON, `[ids of queries, seconds]`, and answers each with a line when their
-databases have answered. Ends with its input.
+databases have answered: what was seen of each statement, by the query's id. Ends with its input.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def main() -> None:
     for line in sys.stdin:
         query_ids, seconds = json.loads(line)
         try:
-            superset().ending.cancel(query_ids, seconds)
+            seen = superset().ending.cancel(query_ids, seconds)
         except Exception as error:
             logger.exception("the statements of queries %s could not be cancelled", query_ids)
             print(f"failed: {type(error).__name__}", file=answers, flush=True)
         else:
-            print(ANSWERED, file=answers, flush=True)
+            print(f"{ANSWERED}{json.dumps(seen)}", file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.environment import versions
 from runtime.queries import admission, chart_jobs, interfaces
 from runtime.queries.canceller import Canceller, CancellerError
-from runtime.queries.interfaces import ErrorType
+from runtime.queries.interfaces import ErrorType, Seen
 from runtime.results import followers
 from runtime.superset import chart_streams, implementation
 
@@ -75,19 +75,20 @@ class Ending(implementation.Ending):
         """Start the process that cancels, which takes seconds."""
         self._canceller.expect()
 
-    def cancel(self, query_ids: Sequence[int], seconds: float) -> None:
+    def cancel(self, query_ids: Sequence[int], seconds: float) -> dict[int, Seen]:
         """By that process. Where it fails once it is tried again at the next sweep; where it fails again, nobody waits for it:
-        the statements end by their own limit.
+        the statements end by their own limit, and what became of them is not known.
         """
         try:
-            self._canceller.cancel(query_ids, seconds)
+            seen = self._canceller.cancel(query_ids, seconds)
         except CancellerError:
             self._failed, again = not self._failed, self._failed
             if not again:
                 raise
             logger.exception("the queries are ended all the same")
-        else:
-            self._failed = False
+            return dict.fromkeys(query_ids, "unknown")
+        self._failed = False
+        return seen
 
 
 def interface(ending: Ending) -> interfaces.Superset:

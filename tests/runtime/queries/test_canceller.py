@@ -13,11 +13,12 @@ from runtime.queries.canceller import Canceller, CancellerError
 
 #: Says that it is ready, writes down what it is asked, and answers.
 GOOD = """
-import os, sys
+import json, os, sys
 print("ready", flush=True)
 for line in sys.stdin:
     print(os.getpid(), line.strip(), file=open(sys.argv[1], "a"))
-    print("answered", flush=True)
+    seen = dict.fromkeys(json.loads(line)[0], "running")
+    print("answered " + json.dumps(seen), flush=True)
 """
 
 
@@ -46,7 +47,7 @@ def test_one_process_cancels_until_nothing_looks_lost(tmp_path: Path) -> None:
     clock, asked = Clock(), tmp_path / "asked"
     tried = running(GOOD, asked, clock)
     tried.expect()
-    tried.cancel([1, 2], 5.0)
+    assert tried.cancel([1, 2], 5.0) == {1: "running", 2: "running"}
     clock.now += canceller.IDLE_SECONDS
     tried.rest()
     tried.expect()
