@@ -10,6 +10,7 @@ from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
 from components import scripts
+from components.authority import authority_mounts, authority_volumes
 from components.common import (
     PREFIX,
     Scope,
@@ -29,6 +30,7 @@ from components.common import (
 )
 from components.postgres import PASSWORD, user_of
 from topology.model import Postgres
+from topology.server_tls import libpq_options
 from topology.settings.images import Images
 from topology.settings.postgres import Backup
 from topology.settings.resources import Resources
@@ -94,6 +96,7 @@ class MetadataBackup(pulumi.ComponentResource):
                 persistent_volume_claim=core.PersistentVolumeClaimVolumeSourceArgs(claim_name=name_of(claim.metadata, name)),
             ),
             scratch("tmp", "64Mi"),
+            *authority_volumes(NAME, args.postgres.tls),
         ]
         digest = content_hash(files)[:32]
         dump = self._cron_job(name, "dump", args.backup.cron, volumes, digest, suspend=False, opts=child)
@@ -120,6 +123,7 @@ class MetadataBackup(pulumi.ComponentResource):
             "PGPORT": str(postgres.port),
             "PGUSER": postgres.user,
             "PGDATABASE": postgres.database,
+            **({f"PG{key.upper()}": value for key, value in libpq_options(postgres.tls).items()} if postgres.tls else {}),
         }
         container = core.ContainerArgs(
             name=script,
@@ -133,6 +137,7 @@ class MetadataBackup(pulumi.ComponentResource):
                 core.VolumeMountArgs(name="config", mount_path=SCRIPTS, read_only=True),
                 core.VolumeMountArgs(name="dumps", mount_path=DUMPS),
                 core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
+                *authority_mounts(NAME, postgres.tls),
             ],
         )
         pod = core.PodTemplateSpecArgs(

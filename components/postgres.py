@@ -10,6 +10,7 @@ from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
 from components import scripts
+from components.certificate import Certificate, CertificateArgs, server_mounts, server_volumes, service_names
 from components.common import (
     PREFIX,
     Scope,
@@ -33,11 +34,13 @@ from components.common import (
 from topology.model import Postgres
 from topology.postgres_settings import arguments, server_settings
 from topology.settings.images import Images
+from topology.valkey_conf import CERTIFICATE, KEY
 
 NAME = "postgres"
 DATA = "/data"
 SCRIPTS = "/etc/postgres"
 SOCKETS = "/var/run/postgresql"
+TLS = "/etc/postgres-tls"
 PASSWORD = "password"  # noqa: S105 the key of a Secret
 #: The server's superuser. Nothing connects as it over the network; `kubectl exec … psql -U postgres` does, by the socket.
 SUPERUSER = "postgres"
@@ -51,8 +54,19 @@ def server_arguments(postgres: Postgres) -> list[str]:
         "port": str(postgres.port),
         "hba_file": f"{SCRIPTS}/pg_hba.conf",
         "unix_socket_directories": SOCKETS,
+        **({"ssl": "on", "ssl_cert_file": f"{TLS}/{CERTIFICATE}", "ssl_key_file": f"{TLS}/{KEY}"} if postgres.tls else {}),
     }
     return ["postgres", *arguments(settings)]
+
+
+def client_rules(postgres: Postgres) -> str:
+    """The server's pg_hba.conf: the superuser by the socket alone, everybody else by password, over TLS where there is TLS."""
+    return f"local all {SUPERUSER} peer\n{'hostssl' if postgres.tls else 'host'} all all all scram-sha-256\n"
+
+
+def certificate_names(postgres: Postgres, namespace: str) -> list[str]:
+    """DNS names that the certificate of a server of the stack's must have, wherever clients ask for it from."""
+    return service_names(postgres.host, namespace)
 
 
 def user_of(postgres: Postgres, images: Images) -> int:
@@ -98,7 +112,10 @@ class PostgresServer(pulumi.ComponentResource):
             opts=child,
         )
         self.secret = name_of(secret.metadata, f"{name}-auth")
-        files = scripts.texts("alive.sh", "pg_hba.conf", "prepare.sh", "roles.sql")
+        if postgres.tls:
+            names = pulumi.Output.from_input(scope.namespace).apply(lambda namespace: certificate_names(postgres, namespace))
+            Certificate(f"{name}-tls", CertificateArgs(scope, postgres.tls, names, object_labels), child)
+        files = {**scripts.texts("alive.sh", "prepare.sh", "roles.sql"), "pg_hba.conf": client_rules(postgres)}
         config = core.ConfigMap(
             f"{name}-config", metadata=metadata(scope, f"{name}-config", object_labels), data=files, opts=child
         )
@@ -118,8 +135,11 @@ class PostgresServer(pulumi.ComponentResource):
             core.VolumeMountArgs(name="sockets", mount_path=SOCKETS),
             core.VolumeMountArgs(name="shm", mount_path="/dev/shm"),  # noqa: S108 a volume of the pod's own
             core.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 a volume of the pod's own
+            *server_mounts(postgres.tls, TLS),
         ]
         ready = ["pg_isready", "--host=localhost", f"--port={postgres.port}", "--timeout=3"]
+        renewal = [TLS, "/tmp/certificate"] if postgres.tls else []  # noqa: S108 in a volume of the pod's own
+        alive = ["sh", f"{SCRIPTS}/alive.sh", str(postgres.port), *renewal]
         common = environment({"PGDATA": f"{DATA}/pgdata", "PGHOST": SOCKETS})
         prepare = core.ContainerArgs(
             name="prepare",
@@ -154,7 +174,7 @@ class PostgresServer(pulumi.ComponentResource):
             # killed recovers without a new start.
             startup_probe=exec_probe(ready, period=2, failures=900),
             readiness_probe=exec_probe(ready, period=5, failures=3),
-            liveness_probe=exec_probe(["sh", f"{SCRIPTS}/alive.sh", str(postgres.port)], period=10, failures=6),
+            liveness_probe=exec_probe(alive, period=10, failures=6),
             volume_mounts=mounts,
         )
         apps.StatefulSet(
@@ -188,6 +208,7 @@ class PostgresServer(pulumi.ComponentResource):
                             scratch("sockets", "16Mi"),
                             scratch("shm", "256Mi", in_memory=True),
                             scratch("tmp", "1Gi"),
+                            *server_volumes(postgres.tls),
                         ],
                     ),
                 ),

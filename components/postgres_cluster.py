@@ -6,9 +6,10 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.core import v1 as core
 
+from components.certificate import Certificate, CertificateArgs
 from components.common import labels, metadata, name_of
 from components.network import Flow, Group
-from components.postgres import NAME, PASSWORD, PostgresArgs, user_of
+from components.postgres import NAME, PASSWORD, PostgresArgs, certificate_names, user_of
 from topology.postgres_settings import server_settings
 from topology.quantities import format_cpu, format_memory
 
@@ -77,7 +78,12 @@ class PostgresCluster(pulumi.ComponentResource):
                         "dataChecksums": True,
                     }
                 },
-                "postgresql": {"parameters": server_settings(postgres)},
+                "postgresql": {
+                    "parameters": server_settings(postgres),
+                    # Between the operator's own rules and the one that lets in everybody else who has a password.
+                    **({"pg_hba": ["hostnossl all all all reject"]} if postgres.tls else {}),
+                },
+                **({"certificates": self._certificates(name, args, object_labels, child)} if postgres.tls else {}),
                 "storage": {
                     "size": format_memory(postgres.volume_bytes),
                     **({"storageClass": scope.storage_class} if scope.storage_class else {}),
@@ -114,3 +120,18 @@ class PostgresCluster(pulumi.ComponentResource):
             opts=child,
         )
         self.register_outputs({"secret": self.secret})
+
+    def _certificates(
+        self, name: str, args: PostgresArgs, object_labels: dict[str, str], opts: pulumi.ResourceOptions
+    ) -> dict[str, pulumi.Input[object]]:
+        """What the servers show. Left alone, the operator makes an authority and certificates, and renews them."""
+        tls = args.postgres.tls
+        if tls is None or tls.certificate is None:
+            return {}
+        names = pulumi.Output.from_input(args.scope.namespace).apply(
+            lambda namespace: certificate_names(args.postgres, namespace)
+        )
+        if tls.certificate.kind == "generated":
+            return {"serverAltDNSNames": names}
+        made = Certificate(f"{name}-tls", CertificateArgs(args.scope, tls, names, object_labels), opts)
+        return {"serverTLSSecret": made.secret, "serverCASecret": made.secret}

@@ -10,6 +10,7 @@ from pulumi_kubernetes.apps import v1 as apps
 from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
+from components.certificate import Certificate, CertificateArgs, server_volumes, service_names
 from components.common import (
     PREFIX,
     Scope,
@@ -41,7 +42,6 @@ from components.redis_files import (
     mounts,
     script_environment,
     server_files,
-    tls_volumes,
 )
 from components.redis_users import OPERATOR_PASSWORD, users_secret
 from topology import redis_acl
@@ -87,6 +87,9 @@ class Redis(pulumi.ComponentResource):
         self._labels = labels(scope, NAME, name)
         self.match = selector(scope, NAME, name)
         self.secret, self.fingerprint = users_secret(name, scope, self._labels, instance, given=args.passwords, opts=child)
+        if instance.tls:
+            names = pulumi.Output.from_input(scope.namespace).apply(lambda namespace: certificate_names(instance, namespace))
+            Certificate(f"{name}-tls", CertificateArgs(scope, instance.tls, names, self._labels), child)
         files = server_files(instance)
         config = core.ConfigMap(
             f"{name}-config",
@@ -130,7 +133,7 @@ class Redis(pulumi.ComponentResource):
                                 config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
                             acl_volume(self.secret, SERVER_ACL),
-                            *tls_volumes(instance),
+                            *server_volumes(instance.tls),
                             scratch("tmp", "64Mi"),
                             *([] if persistent else [scratch("data", format_memory(instance.volume_bytes))]),
                         ],
@@ -227,10 +230,8 @@ class Redis(pulumi.ComponentResource):
 def certificate_names(instance: RedisInstance, namespace: str) -> list[str]:
     """DNS names that the certificate of an instance must have, wherever clients ask for it from."""
 
-    def services(name: str) -> list[str]:
-        return [name, f"{name}.{namespace}.svc", f"*.{name}-nodes.{namespace}.svc"]
-
-    return [*services(instance.name), *(services(sentinel_name(instance)) if instance.sentinel else [])]
+    names = [instance.name, *([sentinel_name(instance)] if instance.sentinel else [])]
+    return [name for service in names for name in service_names(service, namespace, pods=True)]
 
 
 def sentinel_name(instance: RedisInstance) -> str:

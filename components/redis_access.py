@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pulumi
 from pulumi_kubernetes.core import v1 as core
 
+from components.authority import authority_mounts, authority_volumes
 from components.common import secret_variable
 from topology.model import PROCESS_ROLES, RedisInstance, RedisRole, RedisUser
-from topology.valkey_conf import AUTHORITY
 
 #: Key of a Secret with nothing but an existing server's password.
 PASSWORD = "password"  # noqa: S105 a key's name
@@ -52,27 +51,13 @@ class RedisAccess:
 
     @property
     def volumes(self) -> list[core.VolumeArgs]:
-        """The volume with the authority of the server's certificate, where it is not one of the system's."""
-        tls = self.instance.tls
-        if tls is None or tls.secret_name is None:
-            return []
-        # Of the Secret of a server that this project runs, clients get no more than this.
-        items = [core.KeyToPathArgs(key=AUTHORITY, path=AUTHORITY)]
-        return [
-            core.VolumeArgs(name=self._volume, secret=core.SecretVolumeSourceArgs(secret_name=tls.secret_name, items=items))
-        ]
+        """The volume with the authority of the server's certificate."""
+        return authority_volumes(self.instance.name, self.instance.tls)
 
     @property
     def mounts(self) -> list[core.VolumeMountArgs]:
-        """Where a container has that volume: where the topology says that the file is."""
-        tls = self.instance.tls
-        if tls is None or tls.ca_file is None:
-            return []
-        return [core.VolumeMountArgs(name=self._volume, mount_path=str(PurePosixPath(tls.ca_file).parent), read_only=True)]
-
-    @property
-    def _volume(self) -> str:
-        return f"{self.instance.name}-ca"
+        """Where a container has that volume."""
+        return authority_mounts(self.instance.name, self.instance.tls)
 
 
 def given_passwords(accesses: Sequence[RedisAccess]) -> list[core.EnvVarArgs]:

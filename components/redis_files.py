@@ -6,11 +6,12 @@ import pulumi
 from pulumi_kubernetes.core import v1 as core
 
 from components import scripts
+from components.certificate import server_mounts
 from components.common import environment
 from runtime.start import start_script
 from topology import redis_acl, valkey_conf
 from topology.model import SENTINEL_PORT, RedisInstance, RedisRole
-from topology.valkey_conf import AUTHORITY, CERTIFICATE, KEY, ServerPaths
+from topology.valkey_conf import AUTHORITY, ServerPaths
 
 DATA = "/data"
 CONFIG = "/etc/redis"
@@ -105,20 +106,11 @@ def acl_volume(secret: pulumi.Input[str], key: str) -> core.VolumeArgs:
     )
 
 
-def tls_volumes(instance: RedisInstance) -> list[core.VolumeArgs]:
-    """The volume with certificate, key and authority of an instance's servers and Sentinels; none without TLS."""
-    if instance.tls is None:
-        return []
-    items = [core.KeyToPathArgs(key=key, path=key) for key in (CERTIFICATE, KEY, AUTHORITY)]
-    source = core.SecretVolumeSourceArgs(secret_name=instance.tls.secret_name, items=items, default_mode=0o440)
-    return [core.VolumeArgs(name="tls", secret=source)]
-
-
 def mounts(instance: RedisInstance) -> list[core.VolumeMountArgs]:
     """Where containers of servers and Sentinels have their volumes: `data`, `config`, `auth`, and `tls` where there is one."""
     return [
         core.VolumeMountArgs(name="data", mount_path=DATA),
         core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
         core.VolumeMountArgs(name="auth", mount_path=AUTH, read_only=True),
-        *([core.VolumeMountArgs(name="tls", mount_path=TLS, read_only=True)] if instance.tls else []),
+        *server_mounts(instance.tls, TLS),
     ]

@@ -9,6 +9,7 @@ from pulumi_kubernetes.apps import v1 as apps
 from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
+from components.certificate import server_volumes
 from components.common import (
     PREFIX,
     Scope,
@@ -40,7 +41,6 @@ from components.redis_files import (
     mounts,
     script_environment,
     sentinel_files,
-    tls_volumes,
 )
 from components.redis_users import OPERATOR_PASSWORD
 from topology import redis_acl
@@ -131,7 +131,7 @@ class Sentinel(pulumi.ComponentResource):
                                 config_map=core.ConfigMapVolumeSourceArgs(name=name_of(config.metadata, f"{name}-config")),
                             ),
                             acl_volume(args.secret, SENTINEL_ACL),
-                            *tls_volumes(args.instance),
+                            *server_volumes(args.instance.tls),
                             scratch("data", "16Mi"),
                         ],
                     ),

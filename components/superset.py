@@ -9,6 +9,7 @@ import pulumi
 from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.meta import v1 as meta
 
+from components.authority import authority_mounts, authority_volumes
 from components.common import (
     PREFIX,
     Scope,
@@ -29,6 +30,7 @@ from components.own_superset import OwnSupersetRef
 from components.redis_access import RedisAccess, given_fingerprints, given_passwords
 from topology import commands, readers
 from topology.commands import ROLE_ENV, TOPOLOGY_ENV
+from topology.model import ServerTls
 from topology.settings.caching import Spill
 from topology.settings.images import Images
 from topology.settings.resources import Resources
@@ -38,6 +40,8 @@ USER = 1000
 APP = "/app"
 CONFIG = "/etc/superset-async"
 SCRATCH = "/tmp"  # noqa: S108 a volume of the pod's own
+#: What the volume with the authority of the metadata database's server is named after.
+POSTGRES = "postgres"
 #: Of the container that waits for the metadata database: half a second of CPU, 40 MB.
 READY_RESOURCES = Resources(
     cpu_request_millis=20, cpu_limit_millis=1000, memory_request_bytes=64 * 2**20, memory_limit_bytes=128 * 2**20
@@ -57,6 +61,8 @@ class SupersetArgs:
     postgres_password_env: str | None
     #: The Redis instances that they use.
     redis: Sequence[RedisAccess]
+    #: How they verify the metadata database's server; None: they do not.
+    postgres_tls: ServerTls | None = None
     #: Where web and workers keep large results.
     spill: Spill | None = None
     #: What makes it the team's own.
@@ -128,6 +134,7 @@ def _ready(args: SupersetArgs) -> core.ContainerArgs:
         volume_mounts=[
             core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
             core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
+            *authority_mounts(POSTGRES, args.postgres_tls),
         ],
     )
 
@@ -170,6 +177,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
             core.VolumeMountArgs(name="config", mount_path=CONFIG, read_only=True),
             core.VolumeMountArgs(name="tmp", mount_path=SCRATCH),
             *(mount for access in args.redis for mount in access.mounts),
+            *authority_mounts(POSTGRES, args.postgres_tls),
             *args.own.mounts,
             *([core.VolumeMountArgs(name="results", mount_path=spill.folder)] if spill else []),
         ],
@@ -200,6 +208,7 @@ def pod_template(args: SupersetArgs, process: Process, account: pulumi.Input[str
                 core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=args.configuration.name)),
                 scratch("tmp", "2Gi"),
                 *(volume for access in args.redis for volume in access.volumes),
+                *authority_volumes(POSTGRES, args.postgres_tls),
                 *args.own.volumes,
                 *(
                     [

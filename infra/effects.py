@@ -68,6 +68,11 @@ BESIDE: dict[str, dict[str, Any]] = {
     "postgres.host": {"postgres": {"kind": "existing", "host": "db.example.com", "cidrs": _CIDRS, "max_connections": 900}},
     "postgres.cidrs": {"postgres": {"kind": "existing", "host": "10.8.0.9", "max_connections": 900}},
     "network.egress.<name>.": {"network": {"egress": {"mail": {"cidrs": ["10.2.0.0/24"], "ports": [25]}}}},
+    "postgres.ca_secret": {
+        "postgres": {"kind": "existing", "host": "db.example.com", "cidrs": _CIDRS, "max_connections": 900, "tls": None}
+    },
+    "redis.tls.": {"redis": {"tls": {"kind": "cert-manager", "issuer": "internal-ca"}}},
+    "postgres.tls.": {"postgres": {"tls": {"kind": "cert-manager", "issuer": "internal-ca"}}},
     "postgres.port": {"postgres": {"kind": "existing", "host": "db.example.com", "cidrs": _CIDRS, "max_connections": 900}},
     "web.route.": {"web": {"route": _ROUTE}},
     "workers.scaling.": {"workers": {"scaling": _SCALING}},
@@ -117,6 +122,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     **{
         f"redis.{server}.existing.tls": {"redis": {server: {"existing": {"tls": False, "ca_secret": None}}}}
         for server in ("broker", "cache")
+    },
+    **{
+        f"{server}.tls{key}": {server: {"tls": change}}
+        for server in ("redis", "postgres")
+        for key, change in {
+            "": {"kind": "generated"},
+            ".kind": {"kind": "generated", "issuer": None},
+            ".secret": {"kind": "secret", "issuer": None, "secret": "servers"},
+        }.items()
     },
     "web.route.kind": {"web": {"route": {"kind": "gateway", "parent": "gateways/public", "tls_secret": None}}},
     "network.egress": {"network": {"egress": {"other": {"cidrs": ["10.1.0.0/24"], "ports": [587]}}}},

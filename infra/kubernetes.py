@@ -12,6 +12,7 @@ from components.backup import MetadataBackup, MetadataBackupArgs
 from components.common import PREFIX, Scope
 from components.network import Flow, Group, NetworkPolicies, NetworkPoliciesArgs, Outside
 from components.postgres import SUPERUSER, PostgresArgs, PostgresServer
+from components.postgres import certificate_names as postgres_names
 from components.postgres_cluster import PORT as CLUSTER_PORT
 from components.postgres_cluster import PostgresCluster, cluster_flows
 from components.redis import Redis, RedisArgs, certificate_names, sentinel_name
@@ -25,6 +26,7 @@ from infra.workloads import Given, Stores, Workloads
 from topology import egress
 from topology.model import SENTINEL_PORT, RedisInstance, Topology
 from topology.problems import Problem
+from topology.server_tls import is_given
 
 #: Where API servers listen: behind a load balancer, and kubeadm's own.
 _API_SERVER_PORTS = (443, 6443)
@@ -232,7 +234,11 @@ def _clients(source: Group | str, instance: RedisInstance, redis: Redis, sentine
 
 
 def _certificates(topology: Topology) -> dict[str, pulumi.Input[object]]:
-    """What the certificate must say that the stack's Redis servers show; empty without one."""
-    ours = [instance for instance in topology.redis if instance.tls and not instance.existing]
-    names = [name for instance in ours for name in certificate_names(instance, topology.namespace)]
-    return {"redis_certificate_names": names} if names else {}
+    """What the certificates must say that somebody else makes for the stack's servers; empty without one."""
+    given = [each for each in topology.redis if is_given(each.tls)]
+    redis = [name for instance in given for name in certificate_names(instance, topology.namespace)]
+    postgres = postgres_names(topology.postgres, topology.namespace) if is_given(topology.postgres.tls) else []
+    return {
+        **({"redis_certificate_names": redis} if redis else {}),
+        **({"postgres_certificate_names": postgres} if postgres else {}),
+    }

@@ -25,6 +25,8 @@ from topology.stack_file import PROJECT_NAME
 #: Value of a generated secret, from the logical name of its `RandomPassword` and its length.
 Generator = Callable[[str, int], str]
 _STACK = "pulumi:pulumi:Stack"
+#: Of a private key as PEM: as long as one on the curve P-256.
+_KEY_LENGTH = 227
 #: How a secret is marked between program and engine (part of the wire protocol).
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 a mark, not a secret
@@ -197,6 +199,15 @@ class _Monitor(pulumi_mocks.MockMonitor):
         if request.type == "random:index/randomPassword:RandomPassword":
             password = self._generate(request.name, int(inputs["length"]))
             state["result"] = {_SIGNATURE: _SECRET, "value": password}
+        match request.type:
+            case "tls:index/privateKey:PrivateKey":
+                state["privateKeyPem"] = {_SIGNATURE: _SECRET, "value": self._generate(request.name, _KEY_LENGTH)}
+            case "tls:index/certRequest:CertRequest":
+                state["certRequestPem"] = f"{PLACEHOLDER}-{request.name}"
+            case "tls:index/selfSignedCert:SelfSignedCert" | "tls:index/locallySignedCert:LocallySignedCert":
+                state["certPem"] = f"{PLACEHOLDER}-{request.name}"
+            case _:
+                pass
         for key, value in aws_answers.of(request.type, request.name, inputs).items():
             state[key] = value
         return resource_pb2.RegisterResourceResponse(

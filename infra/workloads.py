@@ -119,6 +119,7 @@ def deploy(
         secrets.app,
         password_variable(topology),
         list(stores.accesses.values()),
+        topology.postgres.tls,
         topology.caching.spill,
         own,
     )

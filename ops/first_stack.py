@@ -67,6 +67,8 @@ def config(answers: Answers) -> dict[str, Any]:
     keys: dict[str, Any] = {"topology": answers.topology, "platform": answers.platform}
     if answers.platform != "local":
         keys |= {"environment": "prod", "namespace": answers.namespace}
+    if answers.platform == "kubernetes":
+        keys |= {"redis": {"tls": {"kind": "generated"}}, "postgres": {"tls": {"kind": "generated"}}}
     if answers.platform == "aws":
         zones = [f"{REGION}{zone}" for zone in "abc"]
         registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -106,6 +108,8 @@ def document(answers: Answers) -> str:
         "platform": PLATFORMS[answers.platform],
         "environment": "which rules the policy pack applies",
         "namespace": "made by the stack, and for it alone",
+        "redis": "an authority and certificates that the stack keeps; others: superset-async explain redis.tls",
+        "postgres": "the same for the metadata database",
         "images": "in the stack's own repository: make image, then push it there",
         "aws": "the account's number, the region, then everything in docs/aws.md",
         "databases": DATABASES[answers.database],

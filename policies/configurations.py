@@ -176,6 +176,11 @@ def readable(graph: Graph) -> list[Configuration]:
     return [each for each in graph.derive(configurations) if each.error is None]
 
 
+def is_production(graph: Graph) -> bool:
+    """Whether a topology in the graph says `environment: prod`; of a stack without one nobody knows."""
+    return any(found.topology and found.topology.environment == "prod" for found in graph.derive(readable))
+
+
 def role_of(container: Container) -> str:
     """Which kind of process a container of this project is."""
     for variable in at(container.spec, "env", default=[]):

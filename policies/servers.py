@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,11 @@ class RedisServer:
     def policy(self) -> str:
         """Its eviction policy; the server's own default where nothing sets it."""
         return self.settings.get("maxmemory-policy", "noeviction" if self.container else "volatile-lru")
+
+    @property
+    def takes_plain(self) -> bool:
+        """Whether clients are let in without TLS."""
+        return self.settings.get("port", "6379") != "0" or "tls-port" not in self.settings
 
     @property
     def maxmemory(self) -> int | None:
@@ -79,12 +84,13 @@ class RedisServer:
 
 @dataclass(frozen=True, eq=False)
 class PostgresServer:
-    """One PostgreSQL server, with how many clients it takes (None: a formula says)."""
+    """One PostgreSQL server, with how many clients it takes (None: a formula says), and whether some of them in clear."""
 
     resource: Resource
     max_connections: int | None
     reserved: int
     hosts: frozenset[str] = field(default_factory=frozenset[str])
+    takes_plain: bool = False
 
 
 def redis_servers(graph: Graph) -> list[RedisServer]:
@@ -124,17 +130,32 @@ def postgres_servers(graph: Graph) -> list[PostgresServer]:
         with graph.unless_unknown():
             words = _server_words(container, frozenset({"postgres"}), _POSTGRES_IMAGE)
             if words is not None and container.workload.kind in ("StatefulSet", "Deployment", "Pod"):
-                found.append(_postgres(container.resource, _postgres_settings(words), _hosts(container, graph)))
+                settings = _postgres_settings(words)
+                server = _postgres(container.resource, settings, _hosts(container, graph))
+                found.append(replace(server, takes_plain=_takes_plain(container, settings, graph)))
     for cluster in graph.of_kind("Cluster"):
         with graph.unless_unknown():
             settings = cluster.get("spec", "postgresql", "parameters", default={})
             names = [_names(f"{cluster.object_name}-{suffix}", cluster.namespace) for suffix in ("rw", "r", "ro")]
-            found.append(_postgres(cluster, settings, frozenset(name for each in names for name in each)))
+            server = _postgres(cluster, settings, frozenset(name for each in names for name in each))
+            rules = [str(line).split() for line in cluster.get("spec", "postgresql", "pg_hba", default=[])]
+            # They stand before the operator's own, which let in whoever has a password.
+            refused = any(rule[:3] == ["hostnossl", "all", "all"] and rule[-1] == "reject" for rule in rules)
+            found.append(replace(server, takes_plain=not refused))
     for instance in graph.of_type("aws:rds/instance:"):
         with graph.unless_unknown():
             if str(instance.get("engine", default="")).startswith("postgres"):
                 found.append(_postgres(instance, _parameters(instance, graph), frozenset(_endpoints(instance))))
     return found
+
+
+def _takes_plain(container: Container, settings: Mapping[str, str], graph: Graph) -> bool:
+    """Whether a server lets clients in without TLS; as its image does where no file of the stack's says who comes in."""
+    file = settings.get("hba_file")
+    texts = [str(at(text)) for path, _, text in container.files(graph) if path == file]
+    lines = [line.split() for text in texts for line in text.splitlines()]
+    plain = any(line and line[0] in ("host", "hostnossl") and line[-1] != "reject" for line in lines)
+    return settings.get("ssl", "off") != "on" or not texts or plain
 
 
 def _postgres(resource: Resource, settings: Mapping[str, Any], hosts: frozenset[str]) -> PostgresServer:

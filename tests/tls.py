@@ -1,4 +1,4 @@
-"""A Redis server with TLS, and certificates for it: Debian's packages redis-server and openssl have both."""
+"""Redis and PostgreSQL servers with TLS, and certificates for them: Debian's packages redis-server, postgresql and openssl."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def redis_server() -> str:
     if "no-such-directive" not in tried.stderr + tried.stdout:
         pytest.skip(f"{found} has no TLS: install Debian's package redis-server")
     return found
+
+
+def postgres_programs() -> Path:
+    """The folder with a PostgreSQL server that knows TLS (the wheel's does not); skips, with the reason, where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
+    if not found or shutil.which("openssl") is None:
+        pytest.skip("PostgreSQL with TLS, and openssl, not found: install Debian's packages postgresql and openssl")
+    return found[-1].parent
 
 
 def known_to(program: str, acl: str) -> str:

@@ -27,6 +27,7 @@ from topology.settings.resources import Quota, Resources
 from topology.settings.stack import PlatformName
 from topology.settings.superset import SupersetSettings
 from topology.settings.tenants import Priority, Rates, TenantTerms
+from topology.settings.tls import ServerCertificate
 from topology.settings.web import WebServer
 from topology.settings.workers import Celery, WorkerSettings
 
@@ -81,16 +82,17 @@ class RedisUser(Frozen):
     subscriptions: tuple[str, ...]
 
 
-class RedisTls(Frozen):
-    """How clients of a Redis server make sure, over TLS, that it is the one that they mean.
+class ServerTls(Frozen):
+    """How clients of a Redis or PostgreSQL server make sure, over TLS, that it is the one that they mean.
 
     `ca_file` holds the certificates of the authorities that may have signed the server's own; None: those of the system.
-    It is the key `ca.crt` of the Kubernetes Secret `secret_name`, which for a server that this project runs has its certificate
-    and key too (`tls.crt`, `tls.key`).
+    It is the key `ca.crt` of the Kubernetes Secret `secret_name` (None: the image has the file). `certificate` says where the
+    certificate comes from that a server of this project's shows; None: the server is somebody else's.
     """
 
     secret_name: str | None
     ca_file: str | None
+    certificate: ServerCertificate | None = None
 
 
 class Peer(Frozen):
@@ -124,7 +126,7 @@ class RedisInstance(RedisServer):
     name: str
     host: str
     port: int
-    tls: RedisTls | None
+    tls: ServerTls | None
     existing: ExistingRedis | None
     users: tuple[RedisUser, ...]
     carries_broker: bool
@@ -148,8 +150,7 @@ class RedisDatabase(Frozen):
 class Postgres(PostgresServer):
     """The metadata database's server, which also holds Celery's results where `celery.result_backend` says so.
 
-    `ca_file` is the file, in the image, with the authorities that may have signed its certificate: then clients speak TLS to it
-    and check whom they speak to. None: as the server offers it.
+    With `tls` clients speak nothing else to it, and verify its certificate and name. None: as the server offers it.
 
     `password_secret_arn` names the secret of AWS Secrets Manager that has the role's password, which RDS changes by itself.
     None: the password is in the variable `password_env`.
@@ -160,7 +161,7 @@ class Postgres(PostgresServer):
     password_env: str
     password_secret_arn: str | None = None
     max_connections: int
-    ca_file: str | None
+    tls: ServerTls | None
 
 
 class Web(WebServer):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topology import egress, invariants, redis_layout
+from topology import egress, invariants, redis_layout, server_tls
 from topology import settings as stack_settings
 from topology.connection_budget import connections_needed
 from topology.model import (
@@ -20,6 +20,7 @@ from topology.model import (
     Pool,
     Postgres,
     ScheduledJob,
+    ServerTls,
     Share,
     Tenant,
     Topology,
@@ -114,8 +115,22 @@ def _postgres(platform: Platform, settings: Settings, needed: int) -> Postgres:
         port=address.port,
         password_env="POSTGRES_PASSWORD",
         max_connections=postgres.max_connections or derived,
-        ca_file=platform.postgres_ca_file if postgres.kind == "rds" else None,
+        tls=_postgres_tls(platform, settings, address.host),
     )
+
+
+def _postgres_tls(platform: Platform, settings: Settings, host: str) -> ServerTls | None:
+    postgres = settings.postgres
+    match postgres.kind:
+        case "rds":
+            return ServerTls(secret_name=None, ca_file=platform.postgres_ca_file)
+        case "existing":
+            return server_tls.of_others("postgres", postgres.ca_secret) if postgres.ca_secret else None
+        case "cloudnativepg" if postgres.tls and postgres.tls.kind == "generated":
+            # That operator has an authority for each of its clusters, in a Secret of this name.
+            return server_tls.of_ours(host, postgres.tls, authority=f"{host}-ca")
+        case "statefulset" | "cloudnativepg":
+            return server_tls.of_ours(host, postgres.tls) if postgres.tls else None
 
 
 def _resolvers(network: NetworkSettings) -> tuple[Resolver, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from topology import server_tls
 from topology.model import (
     BROKER_PURPOSES,
     ExistingRedis,
@@ -11,8 +12,8 @@ from topology.model import (
     RedisDatabase,
     RedisInstance,
     RedisRole,
-    RedisTls,
     RedisUser,
+    ServerTls,
 )
 from topology.platforms import Platform
 from topology.settings import RedisSettings, Settings
@@ -33,8 +34,6 @@ DATABASE_NUMBERS: dict[Purpose, int] = {
     "rate_limits": 8,
     "coordination": 9,
 }
-#: Where containers have the authority of a server's certificate: the key `ca.crt` of its Secret, in a folder of the server's.
-REDIS_CA_FILE = "/etc/redis-ca/{instance}/ca.crt"
 #: Ends the pattern of the lists that kombu makes for a queue's priorities 3, 6 and 9: two control characters and the number.
 PRIORITIES = "??[369]"
 
@@ -150,13 +149,12 @@ def _redis_instance(platform: Platform, settings: Settings, section: str, name: 
     )
 
 
-def _redis_tls(platform: Platform, settings: Settings, redis: RedisSettings, name: str) -> RedisTls | None:
-    if redis.existing:
-        used, secret = redis.existing.tls, redis.existing.ca_secret
-    else:
-        secret = settings.redis.tls_secret
-        used = platform.redis_speaks_tls or secret is not None
-    return RedisTls(secret_name=secret, ca_file=REDIS_CA_FILE.format(instance=name) if secret else None) if used else None
+def _redis_tls(platform: Platform, settings: Settings, redis: RedisSettings, name: str) -> ServerTls | None:
+    if redis.existing is not None:
+        return server_tls.of_others(name, redis.existing.ca_secret) if redis.existing.tls else None
+    if settings.redis.tls is not None:
+        return server_tls.of_ours(name, settings.redis.tls)
+    return server_tls.of_others(name, None) if platform.redis_speaks_tls else None
 
 
 def redis_databases(settings: Settings, redis: tuple[RedisInstance, ...]) -> tuple[RedisDatabase, ...]:

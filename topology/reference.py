@@ -77,25 +77,26 @@ server itself, and stops with every problem that it finds:
 
 A server in the same namespace needs a NetworkPolicy of its own that lets these pods in.
 
-## Redis over TLS
+## Redis and PostgreSQL over TLS
 
-`redis.tls_secret` names a Secret in the stack's namespace with `tls.crt`, `tls.key` and `ca.crt`, such as cert-manager makes of a
-Certificate. The servers and Sentinels that this project runs then listen on TLS alone, replication included, and every client
-verifies certificate and name. The names that the certificate must have are the stack's output `redis_certificate_names`:
+With `redis.tls` and `postgres.tls` the servers that this project runs (replicas and Sentinels too) take TLS alone, and every
+client verifies certificate and name. The certificate is in a Secret of the stack's namespace with `tls.crt`, `tls.key` and
+`ca.crt`, made as `kind` says:
+
+- `generated`: by the stack, an authority and a certificate for each server, whose keys are secrets of the stack's state. A
+  `pulumi up` in the last of its five years renews it. CloudNativePG has an authority of its own, and renews what it makes.
+- `cert-manager`: by an issuer of the cluster's that gives its authority, in a Certificate that the stack makes.
+- `secret`: by you, in the Secret `secret`. The stack's outputs `redis_certificate_names` and `postgres_certificate_names` say
+  which names it needs.
 
 ```yaml
-apiVersion: cert-manager.io/v1
-kind: Certificate
-metadata: {name: redis, namespace: superset}
-spec:
-  secretName: redis-tls
-  dnsNames: [redis, redis.superset.svc, "*.redis-nodes.superset.svc"]   # redis_certificate_names
-  issuerRef: {name: internal-ca, kind: ClusterIssuer}
+  superset-async:redis: {tls: {kind: generated}}
+  superset-async:postgres: {tls: {kind: cert-manager, issuer: internal-ca, issuer_kind: ClusterIssuer}}
 ```
 
-A renewed certificate is taken within the minute or two that the kubelet needs to write it to the pods: servers read it again,
-Sentinels restart one container. A new authority must be in `ca.crt` beside the old one until all certificates are of the new one;
-clients read it when they connect.
+Of an existing PostgreSQL server `postgres.ca_secret` names a Secret with its authority in `ca.crt`; without it clients take
+whatever the server offers. RDS and ElastiCache have certificates of their own, which clients verify. What a renewal needs is
+in [operating.md](operating.md#certificates).
 
 ## Keys
 

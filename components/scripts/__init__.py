@@ -15,7 +15,6 @@ Script = Literal[
     "find-primary.sh",
     "hand-over.sh",
     "join.sh",
-    "pg_hba.conf",
     "prepare.sh",
     "ready.sh",
     "renew.sh",

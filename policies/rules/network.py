@@ -6,9 +6,10 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
+from policies.configurations import Configuration, is_production, readable
 from policies.graph import UNKNOWN, Graph, UnknownValueError, at
 from policies.rule import Option, Options, Plain, Rules, kinds
-from policies.servers import postgres_servers, redis_servers, sentinels
+from policies.servers import PostgresServer, RedisServer, postgres_servers, redis_servers, sentinels
 from policies.workloads import Workload, lasting, selects, workloads
 from topology.egress import is_inside
 from topology.platforms.aws.peers import POD_IDENTITY
@@ -211,3 +212,59 @@ def ingress_plain(ingress: Plain, graph: Graph, options: Options) -> Iterator[st
     for rule in ingress.get("spec", "rules", default=[]):
         if at(rule, "host", default="*") not in secured:
             yield f"serves {at(rule, 'host', default='every host')} without TLS"
+
+
+def _redis_of_production(graph: Graph) -> list[RedisServer]:
+    """Redis servers in pods, where the stack is in environment prod; ElastiCache's have a rule of their own."""
+    return [each for each in graph.derive(redis_servers) if each.container] if graph.derive(is_production) else []
+
+
+def _postgres_of_production(graph: Graph) -> list[PostgresServer]:
+    """PostgreSQL servers in pods, where the stack is in environment prod; RDS's have a rule of their own."""
+    if not graph.derive(is_production):
+        return []
+    return [each for each in graph.derive(postgres_servers) if each.resource.is_kubernetes]
+
+
+def _configurations_of_production(graph: Graph) -> list[Configuration]:
+    return [each for each in graph.derive(readable) if each.topology and each.topology.environment == "prod"]
+
+
+@RULES.rule(
+    "network-redis-plain",
+    _redis_of_production,
+    fix="Set redis.tls: {kind: generated}, or cert-manager, or secret",
+    runbook="encryption",
+)
+def redis_plain(server: RedisServer, graph: Graph, options: Options) -> Iterator[str]:
+    """In environment prod messages, results and passwords cross the network encrypted, or whoever listens has them."""
+    if server.takes_plain:
+        yield "lets clients in without TLS"
+
+
+@RULES.rule(
+    "network-postgres-plain",
+    _postgres_of_production,
+    fix="Set postgres.tls: {kind: generated}, or cert-manager, or secret",
+    runbook="encryption",
+)
+def postgres_plain(server: PostgresServer, graph: Graph, options: Options) -> Iterator[str]:
+    """In environment prod users, queries and sessions cross the network encrypted, or whoever listens has them."""
+    if server.takes_plain:
+        yield "lets clients in without TLS"
+
+
+@RULES.rule(
+    "network-clients-plain",
+    _configurations_of_production,
+    fix="Set redis.tls and postgres.tls; of existing servers existing.tls and postgres.ca_secret",
+    runbook="encryption",
+)
+def clients_plain(found: Configuration, graph: Graph, options: Options) -> Iterator[str]:
+    """In environment prod clients verify whom they talk to: else another server gets their passwords."""
+    topology = found.topology
+    if topology is None:
+        return
+    for server, name in (*((each, each.name) for each in topology.redis), (topology.postgres, "the metadata database")):
+        if server.tls is None:
+            yield f"does not verify {name} at {server.host}"

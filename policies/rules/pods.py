@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from policies.configurations import readable
+from policies.configurations import is_production, readable
 from policies.graph import Graph, at
 from policies.processes import fewest_pods, most_pods
 from policies.rule import Option, Options, Plain, Rules, kinds
@@ -28,6 +28,31 @@ def image_tag(container: Container, graph: Graph, options: Options) -> Iterator[
     """An image without a tag or digest, or with latest, is another one tomorrow."""
     name = container.image.rpartition("/")[2]
     if "@sha256:" not in name and (":" not in name or name.endswith(":latest")):
+        yield f"container {container.name} runs {container.image!r}"
+
+
+def _images_of_production(graph: Graph) -> list[Container]:
+    """The first container of each image, where the stack is in environment prod."""
+    if not graph.derive(is_production):
+        return []
+    first: dict[str, Container] = {}
+    for container in graph.derive(containers):
+        with graph.unless_unknown():
+            first.setdefault(str(container.image), container)
+    return list(first.values())
+
+
+@RULES.rule(
+    "pods-image-digest",
+    _images_of_production,
+    # A digest is a registry's, and known only when the image has been pushed to it.
+    severity="advisory",
+    fix="Name the image as repository:tag@sha256:…; make preflight says the digests that registries give",
+    runbook="images",
+)
+def image_digest(container: Container, graph: Graph, options: Options) -> Iterator[str]:
+    """A tag can be moved to another image: in environment prod a digest says which one runs."""
+    if "@sha256:" not in container.image:
         yield f"container {container.name} runs {container.image!r}"
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from runtime.environment import metadata_password, process_topology, secrets
 from runtime.environment.metadata_password import PasswordUnreadable
 from runtime.environment.secrets import Secrets
+from topology import server_tls
 from topology.model import Topology
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def libpq(topology: Topology, password: str | None) -> str:
     """
     server = topology.postgres
     user = quote(server.user, safe="") + ("" if password is None else f":{quote(password, safe='')}")
-    verified = f"?sslmode=verify-full&sslrootcert={quote(server.ca_file, safe='')}" if server.ca_file else ""
+    verified = f"?{urlencode(server_tls.libpq_options(server.tls))}" if server.tls else ""
     return f"postgresql://{user}@{server.host}:{server.port}/{server.database}{verified}"
 
 

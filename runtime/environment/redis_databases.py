@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from runtime.environment.secrets import Secrets
-from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, Purpose, RedisRole, RedisTls, Topology
+from topology.model import SENTINEL_PORT, SENTINEL_SUFFIX, Purpose, RedisRole, ServerTls, Topology
 
 #: A Redis that does not answer within these is down: a request or a submission then fails in seconds.
 CONNECT_TIMEOUT_SECONDS = 3
@@ -30,7 +30,7 @@ class Database:
     prefix: str
     ttl_seconds: int | None
     service: str | None
-    tls: RedisTls | None = None
+    tls: ServerTls | None = None
 
     @property
     def url(self) -> str:

@@ -17,6 +17,7 @@ import yaml
 
 from tests.cluster.control_plane import ControlPlane, Manifest, read_manifests
 from tests.cluster.real_node import RealNode, why_not
+from tests.plain import without_tls
 from tools import build
 from topology import stack_file
 
@@ -93,7 +94,7 @@ class Stacks:
 
     def render(self, namespace: str, stack: str, changes: Mapping[str, Any] | None = None) -> Rendered:
         """Render the project's `stack` with `changes` to its keys; secrets are those of earlier renders for `namespace`."""
-        config = merged(stack_file.read(stack), {"namespace": namespace, **(changes or {})})
+        config = merged(without_tls(stack_file.read(stack)), {"namespace": namespace, **(changes or {})})
         stacks, secrets = self.folder / "stacks", self.secrets_file(namespace)
         stacks.mkdir(exist_ok=True)
         text = yaml.safe_dump({"config": {f"{stack_file.PROJECT_NAME}:{key}": value for key, value in config.items()}})

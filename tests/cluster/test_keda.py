@@ -95,7 +95,7 @@ def watched(cluster: ControlPlane, rendered: Rendered, certificates: Path | None
     "rendered",
     [
         pytest.param(("enterprise", {}), id="in clear"),
-        pytest.param(("enterprise", {"redis": {"tls_secret": "redis-tls"}}), id="over TLS"),
+        pytest.param(("enterprise", {"redis": {"tls": {"kind": "secret", "secret": "redis-tls"}}}), id="over TLS"),
     ],
     indirect=True,
 )

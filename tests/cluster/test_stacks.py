@@ -31,7 +31,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "enterprise-hpa-ingress-tls": (
         "enterprise",
         {
-            "redis": {"tls_secret": "redis-certificate"},
+            "redis": {"tls": {"kind": "secret", "secret": "redis-certificate"}},
+            "postgres": {"tls": {"kind": "generated"}},
             "workers": {"scaling": {"kind": "hpa"}},
             "metrics": {"service_monitor": True},
             "web": {"route": {**ROUTE, "kind": "ingress", "parent": "nginx", "tls_secret": "superset-tls"}},
@@ -41,7 +42,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "enterprise",
         {
             "redis": {"broker": existing("broker.example.com"), "cache": existing("cache.example.com")},
-            "postgres": {"kind": "cloudnativepg", "instances": 3},
+            "postgres": {"kind": "cloudnativepg", "instances": 3, "tls": {"kind": "generated"}},
             "web": {"route": {**ROUTE, "kind": "gateway", "parent": "gateways/public", "tls_secret": None}},
         },
     ),

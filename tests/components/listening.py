@@ -23,6 +23,7 @@ from components.redis_files import SENTINEL_ACL, SERVER_ACL, SERVER_PATHS
 from local import binaries
 from runtime.observability import exporter
 from tests.components.test_postgres import Server
+from tests.plain import without_tls
 from tests.waiting import until
 from topology import redis_acl, stack_file, valkey_conf
 from topology.commands import TOPOLOGY_ENV, web
@@ -51,7 +52,7 @@ def main(folder: Path, host: str) -> None:
     assert paths.bind is SERVER_PATHS.bind is None
     config.write_text(valkey_conf.server_conf(instance, paths))
     (folder / SERVER_ACL).write_text(redis_acl.server_acl(instance, {user.role: "x" for user in instance.users}, "x"))
-    watched = next(each for each in plan("enterprise", stack_file.read("enterprise")).redis if each.sentinel)
+    watched = next(each for each in plan("enterprise", without_tls(stack_file.read("enterprise"))).redis if each.sentinel)
     sentinel, sentinel_paths = folder / "sentinel.conf", valkey_conf.ServerPaths(str(folder), str(folder / SENTINEL_ACL))
     (folder / SENTINEL_ACL).write_text(redis_acl.sentinel_acl(watched, {user.role: "x" for user in watched.users}, "x"))
     monitored = f"sentinel monitor {watched.name} localhost {instance.port} 1\n"

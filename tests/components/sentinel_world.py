@@ -38,6 +38,7 @@ from components.redis_files import (
 from components.redis_files import TLS as CERTIFICATES
 from local import binaries
 from tests import tls
+from tests.plain import without_tls
 from topology import redis_acl, stack_file
 from topology.model import SENTINEL_PORT
 from topology.plan import plan
@@ -46,8 +47,8 @@ NAMESPACE = "superset"
 PASSWORD, OPERATOR_PASSWORD = "client-password", "operator-password"
 CLIENT: dict[str, Any] = {"username": "broker", "password": PASSWORD}
 TLS = "--tls" in sys.argv[2:]
-TIER = {"redis": {"tls_secret": "redis-tls"}} if TLS else {}
-INSTANCE = plan("enterprise", stack_file.read("enterprise") | TIER).instance("redis-broker")
+TIER = {"redis": {"tls": {"kind": "secret", "secret": "redis-tls"}}} if TLS else {}
+INSTANCE = plan("enterprise", without_tls(stack_file.read("enterprise")) | TIER).instance("redis-broker")
 SERVER = tls.redis_server() if TLS else str(binaries.valkey_server())
 SERVERS = INSTANCE.replicas + 1
 

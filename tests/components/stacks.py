@@ -12,7 +12,7 @@ from topology import stack_file
 from topology.model import Topology
 
 #: Settings of no stack file: an existing server with encrypted secrets, an Ingress and an HPA; CloudNativePG and a Gateway;
-#: spilled results; Redis over TLS; Redis servers that exist, in this project's and another's keeping, and one for everything; a
+#: spilled results; servers over TLS; Redis servers that exist, in this project's and another's keeping, and one for everything; a
 #: team's own Superset with an identity provider, and one with a directory.
 OTHERS: dict[str, dict[str, Any]] = {
     "existing": {
@@ -22,6 +22,7 @@ OTHERS: dict[str, dict[str, Any]] = {
             "kind": "existing",
             "host": "db.example.com",
             "cidrs": ["10.8.0.0/24"],
+            "ca_secret": "postgres-authority",
             "max_connections": 900,
             "backup": None,
         },
@@ -53,7 +54,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "tenants": {"acme": {"users": ["ann"], "concurrency": 3}},
         "redis": {"cache": {"persistence": "none", "replicas": 1, "sentinel": False}},
         "caching": {"spill": {"above": "1Mi", "folder": "/var/lib/superset/results", "claim": "results"}},
-        "postgres": {"kind": "cloudnativepg", "instances": 3},
+        "postgres": {"kind": "cloudnativepg", "instances": 3, "tls": {"kind": "generated"}},
         "storage_class": "fast",
         "network": {"operator_namespaces": {"keda": "autoscaling", "cloudnativepg": "databases"}},
         "web": {
@@ -66,7 +67,14 @@ OTHERS: dict[str, dict[str, Any]] = {
             }
         },
     },
-    "redis-tls": {"topology": "enterprise", "redis": {"tls_secret": "redis-certificate"}},
+    "tls": {
+        "topology": "enterprise",
+        "redis": {"tls": {"kind": "secret", "secret": "redis-certificate"}},
+        "postgres": {
+            "tls": {"kind": "cert-manager", "issuer": "internal-ca", "issuer_kind": "ClusterIssuer"},
+            "backup": {"cron": "17 3 * * *", "keep": 3, "volume_size": "1Gi"},
+        },
+    },
     "existing-redis": {
         "topology": "enterprise",
         "redis": {

@@ -16,11 +16,17 @@ from referencing import Registry, Resource
 from components import redis
 from components.own_superset import kept_elsewhere
 from tests.components.stacks import STACKS, recorded, topology_of
-from topology.model import Peer, Topology
+from topology.model import Peer, ServerTls, Topology
 
 Manifest = dict[str, Any]
 Objects = list[Manifest]
-CUSTOM = {"keda.sh/v1alpha1", "postgresql.cnpg.io/v1", "gateway.networking.k8s.io/v1", "monitoring.coreos.com/v1"}
+CUSTOM = {
+    "cert-manager.io/v1",
+    "keda.sh/v1alpha1",
+    "postgresql.cnpg.io/v1",
+    "gateway.networking.k8s.io/v1",
+    "monitoring.coreos.com/v1",
+}
 
 
 @cache
@@ -133,9 +139,11 @@ def references_lead_somewhere(objects: Objects, topology: Topology) -> Iterator[
         if manifest["kind"] in ("ConfigMap", "Secret")
     }
     # Secrets that somebody else keeps have the keys that docs/configuration.md asks for.
+    for tls in (*(instance.tls for instance in topology.redis), topology.postgres.tls):
+        made = tls is not None and tls.certificate is not None and tls.certificate.kind == "generated"
+        if tls and tls.secret_name and (not made or topology.postgres.kind == "cloudnativepg"):
+            keys[f"Secret/{tls.secret_name}"] = {"ca.crt", *(("tls.crt", "tls.key") if tls.certificate else ())}
     for instance in topology.redis:
-        if instance.tls and instance.tls.secret_name:
-            keys[f"Secret/{instance.tls.secret_name}"] = {"ca.crt", *(() if instance.existing else ("tls.crt", "tls.key"))}
         if instance.existing and instance.existing.password_secret_name:
             keys[f"Secret/{instance.existing.password_secret_name}"] = {"password"}
     for secret, key in kept_elsewhere(topology.superset).values():
@@ -388,20 +396,74 @@ def redis_is_reached_as_it_listens(objects: Objects, topology: Topology) -> Iter
             config = chosen(objects, "ConfigMap", f"{instance.name}-config")["data"]["redis.conf"].splitlines()
             if (f"port {instance.port}" in config) == (instance.tls is not None):
                 yield f"{instance.name} listens without TLS, or with it where nobody asked for it"
-        ca_file = instance.tls.ca_file if instance.tls else None
-        for where, container, pod in containers(objects):
-            variables = {variable["name"] for variable in container.get("env", [])}
-            if not variables & {user.password_env for user in instance.users} or ca_file is None:
-                continue
-            secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
-            found = [
-                secrets[mount["name"]]["secretName"]
-                for mount in container["volumeMounts"]
-                if mount["name"] in secrets
-                for item in secrets[mount["name"]]["items"]
-                if f"{mount['mountPath']}/{item['path']}" == ca_file
-            ]
-            if instance.tls is None or found != [instance.tls.secret_name]:
+        yield from authority_is_where_clients_look(objects, instance.tls, {user.password_env for user in instance.users})
+
+
+def postgres_is_reached_as_it_listens(objects: Objects, topology: Topology) -> Iterator[str]:
+    """The same of the metadata database: its server takes nothing but TLS, and every client, the backup's too, verifies it."""
+    server = topology.postgres
+    if server.kind == "statefulset":
+        rules = chosen(objects, "ConfigMap", "postgres-config")["data"]["pg_hba.conf"]
+        pod = chosen(objects, "StatefulSet", "postgres")["spec"]["template"]["spec"]
+        speaks = "ssl=on" in pod["containers"][0]["command"]
+        if (speaks, "hostssl all" in rules, "host all" in rules) != (bool(server.tls), bool(server.tls), not server.tls):
+            yield "postgres lets clients in without TLS, or has TLS where nobody asked for it"
+        shown = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "tls"]
+        wanted = [(server.tls.secret_name, 0o440)] if server.tls else []
+        if [(each["secretName"], each["defaultMode"]) for each in shown] != wanted:
+            yield f"postgres has its certificate from {shown}"
+    if server.kind == "cloudnativepg":
+        spec = chosen(objects, "Cluster", "postgres")["spec"]
+        if (spec["postgresql"].get("pg_hba") == ["hostnossl all all all reject"]) != bool(server.tls):
+            yield "the cluster's servers let clients in without TLS, or TLS alone where nobody asked for it"
+        if server.tls and server.host not in spec["certificates"].get("serverAltDNSNames", [server.host]):
+            yield "the cluster's certificate has not the name that clients use"
+    yield from authority_is_where_clients_look(objects, server.tls, {server.password_env})
+    for name in ("postgres-backup", "postgres-backup-restore") if server.backup and server.tls else ():
+        pod = chosen(objects, "CronJob", name)["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        variables = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        said = variables.get("PGSSLMODE"), variables.get("PGSSLROOTCERT")
+        if said != ("verify-full", server.tls.ca_file if server.tls else None):
+            yield f"{name} connects with {said}"
+        found = authorities(pod, pod["containers"][0], str(said[1]))
+        if server.tls is None or found != [server.tls.secret_name]:
+            yield f"{name} reads {said[1]}, which comes from {found}"
+
+
+def certificates_are_of_the_names_that_clients_use(objects: Objects, topology: Topology) -> Iterator[str]:
+    """Those of cert-manager: the Secret that is mounted, and every name of the server's Service."""
+    servers = [*(each for each in topology.redis if not each.existing), topology.postgres]
+    for server in servers:
+        if not server.tls or not server.tls.certificate or server.tls.certificate.kind != "cert-manager":
+            continue
+        spec = chosen(objects, "Certificate", f"{server.host}-tls")["spec"]
+        if spec["secretName"] != server.tls.secret_name or not {server.host, f"{server.host}.superset.svc"} <= {
+            *spec["dnsNames"]
+        }:
+            yield f"{server.host} shows a certificate of {spec['dnsNames']} in {spec['secretName']}"
+
+
+def authorities(pod: Manifest, container: Manifest, file: str) -> list[str]:
+    """The Secrets from which a container has `file`."""
+    secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    return [
+        secrets[mount["name"]]["secretName"]
+        for mount in container["volumeMounts"]
+        if mount["name"] in secrets
+        for item in secrets[mount["name"]]["items"]
+        if f"{mount['mountPath']}/{item['path']}" == file
+    ]
+
+
+def authority_is_where_clients_look(objects: Objects, tls: ServerTls | None, passwords: set[str]) -> Iterator[str]:
+    """Every container with one of these passwords, but the server's own, has the authority at the path that it reads."""
+    ca_file = tls.ca_file if tls else None
+    if tls is None or ca_file is None:
+        return
+    for where, container, pod in containers(objects):
+        if passwords & {variable["name"] for variable in container.get("env", [])}:
+            found = authorities(pod, container, ca_file)
+            if found != [tls.secret_name]:
                 yield f"{where} reads {ca_file}, which comes from {found}"
 
 
@@ -534,6 +596,8 @@ RULES: tuple[Rule, ...] = (
     one_beat_at_most,
     a_broker_evicts_no_task,
     redis_is_reached_as_it_listens,
+    postgres_is_reached_as_it_listens,
+    certificates_are_of_the_names_that_clients_use,
     every_flow_has_a_policy,
     existing_servers_are_let_out_to,
     superset_is_the_teams_own,
@@ -562,7 +626,9 @@ def _volume(objects: Objects, deployment: str, name: str) -> Manifest:
 
 #: The stack in which a rule's mistakes are planted, where it says nothing of enterprise.
 _PLANTED_IN: dict[Rule, str] = {
-    redis_is_reached_as_it_listens: "redis-tls",
+    redis_is_reached_as_it_listens: "tls",
+    postgres_is_reached_as_it_listens: "tls",
+    certificates_are_of_the_names_that_clients_use: "tls",
     existing_servers_are_let_out_to: "existing-redis",
     superset_is_the_teams_own: "own-superset",
     sign_on_is_let_out_to: "own-superset",
@@ -666,6 +732,23 @@ MISTAKES: list[tuple[Rule, Callable[[Objects], object]]] = [
     ),
     (redis_is_reached_as_it_listens, lambda o: _volume(o, "web", "redis-cache-ca")["secret"].update(secretName="other")),
     (redis_is_reached_as_it_listens, lambda o: _volume(o, "exporter", "redis-broker-ca")["secret"]["items"].clear()),
+    (
+        postgres_is_reached_as_it_listens,
+        lambda o: chosen(o, "ConfigMap", "postgres-config")["data"].update(
+            {"pg_hba.conf": "host all all all scram-sha-256\n"}
+        ),
+    ),
+    (postgres_is_reached_as_it_listens, lambda o: _volume(o, "beat", "postgres-ca")["secret"].update(secretName="other")),
+    (
+        postgres_is_reached_as_it_listens,
+        lambda o: chosen(o, "StatefulSet", "postgres")["spec"]["template"]["spec"]["volumes"][-1]["secret"].update(
+            defaultMode=0o444
+        ),
+    ),
+    (
+        certificates_are_of_the_names_that_clients_use,
+        lambda o: chosen(o, "Certificate", "postgres-tls")["spec"].update(dnsNames=["postgres.other.svc"]),
+    ),
     (existing_servers_are_let_out_to, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-from-exporter"))),
     (sign_on_is_let_out_to, lambda o: o.remove(chosen(o, "NetworkPolicy", "allow-from-web"))),
     (superset_is_the_teams_own, lambda o: _pod(o, "Deployment", "beat")["containers"][0]["env"].clear()),

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,20 +31,28 @@ SCRIPTS = Path(scripts.__file__).parent
 class Server:
     """A PostgreSQL pod on this machine: its volume, and its two containers."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        *,
+        programs: Path | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
         port = port or free_port()
-        planned = plan("minimal", stack_file.read("minimal")).postgres
+        planned = plan("minimal", config or stack_file.read("minimal")).postgres
         self.spec: Postgres = planned.model_copy(update={"port": port, "max_connections": 40})
         self.folder = folder
         #: Before each program of the server: as whom it runs.
         self.prefix = binaries.postgres_prefix()
         scripts = folder / "scripts"
         scripts.mkdir()
-        for name, text in texts("alive.sh", "prepare.sh", "roles.sql", "pg_hba.conf").items():
-            # There is no system user `postgres` here that the socket could know by name.
-            (scripts / name).write_text(text.replace("peer", "trust") if name == "pg_hba.conf" else text)
+        for name, text in texts("alive.sh", "prepare.sh", "roles.sql").items():
+            (scripts / name).write_text(text)
+        # There is no system user `postgres` here that the socket could know by name.
+        (scripts / "pg_hba.conf").write_text(postgres.client_rules(self.spec).replace("peer", "trust"))
         self.environment = {
-            "PATH": f"{binaries.postgres_program('initdb').parent}:{os.environ['PATH']}",
+            "PATH": f"{programs or binaries.postgres_program('initdb').parent}:{os.environ['PATH']}",
             "PGDATA": str(folder / "pgdata"),
             "PGHOST": str(folder),
             "PGPORT": str(port),
@@ -60,10 +68,14 @@ class Server:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        arguments = [
-            argument.replace(postgres.SCRIPTS, self.environment["SCRIPTS"]).replace(postgres.SOCKETS, str(self.folder))
-            for argument in postgres.server_arguments(self.spec)
-        ]
+        here = {
+            postgres.TLS: str(self.folder / "tls"),
+            postgres.SCRIPTS: self.environment["SCRIPTS"],
+            postgres.SOCKETS: self.environment["PGHOST"],
+        }
+        arguments = postgres.server_arguments(self.spec)
+        for there, path in here.items():
+            arguments = [argument.replace(there, path) for argument in arguments]
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen([*self.prefix, *arguments], env=self.environment, stdout=log, stderr=log)
         try:

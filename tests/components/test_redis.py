@@ -23,6 +23,7 @@ from redis.exceptions import NoPermissionError
 from components.redis_files import SERVER_ACL
 from local import binaries
 from runtime.start import start_script
+from tests.plain import without_tls
 from tests.waiting import until
 from topology import redis_acl, stack_file, valkey_conf
 from topology.model import RedisInstance, RedisRole
@@ -127,7 +128,7 @@ ADMINISTRATION = (
 @pytest.mark.services
 @pytest.mark.parametrize("stack", ["minimal", "enterprise"])
 def test_nobody_but_the_operator_administers(stack: str, tmp_path: Path) -> None:
-    for number, each in enumerate(plan(stack, stack_file.read(stack)).redis):
+    for number, each in enumerate(plan(stack, without_tls(stack_file.read(stack))).redis):
         wanted = each.model_copy(update={"port": instance().port, "replicas": 0, "sentinel": False})
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from policies.rules import BY_ID
+from tests.policies import mutations
 from topology import stack_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def broken(output: str) -> set[str]:
 @pytest.mark.parametrize("stack", SHIPPED)
 def test_shipped_stack_passes(stack: str, tmp_path: Path) -> None:
     """The engine finds nothing in a shipped stack, with the real program and its unknown values."""
-    result = preview(project(tmp_path, stack, stack_file.read(stack)), stack)
+    result = preview(project(tmp_path, stack, mutations.with_digests(stack)), stack)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "superset-async@v1.0.0" in result.stdout
     assert broken(policies_section(result.stdout)) == set(), result.stdout

@@ -221,7 +221,12 @@ def test_components_are_what_the_design_says(stack: str) -> None:
         assert project == "superset-async"
         assert isinstance(getattr(importlib.import_module(f"components.{module}"), class_name), type)
         assert component.urn in found.component_outputs
-        assert component.parent.endswith(f"pulumi:pulumi:Stack::superset-async-{stack}")
+        above = by_urn.get(component.parent)
+        if above is None:
+            assert component.parent.endswith(f"pulumi:pulumi:Stack::superset-async-{stack}")
+        else:
+            assert not above.custom
+            assert component.name.startswith(f"{above.name}-")
     for resource in found.resources:
         if resource.custom and resource.type != PROVIDER:
             parent = by_urn[resource.parent]
@@ -345,13 +350,18 @@ def test_outputs_are_what_a_person_needs(stack: str, url: str, workers: list[str
 
 def test_a_stack_with_tls_says_which_names_its_certificate_needs() -> None:
     """Those that clients connect to: of the Services, and of each server and Sentinel; and a stack without says nothing."""
-    names = set(recorded("redis-tls").outputs["redis_certificate_names"])
-    services = set(recorded("redis-tls").of_kind("Service"))
+    names = set(recorded("tls").outputs["redis_certificate_names"])
+    services = set(recorded("tls").of_kind("Service"))
     asked = {"redis-broker-sentinel", "redis-cache-sentinel"}
     nodes = {f"{name}-nodes" for name in (*asked, "redis-broker", "redis-cache")}
     assert asked | nodes <= services
     assert names >= {*asked, *(f"{name}.superset.svc" for name in asked), *(f"*.{name}.superset.svc" for name in nodes)}
-    assert not any("redis_certificate_names" in recorded(stack).outputs for stack in STACKS if stack != "redis-tls")
+    config = {**config_of("tls"), "postgres": {"tls": {"kind": "secret", "secret": "postgres-certificate"}}}
+    given = recording.record("tls", config)
+    assert given.outputs["postgres_certificate_names"] == ["postgres", "postgres.superset.svc"]
+    for stack in STACKS:
+        said = {key for key in recorded(stack).outputs if key.endswith("_certificate_names")}
+        assert said == ({"redis_certificate_names"} if stack == "tls" else set())
 
 
 # Secrets.
@@ -386,7 +396,10 @@ def test_secret_values_are_in_secrets_only_and_marked_as_such(stack: str) -> Non
             inside = {value for value in values if value in text}
             if inside:
                 seen |= inside
-                assert resource.type == "kubernetes:core/v1:Secret", f"{resource.name}: {path}"
+                # The stack's own authorities and keys stay in its state.
+                assert resource.type == "kubernetes:core/v1:Secret" or resource.type.startswith("tls:"), (
+                    f"{resource.name}: {path}"
+                )
                 assert any(path[: len(secret)] == secret for secret in resource.secret_paths), f"{resource.name}: {path}"
     assert set(made) <= seen
     told = json.dumps([found.outputs, found.component_outputs])

@@ -18,6 +18,7 @@ from policies.graph import Graph, Resource
 from tests.policies import aws_mutations
 from tests.policies.editor import Editor, NotApplicableError, set_at
 from topology import presets, stack_file
+from topology.plan import plan
 from topology.problems import StackError
 
 #: The pool that every shipped stack has.
@@ -229,6 +230,36 @@ def _service(*path: Any) -> Callable[[Editor], object]:
 
 def _topology(*path: Any) -> Callable[[Editor], object]:
     return lambda graph: graph.topology(lambda content: set_at(content, *path))
+
+
+def _in_production(edit: Callable[[Editor], object]) -> Callable[[Editor], object]:
+    """An edit that breaks something where the stack is in environment prod, and nothing elsewhere."""
+
+    def only(graph: Editor) -> None:
+        graph.topology(_is_production)
+        edit(graph)
+
+    return only
+
+
+def _is_production(topology: Mapping[str, Any]) -> None:
+    if topology["environment"] != "prod":
+        raise NotApplicableError("environment")
+
+
+def _hba_lets_plain_in(graph: Editor) -> None:
+    data = graph.find("ConfigMap", "postgres-config")["data"]
+    data["pg_hba.conf"] = data["pg_hba.conf"].replace("hostssl", "host")
+
+
+def _postgres_argument(name: str, value: str) -> Callable[[Editor], object]:
+    """Give a setting on the command line of the metadata database's server another value."""
+
+    def edit(graph: Editor) -> None:
+        command = graph.container("StatefulSet", "postgres")["command"]
+        command[:] = [f"{name}={value}" if word.startswith(f"{name}=") else word for word in command]
+
+    return edit
 
 
 def _secret_of(graph: Editor) -> str:
@@ -505,6 +536,21 @@ EDITS: tuple[tuple[str, str, Callable[[Editor], object]], ...] = (
     ),
     ("pods-image-tag", "image latest", _container("Deployment", "web", "image", "apache/superset:latest")),
     ("pods-image-tag", "image without a tag", _container("StatefulSet", "redis", "image", "redis")),
+    (
+        "network-redis-plain",
+        "a plain port beside TLS",
+        _in_production(lambda g: g.directive("redis-broker", "port", "6379")),
+    ),
+    ("network-redis-plain", "a server without TLS", _in_production(lambda g: g.directive("redis-cache", "tls-port", None))),
+    ("network-postgres-plain", "a rule for clients without TLS", _in_production(_hba_lets_plain_in)),
+    ("network-postgres-plain", "a server without TLS", _in_production(_postgres_argument("ssl", "off"))),
+    ("network-clients-plain", "clients that verify no Redis", _in_production(_topology("redis", 0, "tls", None))),
+    ("network-clients-plain", "clients that verify no PostgreSQL", _in_production(_topology("postgres", "tls", None))),
+    (
+        "pods-image-digest",
+        "image without a digest",
+        _in_production(_container("Deployment", "web", "image", "registry.example.com/superset-async:6.1.0-1")),
+    ),
     ("pods-restricted", "a container as root", _container("Deployment", "web", "securityContext", "runAsUser", 0)),
     ("pods-restricted", "runAsNonRoot false", _container("Deployment", WORKER, "securityContext", "runAsNonRoot", False)),
     ("pods-restricted", "a privileged container", _container("Deployment", "web", "securityContext", "privileged", True)),
@@ -775,9 +821,19 @@ def all_mutations() -> Iterator[Mutation]:
 
 
 @cache
+def with_digests(stack: str) -> dict[str, Any]:
+    """The keys of a stack file, its images with the digests that a registry would have given."""
+    config = stack_file.read(stack)
+    images = plan(stack, config).images
+    pinned = {
+        name: f"{getattr(images, name)}@sha256:{check.generate(name, 64)}" for name in ("superset", "redis", "postgres")
+    }
+    return presets.merge(config, {"images": pinned})
+
+
 def shipped(stack: str) -> Graph:
     """What a shipped stack registers."""
-    return check.graph_of(stack, stack_file.read(stack))
+    return check.graph_of(stack, with_digests(stack))
 
 
 def mutated(stack: str, mutation: Mutation) -> Graph:
@@ -786,7 +842,7 @@ def mutated(stack: str, mutation: Mutation) -> Graph:
         editor = Editor(shipped(stack))
         mutation.edit(editor)
         return editor.graph()
-    config = stack_file.read(stack)
+    config = with_digests(stack)
     wanted = mutation.settings or {}
     on_aws = config["platform"] == "aws"
     if (mutation.platform == "aws" and not on_aws) or (on_aws and wanted in NOT_ON_AWS):

@@ -141,7 +141,8 @@ def run(stack: str, *options: str, folder: Path | None = None) -> subprocess.Com
 
 def test_command_prints_a_table_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule, resource, problem and fix of what must not be deployed, and exit code 1; 0 where nothing stops."""
-    stack_file(tmp_path, "risky", {**files.read("minimal"), "environment": "prod"}, monkeypatch)
+    tls = {server: {"tls": {"kind": "generated"}} for server in ("redis", "postgres")}
+    stack_file(tmp_path, "risky", {**files.read("minimal"), **tls, "environment": "prod"}, monkeypatch)
     result = run("risky", folder=tmp_path)
     assert result.returncode == 1, result.stderr
     for text in ("platform-prod-minimal", "ConfigMap/superset-topology", "topology minimal in environment prod", "1 stop"):

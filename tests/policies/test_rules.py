@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from policies import check
 from policies.evaluation import evaluate
 from policies.graph import UNKNOWN, Graph, Resource, UnknownValueError, normalise
 from policies.rule import Rule
 from policies.rules import ALL, BY_ID
 from tests.policies import mutations, planted
 from tests.policies.editor import NotApplicableError
+from topology import stack_file
+from topology.plan import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +59,17 @@ def test_shipped_stack_breaks_nothing(stack: str) -> None:
     graph = mutations.shipped(stack)
     assert len(graph.of_kind("Deployment")) >= 3
     assert evaluate(graph).findings == ()
+
+
+@pytest.mark.parametrize("stack", ["enterprise", "minimal"])
+def test_images_of_production_without_a_digest_are_named_once_each(stack: str) -> None:
+    """As the file is: what a registry gave, it cannot say. Only environment prod is asked for it."""
+    found = evaluate(check.graph_of(stack, stack_file.read(stack))).findings
+    named = [re.findall("'(.+)'", each.problem) for each in found]
+    images = plan(stack, stack_file.read(stack)).images
+    assert {each.rule for each in found} <= {"pods-image-digest"}
+    expected = [[images.postgres], [images.redis], [images.superset]] if stack == "enterprise" else []
+    assert sorted(named) == sorted(expected)
 
 
 def test_right_aws_resources_break_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.plain import without_tls
 from topology import stack_file
 from topology.model import RedisInstance, RedisRole, Topology
 from topology.plan import plan
@@ -17,8 +18,8 @@ REDIS_PASSWORDS: dict[RedisRole, str] = {
 
 
 def topology(stack: str, **changes: object) -> Topology:
-    """The topology of a stack file, with `changes` laid over its keys."""
-    return plan(stack, {**stack_file.read(stack), **changes})
+    """The topology of a stack file, with `changes` laid over its keys; its servers are this machine's, without TLS."""
+    return plan(stack, {**without_tls(stack_file.read(stack)), **changes})
 
 
 def one_server() -> RedisInstance:

@@ -41,7 +41,7 @@ def test_every_topology_has_its_preset_on_aws(topology: str) -> None:
 def test_hosts_are_verified_and_results_are_in_the_bucket() -> None:
     found = plan("prod", RIGHT)
     assert all(instance.tls and instance.tls.ca_file is None for instance in found.redis)
-    assert found.postgres.ca_file
+    assert found.postgres.tls and found.postgres.tls.ca_file
     assert found.caching.bucket
     assert found.caching.bucket.name == bucket_name("prod", "123456789012")
     assert plan("prod", presets.merge(RIGHT, {"aws": {"results": "redis"}})).caching.bucket is None
@@ -94,7 +94,7 @@ def test_hosts_are_verified_and_results_are_in_the_bucket() -> None:
         ({"redis": {"broker": {"sentinel": True}}}, {"redis.broker.sentinel"}),
         ({"redis": {"broker": {"replicas": 6}}}, {"redis.broker.replicas"}),
         ({"redis": {"broker": {"maxmemory_policy": "allkeys-lru"}}}, {"redis.broker.maxmemory_policy"}),
-        ({"redis": {"tls_secret": "certificate"}}, {"redis.tls_secret"}),
+        ({"redis": {"tls": {"kind": "generated"}}}, {"redis.tls"}),
         ({"postgres": {"kind": "statefulset"}}, {"postgres.kind"}),
         ({"postgres": {"volume_size": "5Gi"}}, {"postgres.volume_size"}),
         ({"aws": {"postgres": {"max_storage_gib": 20}}}, {"aws.postgres.max_storage_gib"}),

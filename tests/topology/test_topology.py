@@ -334,7 +334,7 @@ def test_shipped_stacks_hold_the_invariants(stack: str) -> None:
             "redis.broker.existing.ca_secret",
         ),
         ("minimal", {"redis": {"broker": {"existing": {"host": "h", "cidrs": []}}}}, "redis.broker.existing.cidrs"),
-        ("minimal", {"redis": {"broker": {"existing": {"host": "h"}}, "tls_secret": "t"}}, "redis.tls_secret"),
+        ("minimal", {"redis": {"broker": {"existing": {"host": "h"}}, "tls": {"kind": "generated"}}}, "redis.tls"),
         (
             "enterprise",
             {

@@ -14,6 +14,7 @@ from components.redis_files import SERVER_PATHS, server_files
 from local import binaries
 from local.processes import redis_config
 from local.state import StateFolder
+from tests.plain import without_tls
 from tests.waiting import free_port, until
 from topology import redis_acl, stack_file, valkey_conf
 from topology.model import RedisInstance, RedisRole
@@ -27,7 +28,7 @@ PASSWORDS: dict[RedisRole, str] = {role: f"{role}-password" for role in get_args
 
 def instances() -> list[RedisInstance]:
     """Of every stack whose servers are ours: ElastiCache writes its own files."""
-    planned = [plan(name, stack_file.read(name)) for name in stack_file.names()]
+    planned = [plan(name, without_tls(stack_file.read(name))) for name in stack_file.names()]
     return [instance for topology in planned if topology.platform != "aws" for instance in topology.redis]
 
 
@@ -103,7 +104,9 @@ def test_both_platforms_files_differ_only_in_paths_and_address(tmp_path: Path) -
 
 
 def test_a_server_with_tls_listens_on_no_other_port() -> None:
-    tls = plan("test", stack_file.read("enterprise") | {"redis": {"tls_secret": "redis-tls"}}).instance("redis-broker")
+    tls = plan(
+        "test", stack_file.read("enterprise") | {"redis": {"tls": {"kind": "secret", "secret": "redis-tls"}}}
+    ).instance("redis-broker")
     lines = valkey_conf.server_conf(tls, SERVER_PATHS).splitlines()
     assert {"port 0", f"tls-port {tls.port}", "tls-cert-file /etc/redis-tls/tls.crt"} <= set(lines)
     plain = valkey_conf.server_conf(tls.model_copy(update={"tls": None}), replace(SERVER_PATHS, certificates=""))

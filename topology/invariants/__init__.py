@@ -19,6 +19,7 @@ from topology.invariants import (
     superset,
     tenant_pools,
     tenants,
+    tls,
     web,
     workers,
 )
@@ -39,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     redis.tenants_have_a_broker_apart,
     postgres.connections_fit,
     postgres.postgres_is_complete,
+    tls.certificates_are_complete,
     web.replicas_are_a_range,
     web.route_is_complete,
     workers.requests_hold,

@@ -44,6 +44,22 @@ def postgres_is_complete(settings: Settings, topology: Topology) -> Iterator[Pro
             yield Problem("postgres.backup", "…", "is not for an existing server, which has its own", "Set it to null")
     elif postgres.host is not None:
         yield Problem("postgres.host", postgres.host, f"is not for kind {postgres.kind}", "Remove it, or set kind: existing")
+    if postgres.kind in ("existing", "rds") and postgres.tls:
+        yield Problem(
+            "postgres.tls",
+            postgres.tls.kind,
+            f"has no use: this project does not run a server of kind {postgres.kind}, which has a certificate of its own",
+            "Set it to null; the authority of an existing server is postgres.ca_secret",
+            also=("postgres.kind",),
+        )
+    if postgres.kind != "existing" and postgres.ca_secret:
+        yield Problem(
+            "postgres.ca_secret",
+            postgres.ca_secret,
+            f"is not for kind {postgres.kind}, whose authority is known",
+            "Set it to null; the certificate of a server that this project runs is postgres.tls",
+            also=("postgres.kind",),
+        )
     for key, name in (("postgres.user", postgres.user), ("postgres.database", postgres.database)):
         if postgres.kind != "existing" and not re.fullmatch(IDENTIFIER, name):
             yield Problem(

@@ -115,10 +115,10 @@ def existing_redis_is_complete(settings: Settings, topology: Topology) -> Iterat
             "Give the caches a server of their own, or set redis.cache: null where they are meant to share",
             also=("redis.broker.existing", "redis.cache.existing"),
         )
-    if settings.redis.tls_secret and all(redis.existing for _, redis in settings.redis.servers().items()):
+    if settings.redis.tls and all(redis.existing for _, redis in settings.redis.servers().items()):
         yield Problem(
-            "redis.tls_secret",
-            settings.redis.tls_secret,
+            "redis.tls",
+            settings.redis.tls.kind,
             "has no use: this project runs none of the servers",
             "Set it to null; an existing server's authority is existing.ca_secret",
             also=("redis.broker.existing", "redis.cache"),

@@ -49,9 +49,9 @@ def one_process_of_each(settings: Settings) -> Settings:
             broker=_single(redis.broker),
             cache=redis.cache and _single(redis.cache),
             # On the loopback address nobody can listen in.
-            tls_secret=None,
+            tls=None,
         ),
-        postgres=_with(settings.postgres, instances=1, backup=None),
+        postgres=_with(settings.postgres, instances=1, backup=None, tls=None),
         # A browser does not send a secure cookie over the plain HTTP of the loopback address.
         web=_with(settings.web, min_replicas=1, max_replicas=1, secure_cookies=False, proxies=0, route=None),
         workers=_with(settings.workers, scaling=None),

@@ -12,14 +12,18 @@ from topology.settings.values import matching
 Image = Annotated[
     str,
     matching(
-        r"[a-z0-9][a-z0-9._/:-]*(:(?!latest$)[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})",
-        "must say exactly which image: a tag other than latest, or a digest|Add the tag, such as valkey/valkey:8.1.4",
+        r"[a-z0-9][a-z0-9._/:-]*(:(?!latest$)[A-Za-z0-9_][A-Za-z0-9._-]*|(:[A-Za-z0-9_][A-Za-z0-9._-]*)?@sha256:[0-9a-f]{64})",
+        "must say exactly which image: a tag other than latest, or a digest (both: name:tag@sha256:…)"
+        "|Add the tag, such as valkey/valkey:8.1.4",
     ),
 ]
 
 
 class Images(Section):
-    """Container images; each needs a tag or a digest, and `latest` is refused."""
+    """Container images; each needs a tag or a digest (`name:tag@sha256:…` has both), and `latest` is refused.
+
+    A tag can be moved to another image; a digest cannot.
+    """
 
     superset: Image = Field(description="image built from runtime/Dockerfile; web, workers, beat and jobs run it")
     redis: Image = Field(description="server image: Valkey, or Redis 7.2 or later")

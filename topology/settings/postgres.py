@@ -9,7 +9,8 @@ from pydantic import Field
 from topology.quantities import Memory
 from topology.settings.resources import Resources
 from topology.settings.section import Section
-from topology.settings.values import Cidr, Cron, Host, NotNegative, Positive, PostgresName, ServerPort
+from topology.settings.tls import ServerCertificate
+from topology.settings.values import Cidr, Cron, Host, NotNegative, ObjectName, Positive, PostgresName, ServerPort
 
 PostgresKind = Literal["statefulset", "cloudnativepg", "rds", "existing"]
 
@@ -59,5 +60,12 @@ class PostgresSettings(PostgresServer):
         strict=False,
         description="on a cluster: networks of an existing server, where pods may reach its port; null: the address, or the "
         "Service's namespace, that host is",
+    )
+    ca_secret: ObjectName | None = Field(
+        description="on a cluster: Secret with the authority of an existing server's certificate in the key ca.crt, by which "
+        "clients verify it and its name; null: they verify nothing"
+    )
+    tls: ServerCertificate | None = Field(
+        description="certificate of the server that this project runs, which then takes only TLS; null: none"
     )
     max_connections: Positive | None = Field(description="the server's limit; null: derived from what the tiers can open")

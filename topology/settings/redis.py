@@ -9,6 +9,7 @@ from pydantic import Field
 from topology.quantities import Memory
 from topology.settings.resources import Resources
 from topology.settings.section import Section
+from topology.settings.tls import ServerCertificate
 from topology.settings.values import Cidr, Host, NotNegative, ObjectName, ServerPort, matching
 
 EvictionPolicy = Literal[
@@ -81,8 +82,8 @@ class RedisTier(Section):
 
     broker: RedisSettings = Field(description="the server of the broker, Celery's results and the async events")
     cache: RedisSettings | None = Field(description="a server of its own for the caches; null: they share the broker's")
-    tls_secret: ObjectName | None = Field(
-        description="Secret with tls.crt, tls.key and ca.crt: servers that this project runs speak only TLS; null: none"
+    tls: ServerCertificate | None = Field(
+        description="certificate of the servers that this project runs, which then speak only TLS; null: none"
     )
 
     def servers(self) -> dict[str, RedisSettings]:

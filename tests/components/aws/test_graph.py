@@ -181,9 +181,9 @@ def test_processes_get_the_hosts_that_aws_chose(stack: str) -> None:
     for instance in read["redis"]:
         group = topology_of(stack).on_aws().group(instance["name"]).identifier
         assert instance["host"] == f"master.{group}.replace-me.cache.amazonaws.com"
-        assert instance["tls"] == {"secret_name": None, "ca_file": None}
+        assert instance["tls"] == {"secret_name": None, "ca_file": None, "certificate": None}
     assert read["postgres"]["host"] == f"{stack}-metadata.replace-me.rds.amazonaws.com"
-    assert read["postgres"]["ca_file"].endswith(".pem")
+    assert read["postgres"]["tls"]["ca_file"].endswith(".pem")
     assert read["postgres"]["password_secret_arn"].endswith(":secret:rds!postgres")
     bucket = read["caching"]["bucket"]
     assert (bucket and bucket["name"]) == topology_of(stack).on_aws().bucket

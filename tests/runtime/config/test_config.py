@@ -255,7 +255,7 @@ def test_a_topology_file_is_read_back_as_it_was(tmp_path: Any, stack: str) -> No
 @pytest.mark.parametrize("stack", ["minimal", "high-throughput"])
 def test_over_tls_every_library_verifies_the_server_and_without_it_none_speaks_tls(stack: str) -> None:
     """The broker, results, caches, rows, events and rate limits; and the Sentinels themselves where there are any."""
-    plan = topology(stack, redis={"tls_secret": "redis-tls"})
+    plan = topology(stack, redis={"tls": {"kind": "secret", "secret": "redis-tls"}})
     settings: dict[str, Any] = render(plan, environment(plan))
     celery = settings["CELERY_CONFIG"]
     sentinel = stack in SENTINEL_STACKS

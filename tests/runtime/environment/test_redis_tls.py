@@ -104,7 +104,7 @@ class World:
 
 def planned(prepared: Prepared, stack: str, folder: Path) -> Topology:
     """A stack with TLS, its authorities' files in `folder`, and the metadata database of this machine."""
-    plan = topology(stack, redis={"tls_secret": "redis-tls"})
+    plan = topology(stack, redis={"tls": {"kind": "secret", "secret": "redis-tls"}})
     instances = [
         each.model_copy(
             update={

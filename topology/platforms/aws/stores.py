@@ -59,10 +59,10 @@ def redis_fits(settings: Settings, topology: Topology) -> Iterator[Problem]:
                 f"Lower it, or take a larger aws.{key}.node_type",
                 also=(f"aws.{key}.node_type", "aws.redis.reserved_memory_percent"),
             )
-    if settings.redis.tls_secret:
+    if settings.redis.tls:
         yield Problem(
-            "redis.tls_secret",
-            settings.redis.tls_secret,
+            "redis.tls",
+            settings.redis.tls.kind,
             "is not for AWS: ElastiCache has certificates of its own",
             "Set it to null",
         )
