@@ -185,6 +185,14 @@ def _causes(topology: Topology) -> tuple[Alert, ...]:
             else "The broker shares its server with caches, which are to be evicted first. Its memory is full all the same.",
         ),
         Alert(
+            "AsyncBrokerCannotSave",
+            "page",
+            "1m",
+            f'min({{__name__=~"{names.BROKER_SNAPSHOT}|{names.BROKER_AOF}",{stack}}}) == 0',
+            "The broker's server cannot save",
+            "It refuses submissions, or what waits in it is lost when it restarts.",
+        ),
+        Alert(
             "AsyncBeatSilent",
             "ticket",
             "1m",

@@ -62,6 +62,9 @@ def rows(topology: Topology) -> tuple[Row, ...]:
     failed = rate(names.TASKS_COMPLETED, "queue", ',status="failure"')
     ended = rate(names.TASKS_COMPLETED, "queue")
     hits = rate(names.CACHE_READS, "cache", ',result="hit"', selector=stack)
+    spent, times = (
+        rate(f"{names.STATS_SECONDS}_{part}", "name", selector=f'{stack},name=~"sqllab.*"') for part in ("sum", "count")
+    )
     slo = f'sloth_service="superset-async-{topology.namespace}",queue=~"$queue"'
     return (
         Row(
@@ -118,6 +121,27 @@ def rows(topology: Topology) -> tuple[Row, ...]:
                     "Oldest query that runs",
                     "s",
                     (Query(f"max({names.OLDEST_RUNNING}{{{stack}}})", "oldest"),),
+                ),
+            ),
+        ),
+        Row(
+            "How fast is the web tier?",
+            (
+                Panel("Requests a second", "reqps", (Query(rate(names.REQUESTS, "status", selector=stack), "{{status}}"),)),
+                Panel(
+                    "Seconds of a request, P95 of the ten slowest routes",
+                    "s",
+                    (
+                        Query(
+                            f"topk(10, {quantile('0.95', names.REQUEST_SECONDS, 'method, route', selector=stack)})",
+                            "{{method}} {{route}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Seconds of Superset's own steps of a query, mean",
+                    "s",
+                    (Query(f"{spent} / {times}", "{{name}}"),),
                 ),
             ),
         ),

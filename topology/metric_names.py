@@ -80,5 +80,15 @@ TIME_LIMIT = "superset_async_time_limit_seconds"
 BROKER_MEMORY = "redis_memory_used_bytes"
 BROKER_MEMORY_MAX = "redis_memory_max_bytes"
 BROKER_EVICTED = "redis_evicted_keys_total"
+#: Whether its last snapshot, and its last write to its append-only file, succeeded.
+BROKER_SNAPSHOT = "redis_rdb_last_bgsave_status"
+BROKER_AOF = "redis_aof_last_write_status"
+#: Events of Superset's own stats logger, by name, and how long what it times took, in seconds: a summary (`_sum`, `_count`).
+STATS = "superset_stats_total"
+STATS_SECONDS = "superset_stats_seconds"
+#: Requests that the web tier has answered, by method, route (Flask's rule) and status, and how long that took, in seconds, by
+#: method and route: a histogram.
+REQUESTS = "superset_web_requests_total"
+REQUEST_SECONDS = "superset_web_request_duration_seconds"
 #: Series that were counted and are not served: of queues and tenants that are gone, or beyond the bound.
 SERIES_OMITTED = "celery_exporter_series_omitted"

@@ -40,6 +40,11 @@ class EventLog:
     """Superset's action log, as `runtime.superset.event_log` writes it."""
 
 
+@dataclass(frozen=True)
+class StatsLog:
+    """Superset's metrics, as `runtime.superset.stats` counts them."""
+
+
 def realise(settings: Mapping[str, object]) -> dict[str, object]:
     """`settings` with each description, at any depth of mappings, replaced by the object that it describes."""
     return {key: _realise(value) for key, value in settings.items()}
@@ -63,10 +68,18 @@ def _realise(value: object) -> object:
         from runtime.superset.caches import results
 
         return results(value.database)
+    if isinstance(value, EventLog | StatsLog):
+        return _logger(value)
+    if isinstance(value, dict):
+        return realise(cast(dict[str, Any], value))
+    return value
+
+
+def _logger(value: EventLog | StatsLog) -> object:
     if isinstance(value, EventLog):
         from runtime.superset.event_log import EventLogger
 
         return EventLogger()
-    if isinstance(value, dict):
-        return realise(cast(dict[str, Any], value))
-    return value
+    from runtime.superset.stats import StatsLogger
+
+    return StatsLogger()

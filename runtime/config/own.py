@@ -138,12 +138,33 @@ def _event_loggers(ours: Any, theirs: Any) -> object:
     return both
 
 
+def _stats_loggers(ours: Any, theirs: Any) -> object:
+    """Both are told everything: the team's own kind of logger, which tells the platform's first."""
+    if not ours or not theirs:
+        return ours or theirs
+    kind: Any = cast(Any, type(theirs))  # pyright: ignore[reportUnknownArgumentType]
+
+    def telling(name: str) -> Callable[..., None]:
+        def tell(self: Any, *args: Any, **kwargs: Any) -> None:
+            getattr(ours, name)(*args, **kwargs)
+            getattr(kind, name)(self, *args, **kwargs)
+
+        return tell
+
+    both: Any = object.__new__(type("StatsLogger", (kind,), {name: telling(name) for name in STATS}))
+    vars(both).update(vars(theirs))
+    return both
+
+
+#: What Superset calls of a stats logger.
+STATS = ("incr", "decr", "timing", "gauge")
 #: How a setting that both have a part in is put together, from the platform's and the team's.
 CHAINS: dict[str, Callable[[Any, Any], object]] = {
     "FLASK_APP_MUTATOR": _app_mutators,
     "DB_CONNECTION_MUTATOR": _connection_mutators,
     "SQL_QUERY_MUTATOR": _query_mutators,
     "EVENT_LOGGER": _event_loggers,
+    "STATS_LOGGER": _stats_loggers,
     "JINJA_CONTEXT_ADDONS": _mappings,
     "CUSTOM_TEMPLATE_PROCESSORS": _mappings,
     "BLUEPRINTS": _lists,

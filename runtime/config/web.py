@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from runtime.config.objects import EventLog
+from runtime.config.objects import EventLog, StatsLog
 from runtime.environment import redis_databases
 from runtime.environment.secrets import Secrets
 from runtime.superset import application
@@ -33,6 +33,7 @@ def settings(topology: Topology, secrets: Secrets) -> dict[str, object]:
         "GUEST_TOKEN_JWT_SECRET": _derived(secrets.secret_key, "guest tokens"),
         "FLASK_APP_MUTATOR": application.extend,
         "EVENT_LOGGER": EventLog(),
+        "STATS_LOGGER": StatsLog(),
         "RATELIMIT_ENABLED": True,
         "AUTH_RATE_LIMITED": True,
         "AUTH_RATE_LIMIT": topology.web.login_rate,

@@ -19,11 +19,20 @@ Row = TypeVar("Row")
 class Batches(Generic[Row]):
     """Rows, written by `write` every `every_seconds` while there are any; what it raises has them tried again with the next ones.
 
-    A process that is killed loses those that it had not written. Beyond `MOST` the oldest are dropped, and counted in the log.
+    A process that is killed loses those that it had not written. Beyond `most` rows `merge` may say the same with fewer; then the
+    oldest are dropped, and counted in the log.
     """
 
-    def __init__(self, name: str, write: Callable[[Sequence[Row]], None], every_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[Sequence[Row]], None],
+        every_seconds: float,
+        most: int = MOST,
+        merge: Callable[[Sequence[Row]], list[Row]] = list,
+    ) -> None:
         self._name, self._write, self._every_seconds = name, write, every_seconds
+        self._most, self._merge = most, merge
         self.forget()
 
     def forget(self) -> None:
@@ -64,7 +73,10 @@ class Batches(Generic[Row]):
                 logger.warning("%d %s were dropped: they could not be written for too long", dropped, self._name)
 
     def _bound(self) -> None:
-        beyond = len(self._rows) - MOST
+        if len(self._rows) <= self._most:
+            return
+        self._rows = self._merge(self._rows)
+        beyond = len(self._rows) - self._most
         if beyond > 0:
             del self._rows[:beyond]
             self._dropped += beyond

@@ -45,6 +45,8 @@ MOST_SECONDS = 4.0
 MOST_IN_FLIGHT = 50_000
 #: Tags of one reply, and whole messages of one reply: their bodies hold SQL.
 TAGS, MESSAGES = 1000, 100
+#: What a server says of how it could save (`INFO persistence`), by metric.
+SAVED = {metric_names.BROKER_SNAPSHOT: "rdb_last_bgsave_status", metric_names.BROKER_AOF: "aof_last_write_status"}
 
 
 @dataclass(frozen=True)
@@ -149,15 +151,18 @@ def queue_of(message: bytes) -> str:
 
 @dataclass(frozen=True)
 class ServerLoad:
-    """What the broker's server says of itself: bytes that it uses and may use (0: no bound), and keys that it has evicted."""
+    """What the broker's server says of itself: bytes that it uses and may use (0: no bound), keys that it has evicted, and
+    whether it could save when it last tried, by metric (without those that it does not say).
+    """
 
     memory_bytes: int
     memory_max_bytes: int
     evicted: int
+    saved: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
 
 class ServerMetrics(Collector):
-    """The memory of the broker's server. On a server of someone else's that does not say it, there are none."""
+    """The memory of the broker's server, and whether it can save. On someone else's that does not say it, there are none."""
 
     def __init__(self, read: Callable[[], ServerLoad]) -> None:
         self._read = read
@@ -175,12 +180,15 @@ class ServerMetrics(Collector):
         yield CounterMetricFamily(
             metric_names.BROKER_EVICTED.removesuffix("_total"), "Keys that it has evicted", load.evicted
         )
+        for name, succeeded in load.saved.items():
+            yield GaugeMetricFamily(name, "1 if the broker's server could save when it last tried, else 0", float(succeeded))
 
 
 def read_server(connection: Redis[bytes]) -> ServerLoad:
     """What the server of `connection` says; RedisError where it does not answer."""
-    memory, stats = connection.info("memory"), connection.info("stats")
-    return ServerLoad(int(memory["used_memory"]), int(memory["maxmemory"]), int(stats["evicted_keys"]))
+    memory, stats, disk = (connection.info(section) for section in ("memory", "stats", "persistence"))
+    saved = {name: disk[said] == "ok" for name, said in SAVED.items() if said in disk}
+    return ServerLoad(int(memory["used_memory"]), int(memory["maxmemory"]), int(stats["evicted_keys"]), saved)
 
 
 class QueueMetrics(Collector):

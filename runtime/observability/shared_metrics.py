@@ -143,7 +143,7 @@ def _counted(series: Mapping[str, Sequence[Sample]]) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
     for name in sorted(series):
         base, _, part = name.rpartition("_")
-        kind = "counter" if part == "total" else "histogram"
+        kind = "counter" if part == "total" else "histogram" if f"{base}_bucket" in series else "summary"
         made = Metric(base, "Counted by the stack's processes; see docs/metrics.md", kind)
         family = families.setdefault(base, made)
         for labels, value in sorted(series[name], key=_bound):

@@ -50,6 +50,7 @@ def extend(app: Flask) -> None:
         this_application,
         unkept_results,
         usage_api,
+        web_requests,
     )
 
     this_application.remember(app)
@@ -74,6 +75,7 @@ def extend(app: Flask) -> None:
     if os.environ.get(ROLE_ENV) == "web":
         # Before the log: what comes first is asked last, when it is known which query it was.
         audited_requests.install(app)
+        web_requests.install(app)
         request_log.install(app)
         request_schemas.install()
         status.install()
@@ -124,8 +126,10 @@ def warm(app: Flask) -> None:
     with app.app_context():
         from superset.extensions import db
 
+        from runtime.superset import web_requests
+
         # The login page takes the same way through templates, translations and sessions as any other.
-        app.test_client().get("/login/")
+        app.test_client().get("/login/", environ_overrides={web_requests.NOT_COUNTED: True})
         db.session.remove()
         db.engine.dispose()
     freeze()

@@ -16,7 +16,7 @@ from celery import signals
 
 from runtime.broker import delayed_messages, reserved_tasks
 from runtime.broker.draining import Draining
-from runtime.environment import coordination, metadata_database, process_memory, versions
+from runtime.environment import coordination, counters, metadata_database, process_memory, versions
 from runtime.superset import connections
 from topology.commands import ROLE_ENV
 
@@ -106,10 +106,11 @@ def forked(**_: Any) -> None:
 
 
 def ending(**_: Any) -> None:
-    """This child ends: what it has logged is written."""
+    """This child ends: what it has logged and counted is written."""
     from runtime.superset import event_log
 
     event_log.batches.flush()
+    counters.later.flush()
 
 
 def stopped(**_: Any) -> None:

@@ -28,7 +28,7 @@ from runtime.queries.executions import STATUSES
 from tests.runtime.observability.test_exporter import Exporter, Server, celery, until
 from tests.runtime.stacks import REDIS_PASSWORDS, topology
 from topology import metric_names
-from topology.histograms import RESULT_BUCKETS, task_buckets
+from topology.histograms import REQUEST_BUCKETS, RESULT_BUCKETS, task_buckets
 from topology.model import Topology
 
 pytestmark = pytest.mark.thorough
@@ -85,6 +85,12 @@ def count_everything(connection: Any, prefix: str, plan: Topology) -> None:
         (metric_names.TASKS_SUBMITTED, 5, {"task_name": "sql_lab.get_sql_results", "queue": "default", "tenant": ""})
     )
     more += [(metric_names.CACHE_READS, 1, {"cache": "data_cache", "result": result}) for result in ("hit", "miss")]
+    page = {"method": "GET", "route": "/api/v1/query/<int:pk>"}
+    more.append((metric_names.REQUESTS, 1, {**page, "status": "200"}))
+    more += observation(metric_names.REQUEST_SECONDS, 0.02, REQUEST_BUCKETS, page)
+    step = {"name": "sqllab.query.time_executing_query"}
+    more += [(f"{metric_names.STATS_SECONDS}_sum", 0.3, step), (f"{metric_names.STATS_SECONDS}_count", 1, step)]
+    more.append((metric_names.STATS, 1, {"name": "loaded_from_cache"}))
     pipe = connection.pipeline()
     for name, by, labels in more:
         pipe.hincrbyfloat(f"{prefix}counters", field(name, labels), by)

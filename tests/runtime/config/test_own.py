@@ -158,6 +158,38 @@ def test_both_event_loggers_write_each_event() -> None:
     assert chained("EVENT_LOGGER", Ours("ours"), theirs) is theirs
 
 
+def test_both_stats_loggers_are_told_each_event() -> None:
+    class Logger:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.seen: list[tuple[Any, ...]] = []
+
+        def incr(self, key: str) -> None:
+            self.seen.append((self.name, key))
+
+        def timing(self, key: str, value: float) -> None:
+            self.seen.append((self.name, key, value))
+
+        decr, gauge = incr, timing
+
+    class Theirs(Logger):
+        """With what only their own code calls."""
+
+        def flush(self) -> int:
+            return len(self.seen)
+
+    ours, theirs = Logger("ours"), Theirs("theirs")
+    both = chained("STATS_LOGGER", ours, theirs)
+    both.incr("a")
+    both.timing("b", value=2.5)
+    both.gauge("c", 1)
+    both.decr("d")
+    for logger in (ours, theirs):
+        assert logger.seen == [(logger.name, *said) for said in (("a",), ("b", 2.5), ("c", 1), ("d",))]
+    assert (isinstance(both, Theirs), both.flush()) == (True, 4)
+    assert chained("STATS_LOGGER", None, theirs) is theirs
+
+
 def test_lists_and_mappings_of_both_stand_together_and_a_clash_is_refused() -> None:
     assert chained("BLUEPRINTS", ["ours"], ["theirs"]) == ["ours", "theirs"]
     assert chained("JINJA_CONTEXT_ADDONS", None, {"a": 1}) == {"a": 1}

@@ -81,6 +81,17 @@ def test_an_invented_name_is_found(probed: dict[str, Any]) -> None:
     assert unread_cache(cache, probed["known"]) == {"CACHE_REDIS_HOSTNAME", "CACHE_OPTIONS.timeout"}
 
 
+#: Settings that are objects once Superset has them.
+MADE = {
+    "CELERY_CONFIG",
+    "RESULTS_BACKEND",
+    "DB_CONNECTION_MUTATOR",
+    "FLASK_APP_MUTATOR",
+    "EVENT_LOGGER",
+    "STATS_LOGGER",
+}
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_superset_starts_and_keeps_every_value(
     stack: str, probed: dict[str, Any], topologies: dict[str, Topology], prepared: Prepared
@@ -91,7 +102,7 @@ def test_superset_starts_and_keeps_every_value(
     settings: dict[str, Any] = render(topologies[stack], env)
     config, conf = started["config"], started["celery"]
     for name, value in settings.items():
-        if name not in ("CELERY_CONFIG", "RESULTS_BACKEND", "DB_CONNECTION_MUTATOR", "FLASK_APP_MUTATOR", "EVENT_LOGGER"):
+        if name not in MADE:
             assert config[name] == json.loads(json.dumps(value)), name
     celery: dict[str, Any] = settings["CELERY_CONFIG"]
     for name, value in celery.items():

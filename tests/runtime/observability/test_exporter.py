@@ -317,6 +317,8 @@ def test_the_server_tells_its_memory_to_the_brokers_user(server: Server, plan: T
         metric_names.BROKER_MEMORY,
         metric_names.BROKER_MEMORY_MAX,
         metric_names.BROKER_EVICTED.removesuffix("_total"),
+        metric_names.BROKER_SNAPSHOT,
+        metric_names.BROKER_AOF,
     }
 
     def refuse() -> ServerLoad:
@@ -325,6 +327,20 @@ def test_the_server_tells_its_memory_to_the_brokers_user(server: Server, plan: T
     registry = CollectorRegistry()
     registry.register(ServerMetrics(refuse))
     assert generate_latest(registry) == b""
+
+
+def test_a_server_that_cannot_save_says_so_until_it_can(server: Server, plan: Topology) -> None:
+    ask = exporter.server_load(plan, environment(plan))
+    assert ask().saved == {metric_names.BROKER_SNAPSHOT: True, metric_names.BROKER_AOF: True}
+    # A snapshot is written beside its place and then moved there.
+    (server.folder / "dump.rdb").mkdir()
+    with Redis(port=server.port, username="operator", password="operator-password") as operator:
+        operator.bgsave()
+        until(lambda: not ask().saved[metric_names.BROKER_SNAPSHOT], "the snapshot fails")
+        assert ask().saved[metric_names.BROKER_AOF]
+        (server.folder / "dump.rdb").rmdir()
+        operator.bgsave()
+        until(lambda: ask().saved[metric_names.BROKER_SNAPSHOT], "the snapshot succeeds")
 
 
 def test_the_broker_is_found_through_sentinel(server: Server, plan: Topology) -> None:

@@ -80,10 +80,10 @@ class Server:
 
 
 @contextmanager
-def serving(prepared: Prepared, web: Web, seconds: int) -> Generator[Server]:
-    """The web tier with one process, whose requests wait for `seconds`."""
+def serving(prepared: Prepared, web: Web, seconds: int, processes: int = 1) -> Generator[Server]:
+    """The web tier with so many processes, whose requests wait for `seconds`."""
     plan = prepared.topology
-    tier = plan.web.model_copy(update={"processes": 1, "bind": "127.0.0.1", "port": free_port()})
+    tier = plan.web.model_copy(update={"processes": processes, "bind": "127.0.0.1", "port": free_port()})
     own = plan.superset.model_copy(update={"settings": {**plan.superset.settings, "SQLLAB_TIMEOUT": seconds}})
     plan = plan.model_copy(update={"web": tier, "superset": own})
     env = prepared.services.process_environment(plan, "web", f"web-{seconds}")

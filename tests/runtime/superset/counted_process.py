@@ -153,9 +153,11 @@ def _tracer(task: Any, celery: Any) -> Any:
 
 
 def _log_never() -> None:
+    from runtime.environment import counters
     from runtime.superset import event_log
 
     event_log.batches._every_seconds = NEVER
+    counters.later._every_seconds = NEVER
 
 
 def _nothing_by_the_clock() -> None:

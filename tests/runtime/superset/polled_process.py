@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from runtime.environment import counters
 from runtime.environment.kept_answers import KeptAnswers
 from runtime.environment.shared_version import SharedVersion
 
@@ -80,7 +81,7 @@ def main() -> None:
     from superset.app import create_app
 
     app: Any = create_app()
-    event_log.batches._every_seconds = 3600.0
+    event_log.batches._every_seconds = counters.later._every_seconds = 3600.0
     with app.app_context():
         users = _users(app)
         ids = _queries(users)
@@ -91,11 +92,34 @@ def main() -> None:
             {
                 "polls": _polls(app, clients, ids),
                 "log": _log(app, clients["analyst"], ids),
+                "counted": _counted(clients["analyst"], ids),
                 "rights": _rights(app, clock, ids),
                 "sessions": _sessions(app, clock),
             }
         )
     )
+
+
+def _counted(analyst: Any, ids: list[int]) -> dict[str, float]:
+    """What three polls, and paths that there are not, add to the counters; the names of what is counted have no identifier."""
+    from runtime.environment import coordination
+
+    def counted() -> Counter[str]:
+        counters.later.flush()
+        found = coordination.client().hgetall(coordination.key(counters.COUNTERS))
+        # Seconds differ.
+        return Counter({name.decode(): float(value) for name, value in found.items() if b"_sum" not in name})
+
+    client, headers = analyst
+    before = counted()
+    for path in (*(f"/api/v1/query/{number}" for number in (ids[0], ids[1], 0)), "/no/such/page", "/nor/this"):
+        client.get(path, headers=headers)
+    added = counted() - before
+    return {
+        name: by
+        for name, by in added.items()
+        if name.startswith('["superset_web_requests') or "+Inf" in name or "stats" in name
+    }
 
 
 def _users(app: Any) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -49,6 +50,26 @@ def test_polls_are_logged_later_and_what_people_did_before_they_are_answered(pol
         "answered": ["QueryRestApi.get_list"],
         "flushed": ["QueryRestApi.get_list", "QueryRestApi.get", "QueryRestApi.get_updated_since"],
     }
+
+
+def test_requests_are_counted_by_their_route_and_what_superset_says_of_itself_by_its_name(polled: dict[str, Any]) -> None:
+    found = {(name, *sorted(labels.items())): by for (name, labels), by in _read(polled["counted"])}
+    poll, nowhere = ("method", "GET"), ("route", "unmatched")
+    route = ("route", "/api/v1/query/<int:pk>")
+    assert found == {
+        ("superset_web_requests_total", poll, route, ("status", "200")): 1,
+        ("superset_web_requests_total", poll, route, ("status", "404")): 2,
+        ("superset_web_requests_total", poll, nowhere, ("status", "404")): 2,
+        ("superset_web_request_duration_seconds_bucket", ("le", "+Inf"), poll, route): 3,
+        ("superset_web_request_duration_seconds_bucket", ("le", "+Inf"), poll, nowhere): 2,
+        ("superset_stats_total", ("name", "QueryRestApi.get.success")): 1,
+        ("superset_stats_total", ("name", "QueryRestApi.get.warning")): 2,
+        ("superset_stats_seconds_count", ("name", "QueryRestApi.get.time")): 3,
+    }
+
+
+def _read(counted: dict[str, float]) -> list[tuple[Any, float]]:
+    return [(json.loads(field), by) for field, by in counted.items()]
 
 
 def test_a_log_out_ends_every_copy_of_its_session_and_no_other(polled: dict[str, Any]) -> None:
