@@ -139,9 +139,14 @@ class World:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
+    def state(self) -> StateFolder:
+        """The folder of its state."""
+        return StateFolder(self.folder / "state" / STACK)
+
+    @property
     def supervisor(self) -> Supervisor:
         """The supervisor of its processes."""
-        return Supervisor(StateFolder(self.folder / "state" / STACK))
+        return Supervisor(self.state)
 
     @property
     def database_id(self) -> int:

@@ -1,29 +1,43 @@
 """Alerts fire for real: each fault is caused on a platform with its own Prometheus, until the alert that is for it fires.
 
-First nothing is wrong, and nothing but the watchdog fires. Takes half an hour, since most alerts wait for minutes on purpose;
-needs Debian's prometheus and prometheus-alertmanager. `python -m bench.scenarios.alerts` runs it alone.
+First nothing is wrong, and nothing but the watchdog fires. Takes an hour, since most alerts wait for minutes on purpose; needs
+Debian's prometheus and prometheus-alertmanager. `python -m bench.scenarios.alerts` runs it alone. With `--shorten 3` alerts that
+wait for ten minutes and more wait for a third of it; with `--pictures FOLDER` the dashboard is drawn there, under load, during a
+fault and after it.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
+from bench.pictures import draw
 from bench.report import Check, show
 from bench.world import Load, World
 from client.errors import ClientError
+from local import observing
+from local.processes import SAMPLE_DATABASE
 
 #: Seconds without a fault, and the longest that any alert may take.
 HEALTHY, PATIENCE = 180.0, 900.0
 #: What is caused, in this order.
-PARTS = ("healthy", "worker", "no-worker", "stores")
+PARTS = ("healthy", "worker", "no-worker", "stores", "slow-cache", "stuck", "limits", "after")
+#: After which the dashboard is drawn, and the title of the picture.
+DRAWN = {"healthy": "Under load", "limits": "Every query reaches its limit", "after": "After the fault"}
+#: Minutes from which `--shorten` shortens a wait.
+LONG_MINUTES = 10
+#: Seconds for which the cache's Redis hangs, and in which it then answers.
+HANGS, ANSWERS = 2.5, 0.2
 #: So that a backlog is 20 messages, and more than 40 are refused.
 MAX_QUEUED = 40
 SETTINGS: dict[str, Any] = {
@@ -31,6 +45,8 @@ SETTINGS: dict[str, Any] = {
     "workers": {"concurrency": 2, "min_workers": 1, "max_workers": 1},
     "resilience": {"max_queued": MAX_QUEUED},
     "redis": {"broker": {"maxmemory": "256Mi"}, "cache": {"maxmemory": "256Mi"}},
+    # No query of the others takes as long.
+    "databases": {SAMPLE_DATABASE: {"sample": True, "statement_timeout": 5}},
 }
 WORKER, BEAT, EXPORTER, BROKER, CACHE = "worker-default", "beat", "exporter", "redis-broker", "redis-cache"
 
@@ -69,20 +85,57 @@ class Prometheus:
         self.checks.append(Check(fault, f"{', '.join(names)} end", f"{seconds:.0f} s after its repair", held=not still))
 
 
-def run(say: Callable[[str], None] = print, healthy: float = HEALTHY, parts: Sequence[str] = PARTS) -> list[Check]:
-    """Cause the faults of `parts` one after the other; what fired, after how many seconds."""
+def run(
+    say: Callable[[str], None] = print,
+    healthy: float = HEALTHY,
+    parts: Sequence[str] = PARTS,
+    shorten: int = 1,
+    pictures: Path | None = None,
+) -> list[Check]:
+    """Cause the faults of `parts` one after the other; what fired, after how many seconds.
+
+    `shorten` divides the long waits of the rules; the dashboard is drawn to the folder `pictures` after `DRAWN` parts.
+    """
     with World(SETTINGS, say, observe=True) as world:
         watch = Prometheus(f"http://127.0.0.1:{world.topology.monitoring.prometheus_port}", say)
+        if shorten > 1:
+            _shorten(world, shorten)
         cause: dict[str, Callable[[], None]] = {
             "healthy": lambda: _nothing(world, watch, healthy),
             "worker": lambda: _with_a_worker(world, watch),
             "no-worker": lambda: _without_a_worker(world, watch),
             "stores": lambda: _without_stores(world, watch),
+            "slow-cache": lambda: _with_a_slow_cache(world, watch),
+            "stuck": lambda: _with_a_stuck_query(world, watch),
+            "limits": lambda: _with_queries_at_their_limit(world, watch),
+            "after": lambda: _load(world, healthy),
         }
         for part in parts:
             world.log_in_again()
+            began = time.time()
             cause[part]()
+            if pictures and part in DRAWN:
+                draw(world.topology, watch.url, (began, time.time()), DRAWN[part], pictures / f"dashboard-{part}.png")
         return watch.checks
+
+
+def _shorten(world: World, factor: int) -> None:
+    """Have the alerts of the running Prometheus that wait for long wait for a part of it."""
+    path = observing.folder_of(world.state) / "rules.yaml"
+    content = yaml.safe_load(path.read_text())
+    for rule in (rule for group in content["groups"] for rule in group["rules"]):
+        minutes = int(str(rule.get("for", "0m")).removesuffix("m"))
+        if minutes >= LONG_MINUTES:
+            rule["for"] = f"{60 * minutes // factor}s"
+            world.say(f"{rule['alert']} waits for {rule['for']} instead of {minutes}m")
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    world.signal("prometheus", signal.SIGHUP)
+
+
+def _load(world: World, seconds: float) -> None:
+    """Load for so long."""
+    with Load(world, clients=4, sql=lambda n: f"SELECT {n} AS number", think=1.0):
+        time.sleep(seconds)
 
 
 def _nothing(world: World, watch: Prometheus, seconds: float) -> None:
@@ -156,6 +209,74 @@ def _without_stores(world: World, watch: Prometheus) -> None:
     watch.await_silence("the exporter is back", "AsyncExporterLost")
 
 
+def _with_a_slow_cache(world: World, watch: Prometheus) -> None:
+    """The cache's Redis hangs again and again, as one does whose machine swaps."""
+    ended = threading.Event()
+
+    def hang() -> None:
+        while not ended.is_set():
+            world.signal(CACHE, signal.SIGSTOP)
+            ended.wait(HANGS)
+            world.signal(CACHE, signal.SIGCONT)
+            time.sleep(ANSWERS)
+
+    thread = threading.Thread(target=hang, daemon=True)
+    thread.start()
+    try:
+        with _background(world, lambda n: f"SELECT {n} AS kept_slowly", clients=8):
+            watch.await_alerts(f"the cache's Redis hangs for {HANGS} s again and again", "AsyncResultsBackendSlow")
+    finally:
+        ended.set()
+        thread.join()
+    watch.await_silence("the cache's Redis answers again", "AsyncResultsBackendSlow")
+
+
+def _with_a_stuck_query(world: World, watch: Prometheus) -> None:
+    """A query that nobody can end, and a broker that cannot save: where its snapshot goes there is a folder."""
+    broker = world.redis("broker")
+    said = broker.config_get("dir", "dbfilename")
+    snapshot = Path(said["dir"]) / said["dbfilename"]
+    kept = snapshot.with_suffix(".kept")
+    if snapshot.exists():
+        snapshot.rename(kept)
+    (snapshot / "in the way").mkdir(parents=True)
+    broker.bgsave()
+    with world.client() as client:
+        query = client.submit("SELECT 1 AS ended", world.database_id)
+        client.wait(query)
+    longest = world.topology.longest_time_limit + world.topology.resilience.final_state_seconds
+    began = f"extract(epoch FROM now()) * 1000 - {1000 * (longest + 60)}"
+    world.sql(f"UPDATE query SET status = 'running', end_time = NULL, start_time = {began} WHERE id = {query.id}")
+    hold = f"BEGIN; SELECT id FROM query WHERE id = {query.id} FOR UPDATE; SELECT pg_sleep({PATIENCE}) AS stuck_holder; ROLLBACK"
+    holder = threading.Thread(target=lambda: world.sql(hold), daemon=True)
+    holder.start()
+    watch.await_alerts(
+        "someone's transaction holds the row of a query; the broker cannot write its snapshot",
+        "AsyncBrokerCannotSave",
+        "AsyncQueryOlderThanItsLimit",
+    )
+    world.sql(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%stuck_holder%' AND pid <> pg_backend_pid()"
+    )
+    (snapshot / "in the way").rmdir()
+    snapshot.rmdir()
+    if kept.exists():
+        kept.rename(snapshot)
+    broker.bgsave()
+    watch.await_silence("both can go on", "AsyncBrokerCannotSave", "AsyncQueryOlderThanItsLimit")
+
+
+def _with_queries_at_their_limit(world: World, watch: Prometheus) -> None:
+    with _background(world, lambda n: f"SELECT wait_seconds(60, {n})", clients=MAX_QUEUED + 5):
+        watch.await_alerts(
+            "every query reaches its limit, and there are too many", "AsyncQueriesEndBadly", "AsyncScalerAtMaximum"
+        )
+    broker = world.redis("broker")
+    # They would all reach it, one after the other.
+    broker.delete("default")
+    watch.await_silence("nobody submits any more", "AsyncScalerAtMaximum")
+
+
 @contextmanager
 def _background(world: World, sql: Callable[[int], str], clients: int = 4) -> Generator[None]:
     """Users who submit until the block ends, whatever becomes of it; nobody waits for their last answers."""
@@ -186,10 +307,19 @@ def main() -> int:
     """Run the scenario alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=float, default=HEALTHY, help="seconds of load without a fault")
+    parser.add_argument(
+        "--shorten", type=int, default=1, help="divide the waits of alerts that wait for ten minutes or longer"
+    )
+    parser.add_argument("--pictures", type=Path, help="a folder for pictures of the dashboard")
     # argparse checks the empty list too.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which faults; default: all")
     arguments = parser.parse_args()
-    checks = run(healthy=arguments.healthy, parts=arguments.parts or PARTS)
+    checks = run(
+        healthy=arguments.healthy,
+        parts=arguments.parts or PARTS,
+        shorten=arguments.shorten,
+        pictures=arguments.pictures,
+    )
     show(checks)
     return 0 if all(check.held for check in checks) else 1
 
