@@ -1,8 +1,8 @@
 """Alerts fire for real: each fault is caused on a platform with its own Prometheus, until the alert that is for it fires.
 
 First nothing is wrong, and nothing but the watchdog fires. Takes an hour, since most alerts wait for minutes on purpose; needs
-Debian's prometheus and prometheus-alertmanager. `python -m bench.scenarios.alerts` runs it alone. With `--shorten 3` alerts that
-wait for ten minutes and more wait for a third of it; with `--pictures FOLDER` the dashboard is drawn there, under load, during a
+Debian's prometheus and prometheus-alertmanager. `python -m bench.scenarios.alerts` runs it alone. With `--shorten 5` alerts that
+wait for five minutes and more wait for a fifth of it; with `--pictures FOLDER` the dashboard is drawn there, under load, during a
 fault and after it.
 """
 
@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,11 @@ from local.processes import SAMPLE_DATABASE
 #: Seconds without a fault, and the longest that any alert may take.
 HEALTHY, PATIENCE = 180.0, 900.0
 #: What is caused, in this order.
-PARTS = ("healthy", "worker", "no-worker", "stores", "slow-cache", "stuck", "limits", "after")
+PARTS = ("healthy", "worker", "no-worker", "stores", "slow-cache", "stuck", "disk", "limits", "after")
 #: After which the dashboard is drawn, and the title of the picture.
 DRAWN = {"healthy": "Under load", "limits": "Every query reaches its limit", "after": "After the fault"}
 #: Minutes from which `--shorten` shortens a wait.
-LONG_MINUTES = 10
+LONG_MINUTES = 5
 #: Seconds for which the cache's Redis hangs, and in which it then answers.
 HANGS, ANSWERS = 2.5, 0.2
 #: So that a backlog is 20 messages, and more than 40 are refused.
@@ -107,6 +107,7 @@ def run(
             "stores": lambda: _without_stores(world, watch),
             "slow-cache": lambda: _with_a_slow_cache(world, watch),
             "stuck": lambda: _with_a_stuck_query(world, watch),
+            "disk": lambda: _without_room_for_a_snapshot(world, watch),
             "limits": lambda: _with_queries_at_their_limit(world, watch),
             "after": lambda: _load(world, healthy),
         }
@@ -232,7 +233,30 @@ def _with_a_slow_cache(world: World, watch: Prometheus) -> None:
 
 
 def _with_a_stuck_query(world: World, watch: Prometheus) -> None:
-    """A query that nobody can end, and a broker that cannot save: where its snapshot goes there is a folder."""
+    """Someone's transaction holds the row of a query that has run for too long, so that nobody can end it."""
+    with world.client() as client:
+        query = client.submit("SELECT 1 AS ended", world.database_id)
+        client.wait(query)
+    longest = world.topology.longest_time_limit + world.topology.resilience.final_state_seconds
+    began = f"extract(epoch FROM now()) * 1000 - {1000 * (longest + 60)}"
+    world.sql(f"UPDATE query SET status = 'running', end_time = NULL, start_time = {began} WHERE id = {query.id}")
+    hold = f"BEGIN; SELECT id FROM query WHERE id = {query.id} FOR UPDATE; SELECT pg_sleep({PATIENCE}) AS stuck_holder"
+    # It ends with an error when its statement is cancelled.
+    holder = threading.Thread(target=_held, args=(world, hold), daemon=True)
+    holder.start()
+    watch.await_alerts("someone's transaction holds the row of a query", "AsyncQueryOlderThanItsLimit")
+    holders = "FROM pg_stat_activity WHERE query LIKE '%stuck_holder%' AND pid <> pg_backend_pid()"
+    world.sql(f"SELECT pg_cancel_backend(pid) {holders}")
+    watch.await_silence("it gives the row back", "AsyncQueryOlderThanItsLimit")
+
+
+def _held(world: World, statement: str) -> None:
+    with suppress(Exception):
+        world.sql(statement)
+
+
+def _without_room_for_a_snapshot(world: World, watch: Prometheus) -> None:
+    """Where the broker's snapshot goes there is a folder. From its first failure on the broker refuses what is written."""
     broker = world.redis("broker")
     said = broker.config_get("dir", "dbfilename")
     snapshot = Path(said["dir"]) / said["dbfilename"]
@@ -241,29 +265,13 @@ def _with_a_stuck_query(world: World, watch: Prometheus) -> None:
         snapshot.rename(kept)
     (snapshot / "in the way").mkdir(parents=True)
     broker.bgsave()
-    with world.client() as client:
-        query = client.submit("SELECT 1 AS ended", world.database_id)
-        client.wait(query)
-    longest = world.topology.longest_time_limit + world.topology.resilience.final_state_seconds
-    began = f"extract(epoch FROM now()) * 1000 - {1000 * (longest + 60)}"
-    world.sql(f"UPDATE query SET status = 'running', end_time = NULL, start_time = {began} WHERE id = {query.id}")
-    hold = f"BEGIN; SELECT id FROM query WHERE id = {query.id} FOR UPDATE; SELECT pg_sleep({PATIENCE}) AS stuck_holder; ROLLBACK"
-    holder = threading.Thread(target=lambda: world.sql(hold), daemon=True)
-    holder.start()
-    watch.await_alerts(
-        "someone's transaction holds the row of a query; the broker cannot write its snapshot",
-        "AsyncBrokerCannotSave",
-        "AsyncQueryOlderThanItsLimit",
-    )
-    world.sql(
-        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%stuck_holder%' AND pid <> pg_backend_pid()"
-    )
+    watch.await_alerts("the broker cannot write its snapshot", "AsyncBrokerCannotSave")
     (snapshot / "in the way").rmdir()
     snapshot.rmdir()
     if kept.exists():
         kept.rename(snapshot)
     broker.bgsave()
-    watch.await_silence("both can go on", "AsyncBrokerCannotSave", "AsyncQueryOlderThanItsLimit")
+    watch.await_silence("it can", "AsyncBrokerCannotSave")
 
 
 def _with_queries_at_their_limit(world: World, watch: Prometheus) -> None:
@@ -308,7 +316,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=float, default=HEALTHY, help="seconds of load without a fault")
     parser.add_argument(
-        "--shorten", type=int, default=1, help="divide the waits of alerts that wait for ten minutes or longer"
+        "--shorten", type=int, default=1, help="divide the waits of alerts that wait for five minutes or longer"
     )
     parser.add_argument("--pictures", type=Path, help="a folder for pictures of the dashboard")
     # argparse checks the empty list too.
