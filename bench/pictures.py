@@ -58,7 +58,7 @@ def draw(topology: Topology, url: str, between: tuple[float, float], title: str,
     height = -(-len(panels) // COLUMNS)
     figure: Any = Figure(figsize=(6 * COLUMNS, 2.7 * height), layout="constrained")
     figure.suptitle(f"{title}: {_clock(begin)} to {_clock(end)} UTC", fontsize=14)
-    places: Any = figure.subplots(height, COLUMNS).flat
+    places: list[Any] = list(figure.subplots(height, COLUMNS).flat)
     for place in places:
         place.set_axis_off()
     for panel, place in zip(panels, places, strict=False):
