@@ -174,5 +174,5 @@ lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that stil
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done
 
-image: $(VENV)/.program ## build the image that the stacks name (docker, podman or buildah) [LDAP=1: with python-ldap]
+image: $(VENV)/.program ## build the image that the stacks name (docker, podman or buildah) [LDAP=1: with python-ldap] [PUSH=1: push it, and say its digest]
 	@sh runtime/image.sh

@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 from rich.console import Console
 
+from ops import registry
 from policies.check import graph_of
 from policies.graph import Graph, at
 from topology import stack_file
@@ -36,6 +37,7 @@ DEFINITIONS = {
         "https://prometheus-operator.dev/docs/getting-started/installation/",
     ),
     "postgresql.cnpg.io": ("v1", "CloudNativePG", "https://cloudnative-pg.io/documentation/current/installation_upgrade/"),
+    "cert-manager.io": ("v1", "cert-manager", "https://cert-manager.io/docs/installation/"),
     "gateway.networking.k8s.io": ("v1", "Gateway API", "https://gateway-api.sigs.k8s.io/guides/"),
 }
 VERBS = ("get", "create", "patch", "delete")
@@ -89,6 +91,8 @@ class Facts:
     #: None: it is not there.
     namespace: Manifest | None = None
     quotas: Sequence[Manifest] = ()
+    #: What registries give for images that the stack names by a tag alone.
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def findings(topology: Topology, graph: Graph, facts: Facts) -> list[Finding]:
@@ -98,6 +102,7 @@ def findings(topology: Topology, graph: Graph, facts: Facts) -> list[Finding]:
         for check in (_rights, _definitions, _storage, _namespace, _quota):
             found.extend(check(topology, graph, facts))
     found.extend(_images(topology))
+    found.extend(_digests(topology, facts))
     return sorted(set(found), key=lambda each: (each.severity != "stop", each))
 
 
@@ -330,6 +335,32 @@ def _images(topology: Topology) -> Iterator[Finding]:
         )
 
 
+def tagged(topology: Topology) -> dict[str, str]:
+    """The images that a stack of environment prod names without a digest, by their key."""
+    if topology.environment != "prod":
+        return {}
+    server = topology.postgres.kind in ("statefulset", "cloudnativepg")
+    ours = any(not instance.existing for instance in topology.redis) and topology.platform == "kubernetes"
+    images = {
+        "superset": topology.images.superset,
+        **({"redis": topology.images.redis} if ours else {}),
+        **({"postgres": topology.images.postgres} if server else {}),
+    }
+    return {f"images.{name}": image for name, image in images.items() if "@sha256:" not in image}
+
+
+def _digests(topology: Topology, facts: Facts) -> Iterator[Finding]:
+    for key, image in tagged(topology).items():
+        digest = facts.digests.get(image)
+        yield Finding(
+            "advice",
+            f"{key} is {image}, a tag that can be moved to another image",
+            f"set {key} to {image}@{digest}"
+            if digest
+            else f"set {key} to {image}@sha256:…; no registry gave a digest (push it, log in; skopeo, crane or docker asks)",
+        )
+
+
 # Asking
 
 
@@ -372,6 +403,7 @@ def ask(topology: Topology, graph: Graph, *, environment: Mapping[str, str]) -> 
             "needs_passphrase": stack_file.holds_secrets(topology.stack),
             "has_passphrase": any(environment.get(f"PULUMI_CONFIG_PASSPHRASE{end}") is not None for end in ("", "_FILE")),
             "where": where,
+            "digests": registry.digests(tagged(topology).values()),
         }
         if shutil.which("kubectl") is None:
             return Facts(**common, has_kubectl=False)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image that a stack names, with docker, podman or buildah, whichever is there (or BUILDER).
 # IMAGE overrides its name, BASE the Python image that it is built on (a mirror's, for example), STACK the stack. LDAP=1 adds
-# python-ldap, which sign-on with a directory needs.
+# python-ldap, which sign-on with a directory needs. PUSH=1 pushes it too, and says with which digest the registry has it.
 set -eu
 cd "$(dirname "$0")/.."
 if [ ! -f requirements/superset.txt ]; then
@@ -43,3 +43,17 @@ chmod -R a+rX "$context"
 echo "building $IMAGE with $BUILDER"
 "$BUILDER" build --file "$context/runtime/Dockerfile" --tag "$IMAGE" ${BASE:+--build-arg "BASE=$BASE"} ${LDAP:+--build-arg "LDAP=$LDAP"} "$context"
 echo "built $IMAGE"
+[ -n "${PUSH:-}" ] || exit 0
+
+case ${BUILDER##*/} in
+docker)
+  "$BUILDER" push "$IMAGE"
+  digest=$("$BUILDER" inspect --format '{{index .RepoDigests 0}}' "$IMAGE")
+  digest=${digest#*@}
+  ;;
+*)
+  "$BUILDER" push --digestfile "$context/digest" "$IMAGE"
+  digest=$(cat "$context/digest")
+  ;;
+esac
+echo "images.superset: $IMAGE@$digest"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ops import preflight
+from ops import preflight, registry
 from ops.cli import app
 from ops.preflight import Facts, Finding, Right
 from policies.check import graph_of
+from tests.waiting import free_port, until
+from tools.image import Image
 from topology import stack_file
 from topology.plan import plan
 
@@ -39,6 +43,66 @@ def namespace(**labels: str) -> dict[str, Any]:
 def quota(memory: str, used: str) -> dict[str, Any]:
     status = {"hard": {"requests.memory": memory, "pods": "9"}, "used": {"requests.memory": used}}
     return {"metadata": {"name": "team"}, "status": status}
+
+
+def test_images_of_production_are_told_their_digests() -> None:
+    """Of each image that the stack itself names and runs, where a registry gave one; nowhere else are they asked for."""
+    digest = f"sha256:{'a' * 64}"
+    servers = {server: {"tls": {"kind": "generated"}} for server in ("redis", "postgres")}
+    prod = MINIMAL | servers | {"environment": "prod"}
+    found = {
+        each.what.split()[0]: each.mend for each in of(prod, replace(READY, digests={MINIMAL["images"]["superset"]: digest}))
+    }
+    assert found["images.superset"] == f"set images.superset to registry.example.com/superset:1@{digest}"
+    assert set(found) == {"images.superset", "images.redis", "images.postgres"}
+    assert "no registry gave a digest" in found["images.redis"]
+    pinned = {name: f"registry.example.com/{name}:1@{digest}" for name in ("superset", "redis", "postgres")}
+    assert of(prod | {"images": pinned}, READY) == []
+
+
+@pytest.mark.services
+def test_a_registry_says_the_digest_of_a_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real registry, asked by a real tool: a tag that is there, one that is not, and a registry that is away."""
+    server, tool = shutil.which("docker-registry"), shutil.which("skopeo")
+    if server is None or tool is None:
+        pytest.skip("docker-registry and skopeo not found: install Debian's packages docker-registry and skopeo")
+    port = free_port()
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    (tmp_path / "registry.yml").write_text(
+        json.dumps({"version": 0.1, "storage": storage, "http": {"addr": f"127.0.0.1:{port}"}})
+    )
+    # In clear on this machine alone: where the tool looks for it.
+    settings = tmp_path / ".config/containers"
+    settings.mkdir(parents=True)
+    (settings / "registries.conf").write_text(f'[[registry]]\nlocation = "127.0.0.1:{port}"\ninsecure = true\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    archive, tag = tmp_path / "image.tar", f"127.0.0.1:{port}/superset-async:1"
+    image = Image()
+    image.texts["/hello"] = ("hello", 0o644)
+    image.save(archive, ["superset-async:1"])
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([server, "serve", str(tmp_path / "registry.yml")], stdout=log, stderr=log)
+    try:
+        until(lambda: "listening on" in (tmp_path / "log").read_text(), 60, "the registry listens")
+        digest_file = tmp_path / "digest"
+        copy = [
+            tool,
+            "--insecure-policy",
+            "copy",
+            f"--digestfile={digest_file}",
+            f"docker-archive:{archive}",
+            f"docker://{tag}",
+        ]
+        done = subprocess.run(copy, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        found = registry.digests([tag, f"127.0.0.1:{port}/superset-async:2", f"127.0.0.1:{free_port()}/superset-async:1"])
+        assert found == {tag: digest_file.read_text().strip()}
+        # The stack file takes what it says.
+        images = {"superset": f"{tag}@{found[tag]}"}
+        assert plan("mine", MINIMAL | {"images": images}).images.superset == images["superset"]
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_cluster_that_has_all_is_found_fault_with_in_nothing() -> None:

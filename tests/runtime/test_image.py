@@ -14,6 +14,7 @@ from tests.runtime.stacks import topology
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (PROJECT / "runtime/Dockerfile").read_text()
+DIGEST = f"sha256:{'5' * 64}"
 #: Stands for a builder: prints how it was called, and what is in the context, its last argument.
 STUB = '#!/bin/sh\necho "called: $0 $*"\nfor last; do :; done\ncd "$last" && find . -type f | sort\n'
 
@@ -21,8 +22,8 @@ STUB = '#!/bin/sh\necho "called: $0 $*"\nfor last; do :; done\ncd "$last" && fin
 def build(tmp_path: Path, *builders: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run image.sh on a PATH with the ordinary tools and only these builders."""
     tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("sh", "dirname", "mktemp", "rm", "mkdir", "cp", "find", "chmod", "sort"):
+    tools.mkdir(parents=True)
+    for tool in ("sh", "cat", "dirname", "mktemp", "rm", "mkdir", "cp", "find", "chmod", "sort"):
         (tools / tool).symlink_to(f"/usr/bin/{tool}")
     for builder in builders:
         (tools / builder).write_text(STUB)
@@ -62,6 +63,22 @@ def test_the_stacks_image_is_built_from_what_the_image_carries_and_no_more(
     assert sources == ["requirements/superset.txt", "requirements/ldap.txt", "topology", "runtime"]
     for source in sources:
         assert any(file.startswith(f"./{source}") for file in files)
+
+
+@pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
+def test_a_pushed_image_is_named_with_its_digest(tmp_path: Path, builder: str) -> None:
+    """Docker tells it of the image, the others write it to a file."""
+    program = tmp_path / builder
+    program.write_text(
+        f'#!/bin/sh\ncase "$1 $2" in\n"push --digestfile") echo {DIGEST} >"$3" ;;\n'
+        f"inspect*) echo registry.example.com/superset@{DIGEST} ;;\nesac\n"
+    )
+    program.chmod(0o755)
+    image = "registry.example.com/superset:6.1.0-1"
+    done = build(tmp_path, BUILDER=str(program), IMAGE=image, PUSH="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"images.superset: {image}@{DIGEST}"
+    assert "@" not in build(tmp_path / "again", BUILDER=str(program), IMAGE=image).stdout
 
 
 def test_without_a_builder_it_says_what_is_needed(tmp_path: Path) -> None:
