@@ -259,7 +259,7 @@ def test_over_tls_every_library_verifies_the_server_and_without_it_none_speaks_t
     settings: dict[str, Any] = render(plan, environment(plan))
     celery = settings["CELERY_CONFIG"]
     sentinel = stack in SENTINEL_STACKS
-    broker_ca, cache_ca = (f"/etc/redis-ca/{plan.database(each).instance}/ca.crt" for each in ("broker", "data_cache"))
+    broker_ca, cache_ca = (f"/etc/server-ca/{plan.database(each).instance}/ca.crt" for each in ("broker", "data_cache"))
 
     def verified(found: dict[str, Any]) -> str:
         assert (found["ssl_cert_reqs"], found["ssl_check_hostname"]) == ("required", True)
