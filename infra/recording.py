@@ -18,8 +18,9 @@ from pulumi.runtime import configure, run_in_stack, set_all_config, settings
 from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime.proto import resource_pb2
 
-from infra import aws_answers, previous, program
+from infra import aws_answers, certificates, previous, program
 from infra.aws_answers import PLACEHOLDER
+from infra.certificates import Issuer
 from topology.stack_file import PROJECT_NAME
 
 #: Value of a generated secret, from the logical name of its `RandomPassword` and its length.
@@ -93,20 +94,24 @@ def record(
     secret_keys: frozenset[str] = frozenset(),
     generate: Generator = placeholder,
     before: Recording | None = None,
+    issuer: Issuer | None = None,
 ) -> Recording:
     """Run the program for `stack` with the keys of a stack file (without their prefix); what it registered.
 
-    `secret_keys` are those that the engine would have decrypted; `before` is what the stack's last up made, where there was one.
+    `secret_keys` are those that the engine would have decrypted; `before` is what the stack's last up made, where there was one;
+    `issuer` makes certificates (None: marks stand for them).
     RunError where the configuration has mistakes, or cannot follow on `before`. Runs share nothing: the SDK keeps its state in
     context variables, and each run has a context and an event loop of its own.
     """
-    return contextvars.copy_context().run(_record, stack, config, secret_keys, generate, before)
+    return contextvars.copy_context().run(_record, stack, config, secret_keys, _Monitor(generate, before, issuer))
 
 
 def _record(
-    stack: str, config: Mapping[str, Any], secret_keys: frozenset[str], generate: Generator, before: Recording | None
+    stack: str,
+    config: Mapping[str, Any],
+    secret_keys: frozenset[str],
+    monitor: _Monitor,
 ) -> Recording:
-    monitor = _Monitor(generate, before)
     configure(
         pulumi_mocks.MockSettings(
             monitor=monitor,
@@ -162,9 +167,10 @@ class _StateOfLastUp(pulumi_mocks.Mocks):
 class _Monitor(pulumi_mocks.MockMonitor):
     """A resource monitor that answers every registration with its own inputs, and makes up passwords."""
 
-    def __init__(self, generate: Generator, before: Recording | None) -> None:
+    def __init__(self, generate: Generator, before: Recording | None, issuer: Issuer | None) -> None:
         super().__init__(_StateOfLastUp(before))
         self._generate = generate
+        self._issuer = issuer
         self._recorded: list[Resource] = []
         self._outputs: dict[str, tuple[dict[str, Any], set[tuple[str | int, ...]]]] = {}
         self._stack_urn = ""
@@ -199,19 +205,22 @@ class _Monitor(pulumi_mocks.MockMonitor):
         if request.type == "random:index/randomPassword:RandomPassword":
             password = self._generate(request.name, int(inputs["length"]))
             state["result"] = {_SIGNATURE: _SECRET, "value": password}
-        match request.type:
-            case "tls:index/privateKey:PrivateKey":
-                state["privateKeyPem"] = {_SIGNATURE: _SECRET, "value": self._generate(request.name, _KEY_LENGTH)}
-            case "tls:index/certRequest:CertRequest":
-                state["certRequestPem"] = f"{PLACEHOLDER}-{request.name}"
-            case "tls:index/selfSignedCert:SelfSignedCert" | "tls:index/locallySignedCert:LocallySignedCert":
-                state["certPem"] = f"{PLACEHOLDER}-{request.name}"
-            case _:
-                pass
+        if output := certificates.OUTPUTS.get(request.type):
+            made = self._certificate(request.type, request.name, inputs)
+            state[output] = {_SIGNATURE: _SECRET, "value": made} if request.type == certificates.KEY else made
         for key, value in aws_answers.of(request.type, request.name, inputs).items():
             state[key] = value
         return resource_pb2.RegisterResourceResponse(
             urn=urn, id=aws_answers.identity(request.type, request.name) if request.custom else "", object=state
+        )
+
+    def _certificate(self, kind: str, name: str, inputs: Mapping[str, Any]) -> str:
+        if self._issuer:
+            return self._issuer.answer(kind, name, inputs)
+        return (
+            self._generate(f"{name}{certificates.KEY_SUFFIX}", _KEY_LENGTH)
+            if kind == certificates.KEY
+            else certificates.mark(name)
         )
 
     def RegisterResourceOutputs(self, request: Any) -> Any:

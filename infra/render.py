@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import yaml
 
-from infra import program, recording
+from infra import certificates, program, recording
 from infra.recording import PLACEHOLDER, Generator, Recording
 from topology import stack_file
 from topology.checkout import project_folder
@@ -86,7 +86,11 @@ def render(
         raise StackError(stack, [Problem("secrets_file", str(secrets_file), rule, "Choose another place")])
     known = _known_values(stack, secrets_file, masked)
     real = _record(
-        stack, config, lambda name, length: known.get(recording.placeholder(name, length)) or _generate(length), known
+        stack,
+        config,
+        lambda name, length: known.get(recording.placeholder(name, length)) or _generate(length),
+        known,
+        certificates.Issuer(known),
     )
     secret_name = _file_name("Secret")
     secret_text = manifest_files(stack, real.manifests())[secret_name]
@@ -148,7 +152,13 @@ def _yaml(manifest: Mapping[str, Any]) -> str:
     return yaml.dump(first | dict(manifest), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def _record(stack: str, config: Mapping[str, Any], generate: Generator, known: Mapping[str, str]) -> Recording:
+def _record(
+    stack: str,
+    config: Mapping[str, Any],
+    generate: Generator,
+    known: Mapping[str, str],
+    issuer: certificates.Issuer | None = None,
+) -> Recording:
     """Run the program; the encrypted values of the stack file are placeholders, or what `known` has for those."""
     secret_keys = frozenset(key for key in _SECRET_KEYS if _encrypted(config.get(key)))
     readable: dict[str, Any] = {}
@@ -161,7 +171,7 @@ def _record(stack: str, config: Mapping[str, Any], generate: Generator, known: M
         else:
             readable[key] = value
     program.read(stack, recording.as_engine_config(readable), lambda key: key.partition(":")[2] in secret_keys)
-    return recording.record(stack, readable, secret_keys=secret_keys, generate=generate)
+    return recording.record(stack, readable, secret_keys=secret_keys, generate=generate, issuer=issuer)
 
 
 def _encrypted(value: object) -> bool:
@@ -200,12 +210,28 @@ def _known_values(stack: str, secrets_file: Path, masked: Recording) -> dict[str
         rule = "exists, and is no file of Secrets from an earlier render"
         problem = Problem("secrets_file", str(secrets_file), rule, "Choose another place, or remove it")
         raise StackError(stack, [problem]) from None
-    return {
+    known = {
         mark: values[name][key]
         for name, manifest in masked.of_kind("Secret").items()
         for key, mark in manifest["stringData"].items()
         if mark.startswith(PLACEHOLDER) and key in values.get(name, {})
     }
+    return _without_old_certificates(known, masked)
+
+
+def _without_old_certificates(known: dict[str, str], masked: Recording) -> dict[str, str]:
+    """`known` less the certificates that the provider would make anew: near their end, or of other names. Key and authority go
+    with them, since the authority's own key is in no file.
+    """
+    requests = {each.name: each.inputs for each in masked.resources if each.type == certificates.REQUEST}
+    early = {each.name: each.inputs["earlyRenewalHours"] for each in masked.resources if each.type == certificates.SIGNED}
+    kept = dict(known)
+    for name, request in requests.items():
+        made = known.get(certificates.mark(name))
+        if made is None or not certificates.is_current(made, {*request["dnsNames"]}, early[name]):
+            for mark in (certificates.mark(name), certificates.mark(f"{name}-ca"), recording.placeholder(f"{name}-key", 0)):
+                kept.pop(mark, None)
+    return kept
 
 
 def _owned(stack: str, folder: Path) -> list[str]:

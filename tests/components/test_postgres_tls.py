@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
-from components import postgres
+from components import certificate, postgres
+from infra.render import render
 from local import binaries
 from tests.components.test_postgres import DEBIAN, SCRIPTS, Server, give_to_group, run_as
 from tests.runtime.stacks import environment
@@ -51,14 +53,23 @@ class Pod(Server):
 
     def show(self, authority: Authority, *, key: Path | None = None) -> None:
         """Renew the certificate and its key: the files change all at once, by a link. `key` is another one, which is wrong."""
-        turn = self.tls / f"..{len(list(self.tls.iterdir()))}"
-        authority.sign(turn, NAMES)
+        signed = authority.sign(self.folder / "signed", NAMES)
         if key:
-            shutil.copy(key, turn / "tls.key")
+            shutil.copy(key, signed / "tls.key")
+        self.mount({path.name: path.read_text() for path in signed.iterdir()})
+
+    def mount(self, files: Mapping[str, str]) -> None:
+        turn = self.tls / f"..{len(list(self.tls.iterdir()))}"
+        turn.mkdir()
+        for name, text in files.items():
+            (turn / name).write_text(text)
         for path in (turn, *turn.iterdir()):
             os.chown(path, 0, DEBIAN)
             path.chmod(0o550 if path.is_dir() else 0o440)
-        (self.tls / "..next").symlink_to(turn.name)
+        self.point(Path(turn.name))
+
+    def point(self, turn: Path) -> None:
+        (self.tls / "..next").symlink_to(turn)
         (self.tls / "..next").rename(self.tls / "..data")
         for name in ("tls.crt", "tls.key", "ca.crt"):
             if not (self.tls / name).is_symlink():
@@ -168,6 +179,43 @@ def used(pod: Pod, ca_file: Path | None = None) -> dict[str, str]:
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)
     return found
+
+
+def test_a_generated_certificate_is_taken_and_verified_and_stays_until_it_must_go(
+    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the inputs that the program gives the provider; where a render makes it, the next render keeps it."""
+    monkeypatch.setenv(stack_file.STACKS_ENV, str(tmp_path))
+    file = tmp_path / "secrets.yaml"
+
+    def rendered(**postgres: object) -> dict[str, str]:
+        keys = {
+            "topology": "minimal",
+            "platform": "kubernetes",
+            "postgres": {"tls": {"kind": "generated"}, **postgres},
+        }
+        text = yaml.safe_dump({"config": {f"{stack_file.PROJECT_NAME}:{key}": value for key, value in keys.items()}})
+        (tmp_path / "Pulumi.made.yaml").write_text(text)
+        render("made", tmp_path / "build", secrets_file=file)
+        found = {each["metadata"]["name"]: each["stringData"] for each in yaml.safe_load_all(file.read_text()) if each}
+        return found["postgres-tls"]
+
+    made = rendered()
+    before = (pod.tls / "..data").readlink()
+    try:
+        pod.mount(made)
+        pod.ca_file.write_text(made["ca.crt"])
+        assert pod.probe().returncode == 0
+        until(lambda: pod.serial() == _serial(made["tls.crt"]), 60, "the server shows the generated certificate")
+        assert pod.query() == "t"
+        assert "does not match host name" in pod.query(PGHOST="postgres.another-namespace.svc")
+    finally:
+        pod.point(before)
+        pod.trust(pod.authority)
+    assert rendered() == made
+    monkeypatch.setattr(certificate, "CERTIFICATE_EARLY_HOURS", certificate.CERTIFICATE_HOURS + 1)
+    following = rendered()
+    assert not set(following.values()) & set(made.values())
 
 
 class Client(threading.Thread):
