@@ -42,6 +42,7 @@ _KEY = {"secret": "login", "key": "password"}
 _SECRET = {"secret": "login", "key": "secret"}
 _CIDRS = ["10.30.0.0/24"]
 _OIDC = {"issuer": "https://login.example.com", "client_id": "superset", "client_secret": _SECRET}
+_EMBEDDING = {"origins": ["https://portal.example.com"]}
 _LDAP = {"server": "ldaps://ldap.example.com", "search": "dc=example", "bind_user": "cn=superset", "bind_password": _SECRET}
 #: The names in it that stand for `<name>`.
 NAMES = {"tenants": "acme", "pools": "default", "databases": "lake", "env": "ACME", "egress": "mail"}
@@ -82,6 +83,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "workers.prefetch_multiplier": {"tenants": {"beta": {"pool": "dedicated"}}},
     "pools.<name>.prefetch_multiplier": {"tenants": {"beta": {"pool": "dedicated"}}},
     "superset.env.": {"superset": {"env": {"ACME": {"secret": "acme", "key": "token"}}}},
+    "superset.embedding.": {"superset": {"embedding": _EMBEDDING}},
     "superset.sign_on.oidc.": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "superset.sign_on.ldap.": {"superset": {"sign_on": {"ldap": _LDAP, "cidrs": _CIDRS}}},
     "superset.sign_on.remote_user.": {"superset": {"sign_on": {"remote_user": {"proxies": ["10.2.0.0/16"]}}}},
@@ -149,6 +151,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "superset.config_module": {"superset": {"config_module": "../docs/examples/acme"}},
     "superset.env.<name>.secret": {"superset": {"env": {"ACME": {"secret": "other"}}}},
     "superset.env.<name>.key": {"superset": {"env": {"ACME": {"key": "other"}}}},
+    "superset.embedding": {"superset": {"embedding": _EMBEDDING}},
+    "superset.embedding.origins": {"superset": {"embedding": {"origins": ["https://other.example.com"]}}},
     "superset.sign_on": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "superset.sign_on.oidc": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "superset.sign_on.oidc.issuer": {"superset": {"sign_on": {"oidc": {"issuer": "https://other.example.com"}}}},

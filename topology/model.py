@@ -295,7 +295,7 @@ class Topology(Frozen):
     caching: Caching
     resilience: Resilience
     tenants: tuple[Tenant, ...]
-    #: Whether some tenant has guests, so that Superset must take their tokens.
+    #: Whether other sites have dashboards, or some tenant has guests, so that Superset must take their tokens.
     embedding: bool
     urgent: Urgent | None
     rates: Rates

@@ -58,9 +58,9 @@ def read(topology: Topology) -> tuple[OwnModule | None, list[Problem]]:
         ]
     entry = path.name if path.is_file() else f"{path.name}/__init__.py"
     module = OwnModule(entry, files)
-    return module, list(
-        check(named, module, signs_on=topology.superset.sign_on is not None, settings=topology.superset.settings)
-    )
+    own = topology.superset
+    decided = {"signs_on": own.sign_on is not None, "embeds": own.embedding is not None}
+    return module, list(check(named, module, **decided, settings=own.settings))
 
 
 def _files(path: Path) -> dict[str, str]:
@@ -76,7 +76,9 @@ def _files(path: Path) -> dict[str, str]:
     return {str(PurePosixPath(path.name, *file.relative_to(path).parts)): file.read_text(encoding="utf-8") for file in found}
 
 
-def check(named: str, module: OwnModule, *, signs_on: bool, settings: Mapping[str, object]) -> Iterator[Problem]:
+def check(
+    named: str, module: OwnModule, *, signs_on: bool, embeds: bool, settings: Mapping[str, object]
+) -> Iterator[Problem]:
     """What is wrong with a module's source: too large, no Python, or it sets what the platform or the stack file decides."""
     if module.entry not in module.files:
         yield Problem(KEY, named, "is a folder without __init__.py", "Add one: it is what is loaded")
@@ -94,11 +96,11 @@ def check(named: str, module: OwnModule, *, signs_on: bool, settings: Mapping[st
             yield Problem(KEY, named, f"is no Python: {path}:{error.lineno}: {error.msg}", "Correct it")
             continue
         for name, line in in_clear:
-            if refusal(name, signs_on=signs_on) is None:
+            if refusal(name, signs_on=signs_on, embeds=embeds) is None:
                 fix = f'Write {name} = os.environ["{name}"], and superset.env.{name}: {{}} or the Secret that has it'
                 yield Problem(KEY, f"{path}:{line}", f"has {name}, a secret, which would stand in a ConfigMap in clear", fix)
         for name, line in names if path == module.entry else ():
-            if instead := refusal(name, signs_on=signs_on):
+            if instead := refusal(name, signs_on=signs_on, embeds=embeds):
                 yield Problem(KEY, f"{path}:{line}", f"sets {name}, which is decided by the platform", instead)
             elif name in settings:
                 yield Problem(

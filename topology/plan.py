@@ -86,7 +86,7 @@ def build(stack: str, settings: Settings) -> Topology:
         caching=settings.caching,
         resilience=settings.resilience,
         tenants=tuple(_tenant(settings, tenant_id, tenant) for tenant_id, tenant in settings.tenants.items()),
-        embedding=any(tenant.guests for tenant in settings.tenants.values()),
+        embedding=settings.superset.embedding is not None or any(tenant.guests for tenant in settings.tenants.values()),
         urgent=settings.urgent,
         rates=settings.rates,
         statement_timeout_seconds=settings.statement_timeout,

@@ -78,6 +78,7 @@ _BASE: dict[str, Any] = {
         "audit": True,
         "audit_sql": False,
         "sign_on": None,
+        "embedding": None,
     },
     "web": {
         "min_replicas": 1,

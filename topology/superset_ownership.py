@@ -100,6 +100,14 @@ SIGN_ON: frozenset[str] = frozenset(
         "AUTH_LDAP_EMAIL_FIELD",
     }
 )
+#: What `superset.embedding` decides: guests have a role of their own and no cookie, and only the sites that the stack names have
+#: frames and the API.
+EMBEDDING: dict[str, str] = {
+    "GUEST_ROLE_NAME": "Set superset.embedding.role in the stack file",
+    **dict.fromkeys(("ENABLE_CORS", "CORS_OPTIONS"), "Set superset.embedding.origins in the stack file"),
+    "SESSION_COOKIE_SAMESITE": "Leave it out: guests need no cookie, and those of users stay with Superset's own pages",
+    "TALISMAN_ENABLED": "Leave it out: it is how browsers learn which sites superset.embedding lets in",
+}
 #: Feature flags that the platform decides.
 OWNED_FLAGS: dict[str, str] = {
     "GLOBAL_ASYNC_QUERIES": "Leave it out: the platform turns it on",
@@ -150,10 +158,15 @@ SECRETS: frozenset[str] = frozenset(
 )
 
 
-def refusal(name: str, *, signs_on: bool) -> str | None:
-    """What to do instead of setting `name`; None where a team may. `signs_on`: whether the stack has a `superset.sign_on`."""
+def refusal(name: str, *, signs_on: bool, embeds: bool) -> str | None:
+    """What to do instead of setting `name`; None where a team may.
+
+    `signs_on` and `embeds`: whether the stack has a `superset.sign_on`, and a `superset.embedding`.
+    """
     if name in SIGN_ON and signs_on:
         return _SIGN_ON
+    if name in EMBEDDING and embeds:
+        return EMBEDDING[name]
     return OWNED.get(name)
 
 

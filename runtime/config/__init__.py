@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runtime.config import async_queries, caches, limits, metadata, own, sign_on, tasks, web
+from runtime.config import async_queries, caches, embedding, limits, metadata, own, sign_on, tasks, web
 from runtime.environment import secrets
 from runtime.environment.process_topology import role
 from topology.model import Topology
@@ -28,5 +28,6 @@ def render(topology: Topology, env: Mapping[str, str]) -> dict[str, object]:
         **limits.settings(topology),
         **web.settings(topology, known),
         **sign_on.settings(topology, env),
+        **embedding.settings(topology),
     }
     return own.with_data(topology, settings, env)

@@ -48,7 +48,7 @@ def with_module(topology: Topology, settings: Settings, module: Mapping[str, obj
     problems: list[str] = []
     merged = dict(settings)
     for name, value in module.items():
-        instead = refusal(name, signs_on=own.sign_on is not None)
+        instead = refusal(name, signs_on=own.sign_on is not None, embeds=own.embedding is not None)
         if instead:
             problems.append(f"{name} is decided by the platform. {instead}")
         elif name in own.settings or name in own.own_settings:

@@ -137,6 +137,7 @@ def prepare(app: Flask, topology: Topology, env: Mapping[str, str], report: Repo
     declare_queues(topology, env, report)
     preparation.sync_roles(app, report)
     preparation.look_for_roles(app, topology, report)
+    preparation.ensure_guest_role(app, topology, report)
     preparation.ensure_admin(app, topology.admin_username, password, report)
     ids = preparation.register_databases(app, topology, env, report)
     # What web, workers and beat wait for.

@@ -22,6 +22,7 @@ def extend(app: Flask) -> None:
     from runtime.superset import (
         audited_changes,
         audited_requests,
+        bearer_tokens,
         big_numbers,
         cache_identity,
         cancelling,
@@ -29,6 +30,7 @@ def extend(app: Flask) -> None:
         clock,
         default_schemas,
         doctor_api,
+        embedding,
         ended_sessions,
         event_log,
         few_commits,
@@ -56,9 +58,11 @@ def extend(app: Flask) -> None:
     this_application.remember(app)
     login_rate.limit(app)
     ended_sessions.install(app)
+    embedding.install(app)
     big_numbers.install()
     kept_rows.install()
     known_users.install(app)
+    bearer_tokens.install()
     event_log.install()
     cache_identity.install()
     charts.install()

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import jwt
-from flask import Flask, Request
+from flask import Flask, Request, Response
 from flask_caching.backends import rediscache
 from superset.async_events.async_query_manager import AsyncQueryManager as ShippedManager
 from superset.async_events.async_query_manager import AsyncQueryTokenException
@@ -28,6 +30,7 @@ from runtime.environment import versions
 from runtime.environment.process_topology import load_topology
 from runtime.queries import abandoned_charts, chart_jobs, final_states
 from runtime.results import followers
+from runtime.superset import embedding
 from runtime.superset.chart_streams import EXPIRES_SECONDS
 from runtime.superset.implementation import reworded
 from runtime.superset.shared_charts import SharedTask
@@ -56,8 +59,21 @@ class AsyncQueryManager(ShippedManager):
         self._load_chart_data_into_cache_job = chart
         self._load_explore_json_into_cache_job = ChartTask(self._load_explore_json_into_cache_job)
 
+    def register_request_handlers(self, app: Flask) -> None:
+        """As shipped, but for guests, who need no cookie."""
+
+        def after_request(handle: Callable[[Response], Response]) -> Callable[[Response], Response]:
+            return app.after_request(embedding.without_guests(handle))
+
+        ShippedManager.register_request_handlers(self, cast(Flask, SimpleNamespace(after_request=after_request)))
+
     def parse_channel_id_from_request(self, req: Request) -> str:
-        """The channel that the request's signed cookie names, whoever's it is; Superset's exception for none or a forged one."""
+        """The channel of the guest's page, or else the one that the request's signed cookie names, whoever's it is.
+
+        Superset's exception where there is none, or a forged one.
+        """
+        if (channel := embedding.guests_channel(self._jwt_secret, req)) is not None:
+            return channel
         token = req.cookies.get(self._jwt_cookie_name)
         if not token:
             raise AsyncQueryTokenException("Token not preset")

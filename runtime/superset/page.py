@@ -9,6 +9,8 @@
   are answered at once are read exactly. The script has both read alike.
 - The button that stops a chart gives up a request that the server has answered long ago; the chart runs on, and is shown after
   all. The script tells the server which job was given up.
+- A guest of a dashboard in another site has no cookie that tells his page from another's. The script makes up a name of the page,
+  and sends it with each of its requests (`runtime.superset.embedding`).
 
 Replaces the template head_custom_extra.html, which Superset includes in each page for that (read and tested with the pages of
 Superset 6.1.0, in a real browser; no upstream issue known).
@@ -19,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.environment import versions
+from runtime.superset.embedding import PAGE_HEADER
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -26,7 +29,17 @@ if TYPE_CHECKING:
 TEMPLATE = "head_custom_extra.html"
 SCRIPT = """
 (() => {
-  const fetched = window.fetch.bind(window);
+  const native = window.fetch.bind(window);
+  // A guest's page: the token that comes with its requests is soon another one.
+  const page = /\\/embedded\\/[^/]+\\/?$/.test(location.pathname) && crypto.getRandomValues(new Uint32Array(4)).join("-");
+  let sent;
+  const fetched = (asked, how) => {
+    const url = new URL(asked.url ?? asked, location);
+    if (!page || url.origin !== location.origin || !url.pathname.includes("/api/")) return native(asked, how);
+    sent = new Headers(how?.headers ?? asked.headers);
+    sent.set("%(page)s", page);
+    return native(asked, {...how, headers: sent});
+  };
   window.fetch = async (...asked) => {
     const answer = await fetched(...asked);
     if (answer.status === 202 && /\\/api\\/v1\\/chart\\/data/.test(answer.url)) stoppable(answer.clone(), asked[1]?.signal);
@@ -48,7 +61,8 @@ SCRIPT = """
   // The page gives up its request when a chart is stopped, or asked for anew: the server has answered that long ago.
   const stoppable = async (answer, signal) => {
     const job = (await answer.json()).job_id ?? "";
-    const stop = () => fetched(new URL("../superset_async/charts/" + encodeURIComponent(job), answer.url), {method: "DELETE"});
+    const stop = () =>
+      fetched(new URL("../superset_async/charts/" + encodeURIComponent(job), answer.url), {method: "DELETE", headers: sent});
     if (signal?.aborted) stop();
     else signal?.addEventListener("abort", stop, {once: true});
   };
@@ -82,7 +96,7 @@ SCRIPT = """
   };
   new MutationObserver(once).observe(document, {childList: true, subtree: true, characterData: true});
 })();
-"""
+""".replace("%(page)s", PAGE_HEADER)
 
 
 def install(app: Flask) -> None:

@@ -123,6 +123,38 @@ def look_for_roles(app: Flask, topology: Topology, report: Report) -> None:
             report(f"warning: role {role!r} of superset.sign_on does not exist: make it, or its users get nothing by it")
 
 
+#: What the embedded dashboard asks for beside what Superset gives who only looks at dashboards: how its charts ended, and
+#: who its guest is.
+_GUESTS_MORE = frozenset({("can_list", "AsyncEventsRestApi")})
+
+
+def ensure_guest_role(app: Flask, topology: Topology, report: Report) -> bool:
+    """Give the guests' role what it needs to look at the dashboards of its tokens; False where that was done before.
+
+    What an administrator adds to the role stays, and what is taken from it, until another version needs something else. It has
+    no data of its own: a guest sees what the dashboards that his token names show.
+    """
+    del app
+    from superset.extensions import db, security_manager
+
+    embedding = topology.superset.embedding
+    if embedding is None:
+        return False
+    wanted = sorted({*security_manager.PUBLIC_ROLE_PERMISSIONS, *_GUESTS_MORE})
+    digest = _digest([embedding.role, wanted])
+    if _done("guests") == digest and security_manager.find_role(embedding.role):
+        return False
+    report(f"giving role {embedding.role!r} what guests need")
+    role = security_manager.add_role(embedding.role)
+    for permission, view in wanted:
+        # None for a view that this Superset has with other features only.
+        if (found := security_manager.find_permission_view_menu(permission, view)) is not None:
+            security_manager.add_permission_role(role, found)
+    db.session.commit()
+    record("guests", digest)
+    return True
+
+
 def ensure_admin(app: Flask, username: str, password: str, report: Report) -> bool:
     """Make the administrator if there is none of that name; the password of one that exists is never touched.
 

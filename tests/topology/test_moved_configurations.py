@@ -27,8 +27,8 @@ def said(name: str) -> dict[str, Any]:
 def refused(name: str) -> list[str]:
     """What is said of the file that a team has, named as it is as superset.config_module."""
     module = OwnModule("superset_config.py", {"superset_config.py": (MOVED / name / "superset_config.py").read_text()})
-    signs_on = "sign_on" in said(name)["superset"]
-    return [str(each) for each in own_module.check("superset_config.py", module, signs_on=signs_on, settings={})]
+    decided = {"signs_on": "sign_on" in said(name)["superset"], "embeds": "embedding" in said(name)["superset"]}
+    return [str(each) for each in own_module.check("superset_config.py", module, **decided, settings={})]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,9 +48,9 @@ def test_what_each_becomes_is_right(name: str) -> None:
     assert (topology.superset.sign_on is not None) == (name in SIGN_ON_KINDS)
     if named:
         module = OwnModule(named, {named: (MOVED / name / named).read_text()})
-        checked = own_module.check(
-            named, module, signs_on=topology.superset.sign_on is not None, settings=topology.superset.settings
-        )
+        own = topology.superset
+        decided = {"signs_on": own.sign_on is not None, "embeds": own.embedding is not None}
+        checked = own_module.check(named, module, **decided, settings=own.settings)
         assert list(checked) == []
 
 
@@ -65,4 +65,6 @@ def test_nothing_is_forgotten(name: str) -> None:
     told = "\n".join(refused(name))
     # Claims of an OpenID provider need no code.
     kept |= {"CUSTOM_SECURITY_MANAGER"} if name == "oauth" else set()
+    # Of browsers' policy it says the sites alone, which have a key.
+    kept |= {"TALISMAN_CONFIG"} if name == "embedding" else set()
     assert {each for each in before - kept if not re.search(rf"\b{each}\b", told)} == set()

@@ -11,9 +11,10 @@ from topology import own_module, stack_file, superset_names
 from topology.own_module import OwnModule
 from topology.plan import plan
 from topology.problems import StackError
-from topology.superset_ownership import OBJECTS, OWNED, OWNED_FLAGS, SECRETS, SIGN_ON, assigned
+from topology.superset_ownership import EMBEDDING, OBJECTS, OWNED, OWNED_FLAGS, SECRETS, SIGN_ON, assigned
 
 OIDC = {"issuer": "https://login.identity.svc/realms/acme", "client_id": "superset"}
+PORTAL = {"origins": ["https://portal.example.com"]}
 LDAP = {"server": "ldaps://ldap.identity.svc", "search": "dc=example", "bind_user": "cn=superset"}
 
 
@@ -83,6 +84,23 @@ def test_what_a_team_may_say_is_in_the_topology() -> None:
         ({"env": {"A": {"key": "x"}}}, "env.A", "has a key and no secret"),
         ({"config_module": "own module.py"}, "config_module", "must be a Python file, or a folder"),
         ({"sign_on": {"oidc": OIDC, "ldap": LDAP}}, "sign_on", "must have one way to log in"),
+        ({"embedding": {"origins": []}}, "embedding.origins", "must have at least 1"),
+        ({"embedding": PORTAL | {"role": "Public"}}, "embedding.role", "must be a role of the guests' own"),
+        (
+            {"embedding": PORTAL, "feature_flags": {"EMBEDDED_SUPERSET": False}},
+            "feature_flags.EMBEDDED_SUPERSET",
+            "contradicts superset.embedding",
+        ),
+        (
+            {"embedding": PORTAL, "settings": {"TALISMAN_ENABLED": False}},
+            "settings.TALISMAN_ENABLED",
+            "it is how browsers learn which sites superset.embedding lets in",
+        ),
+        (
+            {"embedding": PORTAL, "settings": {"GUEST_ROLE_NAME": "Public"}},
+            "settings.GUEST_ROLE_NAME",
+            "Set superset.embedding.role",
+        ),
         (
             {"sign_on": {"oidc": OIDC | {"issuer": "http://login.example.com"}}},
             "sign_on.oidc.issuer",
@@ -109,6 +127,50 @@ def test_each_refusal_names_the_key_and_the_way_out(superset: dict[str, Any], ke
     assert len(found) == 1
     assert "s3cret" not in str(found)
     assert found[f"superset.{key}"] in REFUSALS, "docs/own-superset.md does not have its words"
+
+
+@pytest.mark.parametrize(
+    ("origin", "rule"),
+    [
+        ("http://portal.example.com", "must begin with https://"),
+        ("portal.example.com", "must begin with https://"),
+        ("ftp://localhost", "must begin with https://"),
+        ("http://localhost.example.com", "must begin with https://"),
+        ("https://*.example.com", "must name one site: a wildcard"),
+        ("*", "must name one site: a wildcard"),
+        ("https://portal.example.com/", "must end with the host or port"),
+        ("https://portal.example.com/reports", "must end with the host or port"),
+        ("https://portal.example.com?a=1", "must end with the host or port"),
+        ("https://portal.example.com#", "must end with the host or port"),
+        ("https://Portal.example.com", "must have a host name in lower case"),
+        ("https://ann:pw@portal.example.com", "must have a host name in lower case"),
+        ("https://portal_example.com; script-src", "must have a host name in lower case"),
+        ("https://", "must have a host name in lower case"),
+        ("https://portal.example.com:443", "must leave out the port"),
+        ("https://portal.example.com:", "must have a host name in lower case"),
+        ("http://localhost:80", "must leave out the port"),
+        ("https://portal.example.com:99999", "must be the origin of a page"),
+    ],
+)
+def test_what_is_no_origin_of_one_safe_site_is_refused_once_with_its_rule(origin: str, rule: str) -> None:
+    given = {"topology": "enterprise", "superset": {"embedding": {"origins": ["https://a.example.com", origin]}}}
+    with pytest.raises(StackError) as error:
+        plan("own", given)
+    (problem,) = error.value.problems
+    assert problem.key.startswith("superset.embedding.origins")
+    assert rule in str(problem)
+    assert "Write scheme, host" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://portal.example.com", "https://portal.example.com:8443", "http://localhost:3000", "http://127.0.0.1:3000"],
+)
+def test_a_site_is_let_in_as_its_browser_sends_it(origin: str) -> None:
+    topology = plan("own", {"topology": "enterprise", "superset": {"embedding": {"origins": [origin]}}})
+    assert topology.superset.embedding is not None
+    assert topology.superset.embedding.origins == (origin,)
+    assert topology.embedding
 
 
 def test_log_in_settings_are_the_teams_where_no_sign_on_is_said() -> None:
@@ -143,7 +205,7 @@ def test_reports_have_their_scheduler_where_they_are_on() -> None:
 
 
 def test_the_tables_are_of_names_that_exist() -> None:
-    assert (OWNED.keys() | SIGN_ON | OBJECTS | SECRETS) <= superset_names.SETTINGS
+    assert (OWNED.keys() | SIGN_ON | EMBEDDING.keys() | OBJECTS | SECRETS) <= superset_names.SETTINGS
     assert OWNED_FLAGS.keys() <= superset_names.FEATURE_FLAGS
     assert not OWNED.keys() & OBJECTS
 
@@ -185,7 +247,7 @@ for _ in (): I = 9
 )
 def test_a_module_that_cannot_be_loaded_is_refused_before_anything_starts(files: dict[str, str], says: str) -> None:
     module = OwnModule("own.py" if "own.py" in files else "own/__init__.py", files)
-    (problem,) = own_module.check("own.py", module, signs_on=True, settings={"APP_NAME": "x"})
+    (problem,) = own_module.check("own.py", module, signs_on=True, embeds=True, settings={"APP_NAME": "x"})
     assert says in str(problem)
     assert str(problem) in REFUSALS, "docs/own-superset.md does not have its words"
 

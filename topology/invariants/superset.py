@@ -30,15 +30,14 @@ def flags_are_known(settings: Settings, topology: Topology) -> Iterator[Problem]
             near = nearest(name, _FLAGS)
             fix = f"Did you mean {near!r}?" if near else "Superset 6.1 reads no such flag: remove it"
             yield Problem(key, str(value).lower(), "is no feature flag of Superset 6.1", fix)
-    if settings.superset.feature_flags.get("EMBEDDED_SUPERSET") is False and any(
-        tenant.guests for tenant in settings.tenants.values()
-    ):
+    if settings.superset.feature_flags.get("EMBEDDED_SUPERSET") is False and topology.embedding:
+        needs = "superset.embedding" if settings.superset.embedding else "tenants.<name>.guests"
         yield Problem(
             "superset.feature_flags.EMBEDDED_SUPERSET",
             "false",
-            "contradicts tenants.<name>.guests: without it Superset takes no guest tokens, by which those are known",
+            f"contradicts {needs}: without it Superset takes no guest tokens, by which those are known",
             "Remove one of them",
-            also=("tenants",),
+            also=("tenants", "superset.embedding"),
         )
 
 
@@ -47,9 +46,10 @@ def settings_are_the_teams(settings: Settings, topology: Topology) -> Iterator[P
     given = settings.superset
     for name, value in given.settings.items():
         key = f"superset.settings.{name}"
-        instead = refusal(name, signs_on=given.sign_on is not None)
+        instead = refusal(name, signs_on=given.sign_on is not None, embeds=given.embedding is not None)
         if instead:
-            yield Problem(key, _shown(name, value), "is decided by the platform", instead, also=("superset.sign_on",))
+            also = ("superset.sign_on", "superset.embedding")
+            yield Problem(key, _shown(name, value), "is decided by the platform", instead, also=also)
         elif name == "FEATURE_FLAGS":
             yield Problem(key, "…", "has a key of its own", "Set superset.feature_flags")
         elif name in OBJECTS:

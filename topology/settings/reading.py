@@ -54,30 +54,37 @@ def read(config: Mapping[str, object]) -> Reading:
             )
         except ValidationError as error:
             wrong = error.errors()
+            found = {detail["loc"]: _problem(detail) for detail in wrong}
             for detail in wrong:
-                problem = _problem(detail)
-                # Missing because the value was taken out in an earlier round, where it was reported.
-                if detail["type"] != "missing" or problem.key not in repaired:
+                problem = found[detail["loc"]]
+                # Missing because the value was taken out in an earlier round, where it was reported; too short without its
+                # wrong items, which are reported.
+                repeated = {"missing": repaired, "too_short": {each.key.rpartition(".")[0] for each in found.values()}}
+                if problem.key not in repeated.get(detail["type"], ()):
                     problems.append(problem)
-                repaired.add(problem.key)
+            repaired.update(problem.key for problem in found.values())
             # Each one, whatever the others did.
             removed = [_remove(given, detail["loc"]) for detail in wrong]
+            repaired.update(filter(None, removed))
             if not any(removed):
                 raise
         else:
             return Reading(settings, tuple(problems), frozenset(repaired))
 
 
-def _remove(given: dict[str, Any], loc: tuple[int | str, ...]) -> bool:
-    """Take the value at `loc` out of `given`, or the section around it that the stack file itself says; False where none is."""
-    parent, last, node = given, str(loc[0]), cast(Any, given)
-    for part in loc:
+def _remove(given: dict[str, Any], loc: tuple[int | str, ...]) -> str:
+    """Take the value at `loc` out of `given`, or the section or list around it that the stack file itself says.
+
+    The key of what was taken out; empty where there is none.
+    """
+    parent, path, node = given, [str(loc[0])], cast(Any, given)
+    for depth, part in enumerate(loc):
         if not isinstance(node, dict) or part not in node:
             break
-        parent, last, node = cast(dict[str, Any], node), str(part), cast(Any, node[part])
-    there = last in parent
-    parent.pop(last, None)
-    return there
+        parent, path, node = cast(dict[str, Any], node), [str(each) for each in loc[: depth + 1]], cast(Any, node[part])
+    there = path[-1] in parent
+    parent.pop(path[-1], None)
+    return ".".join(path) if there else ""
 
 
 def _problem(detail: ErrorDetails) -> Problem:

@@ -1,4 +1,4 @@
-"""What a team's own Superset is: feature flags, settings, a module of its own, secrets for them, and how users log in."""
+"""What a team's own Superset is: feature flags, settings, a module of its own, secrets for them, how users log in, and guests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from topology.settings.embedding import Embedding
 from topology.settings.section import Section
 from topology.settings.sign_on import SignOn
 from topology.settings.values import ObjectName, matching
@@ -63,3 +64,4 @@ class SupersetSettings(Section):
     audit: bool = Field(description="keep a trail of who did what: records on the processes' stdout")
     audit_sql: bool = Field(description="records of who ran what have the statement's text; it may hold people's data")
     sign_on: SignOn | None = Field(description="how users log in; null: by Superset's own passwords")
+    embedding: Embedding | None = Field(description="dashboards in pages of other sites; null: none")
