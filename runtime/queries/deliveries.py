@@ -268,6 +268,9 @@ class Delivery:
         counters.count(metric_names.ATTEMPTS, kind=asked.kind, attempt=str(attempt))
         final_states.told.set(False)
         final_states.limit.set(self._soft_limit)
+        # A synchronous query can still fail when its rows are returned, after it has succeeded.
+        with_last_commit = asked.kind == "sql" and self._message.kwargs.get("return_results") is False
+        final_states.unended.set((int(asked.subject), attempt) if with_last_commit else None)
         try:
             with transient_errors.retrying(not seen.query.writes and attempt <= _bounds().max_retries), self._watched():
                 value = run()
@@ -286,7 +289,8 @@ class Delivery:
                 raise _ignored() from error
             self._failed(error)
             raise
-        self._ended()
+        if not with_last_commit or final_states.unended.get() is not None:
+            self._ended()
         return value
 
     @contextmanager

@@ -19,6 +19,10 @@ CANCEL_SECONDS = 5.0
 #: says so).
 told: ContextVar[bool] = ContextVar("told", default=False)
 
+#: Query id and number of the attempt that this process executes, of a query whose success is recorded with Superset's own last
+#: commit, until that is done.
+unended: ContextVar[tuple[int, int] | None] = ContextVar("unended", default=None)
+
 #: The soft limit of the task that this process executes, in seconds.
 limit: ContextVar[float] = ContextVar("limit", default=0.0)
 #: How Celery's exception shows in the words that Superset makes of every exception.

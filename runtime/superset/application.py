@@ -45,6 +45,7 @@ def extend(app: Flask) -> None:
         request_schemas,
         script_guard,
         slow_api,
+        sql_parser,
         status,
         stops,
         submission,
@@ -66,6 +67,7 @@ def extend(app: Flask) -> None:
     event_log.install()
     cache_identity.install()
     charts.install()
+    sql_parser.install()
     script_guard.install()
     stops.install()
     cancelling.install()

@@ -6,17 +6,18 @@ groups, the database, and in a worker the dataset; and a query's row, of which o
 decides by that state asks for it (`runtime.superset.stops`, and `refresh` before each statement); a rollback forgets every row,
 as shipped, and so does the end of the request or the task.
 
-Sets `expire_on_commit` of Superset's sessions, and listens to SQLAlchemy's event after_commit, which expires the others (read
-and tested with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
+Sets `expire_on_commit` of Superset's sessions, listens to SQLAlchemy's event after_commit, which expires the others, and replaces
+`get_query` in `superset.sql_lab` (read and tested with Superset 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from runtime.environment import versions
+from runtime.environment import hooks, versions
 from topology.commands import ROLE_ENV
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def install() -> None:
     """Keep rows in this process, where it is a web process or a worker; UntestedVersionError for another Superset."""
     from sqlalchemy import event
+    from superset import sql_lab
     from superset.extensions import db
 
     versions.require(__name__, "apache-superset", "sqlalchemy")
@@ -35,6 +37,23 @@ def install() -> None:
     session.remove()
     session.configure(expire_on_commit=False)
     event.listen(db.session, "after_commit", committed)
+    hooks.replace(sql_lab, "get_query", __name__, _known_query)
+
+
+def _known_query(shipped: Callable[..., Any]) -> Callable[..., Any]:
+    """A query whose row the session has: SQLAlchemy would read it, and keep what it has."""
+    from sqlalchemy import inspect
+    from sqlalchemy.orm.util import identity_key
+    from superset.extensions import db
+    from superset.models.sql_lab import Query
+
+    def get_query(query_id: int) -> Query:
+        session: Any = db.session
+        known = session.identity_map.get(identity_key(Query, query_id))
+        state: Any = inspect(known, raiseerr=False)
+        return shipped(query_id=query_id) if state is None or state.expired or state.expired_attributes else known
+
+    return get_query
 
 
 def committed(session: Session) -> None:

@@ -31,7 +31,9 @@ def _guard_scripts(shipped: Callable[..., Any]) -> Callable[..., Any]:
     from superset.exceptions import SupersetErrorException
 
     def execute_sql_statements(query_id: int, rendered_query: str, *args: Any, **kwargs: Any) -> Any:
-        database = sql_lab.get_query(query_id=query_id).database
+        # Held until all of it was executed: a session forgets a row that nobody holds, and reads it again.
+        query = sql_lab.get_query(query_id=query_id)
+        database = query.database
         engine = database.db_engine_spec.engine
         refused = session_guard.refusal(rendered_query, engine, read_only=not database.allow_dml)
         if refused:

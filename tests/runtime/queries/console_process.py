@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from runtime.superset.statement_timeout import engine_params
+from tests.runtime import answers
 
 PASSWORD = "for-this-test"
 
@@ -209,7 +210,7 @@ class Console:
 
 def main() -> None:
     """Answer each line of `{"do": name, …}` with one of JSON."""
-    out, sys.stdout = sys.stdout, sys.stderr
+    out = answers.alone()
     console = Console(int(sys.argv[1]))
     print(json.dumps("ready"), file=out, flush=True)
     for line in sys.stdin:

@@ -26,6 +26,7 @@ from runtime.queries import chart_jobs, interfaces, reaper
 from runtime.queries.canceller import Canceller
 from runtime.start import maintenance
 from runtime.superset import without_superset
+from tests.runtime import answers
 from tests.runtime.web_process import PASSWORD, Browser
 from topology import commands
 
@@ -245,7 +246,7 @@ def _together(calls: list[Callable[[], int]]) -> list[int]:
 
 def main() -> None:
     """Answer until the input ends."""
-    out, sys.stdout = sys.stdout, sys.stderr
+    out = answers.alone()
     process = Process()
     print("ready", file=out, flush=True)
     for line in sys.stdin:
