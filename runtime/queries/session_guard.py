@@ -136,6 +136,36 @@ def refusal(sql: str, engine: str, *, read_only: bool) -> str | None:
     return None
 
 
+#: In what PgBouncer says where it has no transactions.
+STATEMENT_POOLING = "statement pooling mode"
+_SERVER = "or give the server's own address in the database's URI."
+#: What a user reads whose database is behind a pooler that has no transactions.
+STATEMENT_POOLER = (
+    "This database is reached through a pooler in statement mode, which has no transactions: its sessions can be neither bounded "
+    f"nor kept from writing. An administrator can set pool_mode = transaction in the pooler, {_SERVER}"
+)
+
+
+def pooler_refusal(*, autocommit: bool, kept: bool) -> str | None:
+    """Why nothing is executed on a connection of PostgreSQL behind a pooler, for its user; None for one that can be served.
+
+    A pooler gives a session to its clients in turn: what is set for more than a transaction meets other applications.
+    """
+    if autocommit:
+        return (
+            "This database is reached through a pooler, and each of its statements commits by itself: limits that are set for "
+            "them would stay in the pooler's sessions and meet other applications. An administrator can take isolation_level out "
+            f"of the database's engine parameters, {_SERVER}"
+        )
+    if kept:
+        return (
+            "This database is reached through a pooler, and its connections are kept and reset: behind a pooler that would be "
+            "somebody else's session. An administrator can set databases.<name>.keep_connections to false in the stack, "
+            f"{_SERVER}"
+        )
+    return None
+
+
 def is_single(sql: str) -> bool:
     """Whether PostgreSQL would take `sql` for one statement (or none)."""
     return len(statements(sql)) <= 1

@@ -51,8 +51,12 @@ def is_read_only(uri: str, extra: str | None) -> bool:
         return False
 
 
+def _option(params: dict[str, Any], name: str) -> object:
+    return cast("dict[str, Any]", params.get("execution_options") or {}).get(name)
+
+
 def _read_only(params: dict[str, Any]) -> bool:
-    return cast("dict[str, Any]", params.get("execution_options") or {}).get(READ_ONLY) is True
+    return _option(params, READ_ONLY) is True
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class StatementTimeout:
             seconds, strictest = min(seconds, of_request), min(strictest, of_request)
         connect_args: dict[str, Any] = dict(params.get("connect_args") or {})
         if uri.get_backend_name() == "postgresql" and uri.get_driver_name() == "psycopg2":
-            connection = _postgres_connection(seconds, strictest, _read_only(params), advice)
+            kept = _option(params, KEEP) is True
+            connection = _postgres_connection(seconds, strictest, _read_only(params), kept, advice)
             connect_args.setdefault("connection_factory", connection)
         elif uri.get_backend_name() in ("mysql", "mariadb") and "init_command" not in connect_args:
             connect_args["init_command"] = mysql_command(seconds)
@@ -94,7 +99,7 @@ class StatementTimeout:
         most = tenant.soft_time_limit_seconds if tenant else self.most_seconds
         if default != self.default_seconds:
             most = min(most, default)
-        own = cast("dict[str, Any]", params.get("execution_options") or {}).get(OPTION)
+        own = _option(params, OPTION)
         return own if isinstance(own, int) and 0 < own <= most else min(default, most)
 
     def _strictest(self, tenant: Tenant | None) -> int:
@@ -131,7 +136,7 @@ def ended_message(limit: str, advice: str = ADVICE) -> str:
 
 @lru_cache(maxsize=1024)
 def _postgres_connection(
-    seconds: int, most_seconds: int, read_only: bool, advice: str = ADVICE
+    seconds: int, most_seconds: int, read_only: bool, kept: bool = False, advice: str = ADVICE
 ) -> type[extensions.connection]:
     """A psycopg2 connection class whose statements have the limit, end with their client, and only read where that is said.
 
@@ -139,6 +144,9 @@ def _postgres_connection(
     behind a pooler in transaction mode nothing of it meets another client. A transaction that only reads has then taken its
     snapshot, after which PostgreSQL itself refuses to let it write. The server's own limit (of the role, the database or the
     connection's options) stays where it is stricter than `most_seconds`.
+
+    Behind a pooler, which is recognised by the number of the server's process being another than the one that the connection was
+    told, a connection that is `kept` or commits by itself executes nothing: psycopg2's NotSupportedError says what to declare.
     """
     import psycopg2
     from psycopg2 import extensions
@@ -172,20 +180,30 @@ def _postgres_connection(
 
     class Connection(extensions.connection):
         limit = f"{seconds}s"
+        #: Whether a pooler is between it and its server.
+        pooled = False
         #: By which the query that it executes is recognised from outside (`runtime.superset.cancelling`).
         tag = ""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             extensions.connection.__init__(self, *args, **kwargs)
             self._milliseconds, self._client_check = str(seconds * 1000), CLIENT_CHECK
-            self._ask()
+            try:
+                self._ask()
+            except psycopg2.OperationalError as error:
+                if session_guard.STATEMENT_POOLING not in str(error):
+                    raise
+                raise psycopg2.NotSupportedError(session_guard.STATEMENT_POOLER) from error
             self.cursor_factory = Cursor
 
         def _ask(self) -> None:
             """Which limit the server has of its own, and whether it can look for its client."""
             with extensions.connection.cursor(self, cursor_factory=extensions.cursor) as cursor:
-                cursor.execute("SELECT reset_val::bigint FROM pg_settings WHERE name = 'statement_timeout'")
-                (own,) = cast("tuple[int]", cursor.fetchone())
+                cursor.execute(
+                    "SELECT reset_val::bigint, pg_backend_pid() FROM pg_settings WHERE name = 'statement_timeout'"
+                )
+                own, pid = cast("tuple[int, int]", cursor.fetchone())
+                self.pooled = pid != self.info.backend_pid
                 if 1 <= own <= most_seconds * 1000:
                     self._milliseconds = str(own)
                 try:
@@ -201,6 +219,9 @@ def _postgres_connection(
 
         def guard(self) -> None:
             """Set the limits of the next statement, in its transaction; for good where each statement is one of its own."""
+            unserved = session_guard.pooler_refusal(autocommit=self.autocommit, kept=kept) if self.pooled else None
+            if unserved:
+                raise psycopg2.NotSupportedError(unserved)
             status = self.info.transaction_status
             if status == extensions.TRANSACTION_STATUS_INERROR:
                 # The server executes nothing until the transaction has ended.

@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode before the tests' PostgreSQL, on loopback."""
+"""A PgBouncer before the tests' PostgreSQL, on loopback."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/loc
 
 
 @contextmanager
-def pooler(services: Services, folder: Path, size: int) -> Generator[int]:
-    """One with `size` connections of the server for each user and database, all of PostgreSQL's databases behind it; its port."""
+def pooler(services: Services, folder: Path, size: int, mode: str = "transaction") -> Generator[int]:
+    """One in `mode`, with `size` connections of the server for each user and database; its port.
+
+    All of PostgreSQL's databases are behind it.
+    """
     assert PROGRAM is not None
     port = free_ports(1)
     password = (services.folder / "postgres-password").read_text()
@@ -23,7 +26,7 @@ def pooler(services: Services, folder: Path, size: int) -> Generator[int]:
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={services.postgres_port}\n[pgbouncer]\n"
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\nauth_file = {folder}/users.txt\n"
-        f"pool_mode = transaction\ndefault_pool_size = {size}\n"
+        f"pool_mode = {mode}\ndefault_pool_size = {size}\n"
     )
     folder.chmod(0o755)
     for file in folder.iterdir():

@@ -67,7 +67,7 @@ class Charts:
         token: Any = {"user": {"username": name}, "resources": [], "rls_rules": [{"clause": clause} for clause in rules]}
         return self.sm.get_guest_user_from_token(token)
 
-    def keys(self, who: Callable[[], Any]) -> list[str]:
+    def keys(self, who: Callable[[], Any], dataset: str = "both") -> list[str]:
         """Under which names the chart is kept for the user that `who` gives."""
         from superset.common.query_context_factory import QueryContextFactory
         from superset.extensions import cache_manager
@@ -77,7 +77,7 @@ class Charts:
             g.user = who()
             # Superset remembers a request's rules, and these requests share one context of the application.
             g.pop("_rls_filter_cache", None)
-            table = self.table()
+            table = self.table(dataset)
             asked = {"columns": ["one"], "metrics": [], "row_limit": 10}
             source: Any = {"id": table.id, "type": "table"}
             context = QueryContextFactory().create(datasource=source, queries=[dict(asked)], form_data={})
