@@ -8,6 +8,7 @@ VENV := .venv
 SUPERSET_VENV := .venv-superset
 STOCK_VENV := .venv-stock
 SCAN_VENV := .venv-scan
+FLOWER_VENV := .venv-flower
 RUN := $(VENV)/bin/superset-async
 UV := $(VENV)/bin/uv pip install --quiet --require-hashes
 
@@ -58,6 +59,12 @@ $(SCAN_VENV)/.installed: $(VENV)/bin/uv requirements/scan.txt
 	@echo "· installing the scanners of what is planned on AWS ($(SCAN_VENV))"
 	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(SCAN_VENV)
 	@$(UV) --python $(SCAN_VENV)/bin/python -r requirements/scan.txt
+	@touch $@
+
+# For the test that it works with the Redis user that it is given.
+$(FLOWER_VENV)/.installed: $(VENV)/bin/uv requirements/flower.txt
+	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(FLOWER_VENV)
+	@$(UV) --python $(FLOWER_VENV)/bin/python -r requirements/flower.txt
 	@touch $@
 
 # It is no wheel: a compiler and OpenLDAP's headers (Debian: gcc libc6-dev libldap2-dev libsasl2-dev) build it.
@@ -124,7 +131,7 @@ check: lint ## lint, and the tests that need neither Superset nor services: what
 test: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SCAN_VENV)/.installed ## a test of every kind, with real services; not those of test-cluster
 	@$(VENV)/bin/python -m pytest -m "not (cluster or further)" --durations=40
 
-test-all: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SUPERSET_VENV)/.mysql $(SCAN_VENV)/.installed ## every test but those of test-cluster, further cases of each kind too
+test-all: $(VENV)/.bench $(SUPERSET_VENV)/.installed $(SUPERSET_VENV)/.mysql $(FLOWER_VENV)/.installed $(SCAN_VENV)/.installed ## every test but those of test-cluster, further cases of each kind too
 	@$(VENV)/bin/python -m pytest -m "not cluster" --durations=40
 
 test-cluster: $(VENV)/.dev $(SUPERSET_VENV)/.installed ## every topology on a real API server (Go; 10-20 minutes to build, once)
@@ -169,7 +176,7 @@ docs: $(VENV)/.program ## write docs/configuration.md and settings-and-processes
 	@$(VENV)/bin/python -m tests.components.aws.document
 
 lock: $(VENV)/bin/uv ## lock requirements/*.in again, keeping versions that still fit
-	@for set in bootstrap program local superset ldap mysql superset-types dev bench stock scan; do \
+	@for set in bootstrap program local superset ldap mysql superset-types dev bench stock scan flower; do \
 	  $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done

@@ -136,13 +136,12 @@ def refusal(sql: str, engine: str, *, read_only: bool) -> str | None:
     return None
 
 
-#: In what PgBouncer says where it has no transactions.
-STATEMENT_POOLING = "statement pooling mode"
 _SERVER = "or give the server's own address in the database's URI."
 #: What a user reads whose database is behind a pooler that has no transactions.
 STATEMENT_POOLER = (
-    "This database is reached through a pooler in statement mode, which has no transactions: its sessions can be neither bounded "
-    f"nor kept from writing. An administrator can set pool_mode = transaction in the pooler, {_SERVER}"
+    "This database is reached through a pooler that ended the connection when a transaction began, as one in statement mode "
+    "does: without transactions its sessions can be neither bounded nor kept from writing. An administrator can set pool_mode = "
+    f"transaction in the pooler, {_SERVER}"
 )
 
 

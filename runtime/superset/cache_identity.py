@@ -75,7 +75,7 @@ def _current() -> str:
     """Who the current request or task works for."""
     from flask import g
 
-    user = getattr(g, "user", None)
+    user: Any = getattr(g, "user", None)
     if getattr(user, "is_guest_user", False):
         # A guest's token may name it like a user, and has its rules.
         return f"guest:{user.username!r} {user.guest_token.get('rls_rules')!r}"

@@ -191,7 +191,8 @@ def _postgres_connection(
             try:
                 self._ask()
             except psycopg2.OperationalError as error:
-                if session_guard.STATEMENT_POOLING not in str(error):
+                # Where the pooler has no transactions, it says nothing but ends the connection that begins one.
+                if not (self.pooled and self.closed):
                     raise
                 raise psycopg2.NotSupportedError(session_guard.STATEMENT_POOLER) from error
             self.cursor_factory = Cursor
@@ -199,11 +200,14 @@ def _postgres_connection(
         def _ask(self) -> None:
             """Which limit the server has of its own, and whether it can look for its client."""
             with extensions.connection.cursor(self, cursor_factory=extensions.cursor) as cursor:
+                # Outside of a transaction: a pooler may have none.
+                self.autocommit = True
                 cursor.execute(
                     "SELECT reset_val::bigint, pg_backend_pid() FROM pg_settings WHERE name = 'statement_timeout'"
                 )
                 own, pid = cast("tuple[int, int]", cursor.fetchone())
                 self.pooled = pid != self.info.backend_pid
+                self.autocommit = False
                 if 1 <= own <= most_seconds * 1000:
                     self._milliseconds = str(own)
                 try:

@@ -49,6 +49,12 @@ class Services:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def impersonated(self, *names: str) -> None:
+        """Have users of these names be roles of PostgreSQL, too, with the analyst's password."""
+        there = set(self.sql("SELECT rolname FROM pg_roles", "postgres").splitlines())
+        for name in set(names) - there:
+            self.sql(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'analyst'", "postgres")
+
     @contextmanager
     def holding(self, statement: str, database: str = "superset") -> Generator[None]:
         """A transaction that has executed a statement, and is rolled back after the block."""

@@ -8,6 +8,9 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -431,3 +434,50 @@ def test_what_has_the_name_of_a_secret_is_hidden_however_deep() -> None:
         "broker_transport_options": {"sentinel_kwargs": {"password": "********"}},
         "n": 1,
     }
+
+
+FLOWER = PROJECT / ".venv-flower/bin/celery"
+
+
+@pytest.mark.services
+@pytest.mark.further
+@pytest.mark.skipif(not FLOWER.exists(), reason="flower is not installed (make .venv-flower/.installed)")
+def test_flower_shows_workers_queues_and_tasks_with_that_user_and_commands_nobody(world: World) -> None:
+    world.operator.execute_command("ACL", "LOG", "RESET")
+    port, log = free_port(), world.log.parent / "flower.log"
+    options = ["flower", "--address=127.0.0.1", f"--port={port}", "--inspect-timeout=3000"]
+    env = {"PATH": os.environ["PATH"], "HOME": str(log.parent), "FLOWER_UNAUTHENTICATED_API": "true"}
+
+    def asked(path: str, **body: str) -> tuple[int, str]:
+        data = urllib.parse.urlencode(body).encode() if body else None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", data=data, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    with log.open("w") as output:
+        command = [str(FLOWER), f"--broker={world.url('monitor')}", *options]
+        flower = subprocess.Popen(command, env=env, cwd=log.parent, stdout=output, stderr=output)
+    try:
+        until(lambda: asked("healthcheck")[0] == 200, f"flower answers: {log}", 90)
+        # It waits for as long as that for each of its questions, and is asked again.
+        until(lambda: "celery@" in asked("api/workers?refresh=1")[1], f"it knows the worker: {log}", 180)
+        (name,) = json.loads(asked("api/workers")[1])
+        # The worker sends events from now on.
+        world.put(world.send(word="seen by flower"))
+        until(lambda: "seen by flower" in asked("api/tasks")[1], f"it has heard of the task: {log}", 90)
+        world.operator.lpush("default", "waits")
+        status, said = asked("api/queues/length")
+        assert status == 200 and '"messages"' in said, said
+        status, said = asked(f"api/worker/shutdown/{name}", asked="1")
+        until(lambda: world.counted().get("control", 0) > 0, "the command was refused")
+        status, said = asked(f"api/worker/pool/grow/{name}", n="1")
+        assert status == 403 and "refused" in said, said
+        assert world.operator.execute_command("ACL", "LOG") == []
+    finally:
+        world.operator.delete("default")
+        flower.kill()
+        flower.wait(30)

@@ -214,7 +214,7 @@ class Ending:
 
     def cancel(self, query_ids: Sequence[int], seconds: float) -> Mapping[int, Seen]:
         self.world.cancelled |= set(query_ids)
-        return dict.fromkeys(query_ids, "gone")
+        return dict.fromkeys(query_ids, self.world.seen)
 
 
 class World:
@@ -227,6 +227,8 @@ class World:
         self.violations: list[str] = []
         self.actors: list[Actor] = []
         self.cancelled: set[int] = set()
+        #: What is seen of a statement that is cancelled.
+        self.seen: Seen = "gone"
         self.begun: dict[int, int] = {}
         #: What was delayed and is sent.
         self.sent: list[TaskMessage] = []
@@ -406,7 +408,7 @@ class World:
     def declared_ended(self, query_id: int, message: str) -> None:
         """Somebody says of a query that it has ended."""
         own = self.actor
-        lost = message in (query_tasks.LOST_WRITE, reaper.WORKER_LOST) or "times in a row" in message
+        lost = message.startswith((query_tasks.LOST_WRITE, reaper.WORKER_LOST)) or "times in a row" in message
         if lost and self.begun.get(query_id) and query_id not in self.cancelled:
             self.violations.append(f"query {query_id} is declared lost, and its statement was not cancelled before")
         for actor in self.actors:

@@ -8,7 +8,7 @@ fails with the mistake, and the machine finds the gravest ones by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -19,7 +19,8 @@ from runtime.broker import delayed_messages
 from runtime.broker.messages import Messages
 from runtime.broker.task_messages import TaskMessage
 from runtime.environment import coordination, leases, restarts
-from runtime.queries import deliveries, executions, final_states, reaper
+from runtime.queries import deliveries, executions, final_states, query_tasks, reaper
+from runtime.queries.interfaces import Seen
 from tests.runtime.queries.simulation import PACE, TICK, Fence, World, world
 
 pytestmark = pytest.mark.thorough
@@ -373,6 +374,17 @@ def test_the_reaper_is_quiet_while_the_living_may_not_have_been_heard(fault: str
         assert platform.unacknowledged() == (0 if fault == "none" else 1)
         platform.advance(PACE.quiet + PACE.every)
         assert platform.unacknowledged() == 0
+
+
+@pytest.mark.parametrize("seen", get_args(Seen))
+def test_a_lost_write_says_what_was_seen_of_its_statement(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    with world() as platform:
+        platform.seen = seen
+        platform.advance(30)
+        a_write_whose_worker_dies(platform, monkeypatch)
+        with platform.transaction() as connection:
+            rows = connection.exec_driver_sql("SELECT status, error FROM query").fetchall()
+        assert [tuple(row) for row in rows] == [("failed", query_tasks.with_seen(query_tasks.LOST_WRITE, seen))]
 
 
 class Delays(RuleBasedStateMachine):

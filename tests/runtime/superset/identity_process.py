@@ -56,10 +56,12 @@ class Charts:
         """All users."""
         return {name: self.sm.find_user(username=name) for name in self.names}
 
-    def guard(self, table: str, clause: str) -> None:
-        """A rule of row-level security on a table, for the first role."""
-        role = self.sm.find_role("north")
-        rule = self._models[2](name=clause, filter_type="Regular", tables=[self.table(table)], roles=[role], clause=clause)
+    def guard(self, table: str, clause: str, to: str = "north") -> None:
+        """A rule of row-level security on a table, for a role."""
+        role = self.sm.find_role(to)
+        rule = self._models[2](
+            name=f"{table} {clause} {to}", filter_type="Regular", tables=[self.table(table)], roles=[role], clause=clause
+        )
         self.db.session.add(rule)
 
     def guest(self, name: str, *rules: str) -> Any:
@@ -87,6 +89,14 @@ class Charts:
             store = kept.store
             older = BubbleViz(table, {})
             return [store.key(str(context.query_cache_key(query))), store.key(older.cache_key(query.to_dict()))]
+
+
+def rules_of_other_tables(charts: Charts) -> None:
+    """Both roles have the same rules, but for the table that one of them is of."""
+    charts.guard("first", "one > 0", "south")
+    charts.guard("second", "one < 9", "south")
+    charts.guard("first", "one = 5", "north")
+    charts.guard("second", "one = 5", "south")
 
 
 def main() -> None:
@@ -119,6 +129,7 @@ def main() -> None:
         change("a rule", lambda: charts.guard("first", "one > 0"))
         change("two rules", lambda: charts.guard("second", "one < 9"))
         change("changed dataset", lambda: setattr(charts.table(), "description", "changed"))
+        change("rules of other tables", lambda: rules_of_other_tables(charts))
         change(
             "jinja", lambda: setattr(charts.table(), "sql", "SELECT one FROM first WHERE '{{ current_username() }}' <> ''")
         )

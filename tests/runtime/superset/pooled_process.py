@@ -24,7 +24,9 @@ def executed(uri: str, reads: bool, keep: bool, autocommit: bool) -> Any:
     """The value of a statement, or the class of its error and its words."""
     limits = StatementTimeout(default_seconds=60, most_seconds=60)
     url, params = limits(make_url(uri), engine_params(60, read_only=reads, keep=keep))
-    engine = create_engine(url, poolclass=NullPool, **params, **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}))
+    if autocommit:
+        params["isolation_level"] = "AUTOCOMMIT"
+    engine = create_engine(url, poolclass=NullPool, **params)
     try:
         with engine.connect() as connection:
             return connection.exec_driver_sql("SELECT 7").scalar()

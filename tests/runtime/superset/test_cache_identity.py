@@ -19,8 +19,7 @@ ORDERED = "from runtime.superset.cache_identity import ordered; import json; pri
 @pytest.fixture(scope="module")
 def names(prepared: Prepared) -> dict[str, dict[str, list[str]]]:
     """Found by a process whose users are roles of the analytic database too, as who impersonates them needs."""
-    for user in ("nina", "sam", "oda"):
-        prepared.services.sql(f"CREATE ROLE {user} LOGIN PASSWORD 'analyst'", database="postgres")
+    prepared.services.impersonated("nina", "sam", "oda")
     return run_script("superset.identity_process", prepared.environment("web"))
 
 
@@ -50,6 +49,7 @@ def test_rules_of_rows_part_those_that_they_part(names: dict[str, Any]) -> None:
         nina, sam, oda = of(names[step], "nina", "sam", "oda")
         assert apart(nina, sam) and sam == oda, step
     assert apart(*of({"one": names["a rule"]["nina"], "two": names["two rules"]["nina"]}, "one", "two"))
+    assert apart(*of(names["rules of other tables"], "nina", "sam"))
     one, ruled, other = of(names["guests"], "one", "ruled", "other")
     assert apart(one, ruled) and one == other
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from local import binaries
 from tests.runtime.conftest import PROJECT, Prepared
 
-pytestmark = pytest.mark.superset
+pytestmark = [pytest.mark.superset, pytest.mark.further]
 
 #: Users, and their roles. Alice has a tenant of her own.
 USERS = {"nina": "north", "north-too": "north", "sam": "south", "oda": "Gamma", "alice": "Gamma"}
@@ -32,31 +33,52 @@ ASKERS = st.lists(st.one_of(st.sampled_from(sorted(USERS)), GUESTS), min_size=2,
 Asker = str | tuple[str, list[str]]
 
 
+class Process:
+    """One that is asked; `seed` is Python's for the order of sets."""
+
+    def __init__(self, prepared: Prepared, seed: int) -> None:
+        self._process = subprocess.Popen(
+            [str(binaries.superset_python()), "-m", "tests.runtime.superset.identities_process"],
+            env=prepared.environment("web") | {"PYTHONHASHSEED": str(seed)},
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def ask(self, **world: Any) -> Any:
+        """Its names."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(world) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Have it end."""
+        self._process.communicate()
+
+
 @pytest.fixture(scope="module")
 def asked(prepared: Prepared) -> Iterator[Callable[..., Any]]:
-    """The process, as a function of a world."""
-    process = subprocess.Popen(
-        [str(binaries.superset_python()), "-m", "tests.runtime.superset.identities_process"],
-        env=prepared.environment("web"),
-        cwd=PROJECT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    stdin, stdout = process.stdin, process.stdout
-    assert json.loads(stdout.readline()) == "ready"
+    """Two processes with other orders of sets, as a function of a world: both have the same names."""
+    prepared.services.impersonated(*USERS, "guest")
+    with ExitStack() as stack:
+        processes: list[Process] = []
+        for seed in (1, 7):
+            processes.append(Process(prepared, seed))
+            stack.callback(processes[-1].close)
 
-    def ask(**world: Any) -> Any:
-        stdin.write(json.dumps(world) + "\n")
-        stdin.flush()
-        return json.loads(stdout.readline())
+        def ask(**world: Any) -> Any:
+            first, second = (process.ask(**world) for process in processes)
+            assert first == second, "a web process looks for another name than a worker's"
+            return first
 
-    try:
         yield ask
-    finally:
-        stdin.close()
-        process.wait(30)
 
 
 def identity(
