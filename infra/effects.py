@@ -91,6 +91,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "superset.sign_on.registration_role": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "superset.sign_on.sync_roles": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
     "superset.sign_on.cidrs": {"superset": {"sign_on": {"oidc": _OIDC, "cidrs": _CIDRS}}},
+    "tracing.": {"tracing": {"endpoint": "http://10.2.0.9:4318"}},
     "tenants.<name>.quota.": {"tenants": {"acme": {"quota": {"cpu": "90", "memory": "900Gi"}}}},
 }
 _RESOURCES = {"cpu_request": "300m", "cpu_limit": "2", "memory_request": "1100Mi", "memory_limit": "3Gi"}
@@ -134,6 +135,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             ".secret": {"kind": "secret", "issuer": None, "secret": "servers"},
         }.items()
     },
+    "tracing.endpoint": {"tracing": {"endpoint": "http://collector.observability.svc:4318"}},
+    "tracing.cidrs": {"tracing": {"cidrs": _CIDRS}},
     "web.route.kind": {"web": {"route": {"kind": "gateway", "parent": "gateways/public", "tls_secret": None}}},
     "network.egress": {"network": {"egress": {"other": {"cidrs": ["10.1.0.0/24"], "ports": [587]}}}},
     "network.egress.<name>.cidrs": {"network": {"egress": {"mail": {"cidrs": ["10.1.0.0/24"]}}}},

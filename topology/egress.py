@@ -121,6 +121,9 @@ def _named(settings: Settings) -> Iterator[_Named]:
     if sign_on and sign_on.peer:
         host, port = sign_on.peer
         yield _Named("superset.sign_on", ("web",), host, (port,), sign_on.cidrs)
+    if collector := settings.tracing.peer:
+        host, port = collector
+        yield _Named("tracing", superset, host, (port,), settings.tracing.cidrs)
     for name, given in settings.network.egress.items():
         yield _Named(f"network.egress.{name}", (given.pods,), None, given.ports, given.cidrs)
 

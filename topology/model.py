@@ -28,6 +28,7 @@ from topology.settings.stack import PlatformName
 from topology.settings.superset import SupersetSettings
 from topology.settings.tenants import Priority, Rates, TenantTerms
 from topology.settings.tls import ServerCertificate
+from topology.settings.tracing import TracingSettings
 from topology.settings.web import WebServer
 from topology.settings.workers import Celery, WorkerSettings
 
@@ -304,6 +305,7 @@ class Topology(Frozen):
     #: Where the cluster resolves names.
     resolvers: tuple[Resolver, ...]
     egress: tuple[Peer, ...]
+    tracing: TracingSettings
     api_server_cidrs: tuple[str, ...]
     operator_namespaces: OperatorNamespaces
     databases: tuple[AnalyticDatabase, ...]

@@ -93,6 +93,7 @@ def build(stack: str, settings: Settings) -> Topology:
         row_limit=settings.row_limit,
         resolvers=_resolvers(settings.network),
         egress=egress.peers(settings),
+        tracing=settings.tracing,
         api_server_cidrs=settings.network.api_server_cidrs,
         operator_namespaces=settings.network.operator_namespaces,
         databases=_databases(settings),

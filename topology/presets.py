@@ -80,6 +80,7 @@ _BASE: dict[str, Any] = {
         "sign_on": None,
         "embedding": None,
     },
+    "tracing": {"endpoint": None, "cidrs": None, "ratio": 1.0, "sql": False},
     "web": {
         "min_replicas": 1,
         "max_replicas": 1,

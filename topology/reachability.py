@@ -102,6 +102,7 @@ URI's, or the one that its dialect has.
 | a Redis server that exists | `redis.broker.existing.cidrs`, `redis.cache.existing.cidrs` |
 | a PostgreSQL server that exists | `postgres.cidrs` |
 | identity provider, directory | `superset.sign_on.cidrs` |
+| collector of traces | `tracing.cidrs` |
 | mail server, proxy, databases added in Superset | `network.egress.<name>` |
 | the API server, for CloudNativePG's servers alone | `network.api_server_cidrs`; default: all but the node, ports 443 and 6443 |
 

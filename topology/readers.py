@@ -109,6 +109,9 @@ EXCLUDED: tuple[Excluded, ...] = (
         "others",
     ),
     Excluded(("egress", "api_server_cidrs", "resolvers"), _ALL, "others"),
+    Excluded(("tracing.cidrs",), _ALL, "others"),
+    # Spans are of web processes and workers.
+    Excluded(("tracing",), _but("web", "worker"), "others"),
     Excluded(("storage_class",), _ALL, "server"),
     Excluded(tuple(f"exporter.{field}" for field in ("from_namespaces", "rules", "runbooks", "objectives")), _ALL, "others"),
     Excluded(("exporter",), _but("exporter"), "others"),

@@ -127,7 +127,7 @@ SUBJECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Redis", "use a server that exists, change memory and persistence", ("redis",)),
     ("PostgreSQL", "use a server that exists, back up, have more connections", ("postgres",)),
     ("Network", "open or close what pods reach", ("network",)),
-    ("Watching", "have metrics, alerts and rules", ("metrics",)),
+    ("Watching", "have metrics, alerts, rules and traces", ("metrics", "tracing")),
     ("Safety", "change what holds in faults and rollouts", ("resilience", "maintenance", "policy_exceptions")),
     ("This machine", "choose ports of the local platform", ("local",)),
     ("AWS", "run on AWS with its own data stores", ("aws",)),

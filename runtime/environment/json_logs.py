@@ -1,5 +1,5 @@
 """One log format for every process: a line is a JSON object with `time`, `level`, `logger`, `message`, and what is known of
-what it is about: `query_id`, `task_id`, `tenant`, `user`, and `duration` in seconds.
+what it is about: `query_id`, `task_id`, `tenant`, `user`, `duration` in seconds, and the `trace_id` where the stack is traced.
 
 No line has the text of a statement, unless the stack asks for it (`superset.log_sql`), and none has a secret of the process's
 environment.
@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from typing import Any, cast
 from pythonjsonlogger.json import JsonFormatter
 
 #: What a line may be about.
-FIELDS = ("query_id", "task_id", "tenant", "user", "duration")
+FIELDS = ("query_id", "task_id", "tenant", "user", "duration", "trace_id")
 #: In place of a statement's text, and of a secret.
 HIDDEN_SQL, HIDDEN_SECRET = "[SQL not shown]", "[secret]"
 #: Names of variables that hold secrets. Shorter values are words that stand in any text.
@@ -38,6 +38,11 @@ SQL_FIRST = frozenset({"Query %s on schema %s failed"})
 #: A line of a statement that is shorter stands in other texts too.
 SHORTEST_LINE = 8
 
+#: Told what lines are about, each time that it is said; and who gives the id of the trace that this thread is in, empty for none.
+#: Both are empty where nothing is traced.
+listeners: list[Callable[[Mapping[str, object]], None]] = []
+trace_ids: list[Callable[[], str]] = []
+
 _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 _statement: ContextVar[str] = ContextVar("statement", default="")
 
@@ -47,11 +52,14 @@ def about(*, statement: str | None = None, **known: object) -> None:
     _about.set({**_about.get(), **{name: value for name, value in known.items() if value not in (None, "")}})
     if statement is not None:
         _statement.set(statement)
+    for listener in listeners:
+        listener(_about.get())
 
 
 def known() -> Mapping[str, object]:
     """What lines of this thread are about now."""
-    return _about.get()
+    found = next((trace_id for each in trace_ids if (trace_id := each())), None)
+    return {**_about.get(), "trace_id": found} if found else _about.get()
 
 
 def forget() -> None:
@@ -84,8 +92,8 @@ class Formatter(JsonFormatter):
         if record.name == "gunicorn.access":
             log_data |= _access(arguments)
             return
-        known = {**_about.get(), **_of_celery(record.name, arguments)}
-        log_data.update({name: known[name] for name in FIELDS if name in known})
+        found = {**known(), **_of_celery(record.name, arguments)}
+        log_data.update({name: found[name] for name in FIELDS if name in found})
         for key in ("exc_info", "stack_info"):
             if message_dict.get(key):
                 log_data[key] = message_dict[key]
@@ -115,8 +123,8 @@ def _of_celery(logger: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-#: Variables of a request's environment in which the application says who asked, and about which query.
-USER, QUERY = "superset_async.user", "superset_async.query_id"
+#: Variables of a request's environment in which the application says who asked, about which query, and in which trace.
+USER, QUERY, TRACE = "superset_async.user", "superset_async.query_id", "superset_async.trace_id"
 
 
 def _access(atoms: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +132,7 @@ def _access(atoms: Mapping[str, Any]) -> dict[str, Any]:
     said = {
         "query_id": atoms.get(f"{{{QUERY}}}e"),
         "user": atoms.get(f"{{{USER}}}e"),
+        "trace_id": atoms.get(f"{{{TRACE}}}e"),
         "duration": round(int(atoms.get("D", 0)) / 1e6, 3),
         "method": atoms.get("m"),
         "path": atoms.get("U"),

@@ -9,6 +9,8 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
+from runtime.environment import process_topology
+from runtime.observability import tracing
 from runtime.superset import login_rate
 from topology.commands import ROLE_ENV
 
@@ -82,6 +84,7 @@ def extend(app: Flask) -> None:
         # Before the log: what comes first is asked last, when it is known which query it was.
         audited_requests.install(app)
         web_requests.install(app)
+        tracing.instrument(process_topology.started(), app)
         request_log.install(app)
         request_schemas.install()
         status.install()

@@ -109,7 +109,7 @@ def _what(asked: Mapping[str, Any]) -> dict[str, Value]:
     form, source, user = (_object(asked, name) for name in ("form_data", "datasource", "user"))
     path: dict[str, Any] = dict(request.view_args or {})
     found: dict[str, Any] = {
-        **{name: json_logs.known().get(name) for name in ("query_id", "task_id", "tenant")},
+        **{name: json_logs.known().get(name) for name in ("query_id", "task_id", "tenant", "trace_id")},
         "client_id": asked.get("client_id") or path.get("client_id"),
         "database_id": asked.get("database_id"),
         "chart_id": form.get("slice_id") or (path.get("pk") if request.endpoint == "ChartDataRestApi.get_data" else None),

@@ -30,6 +30,7 @@ def _told(response: Response) -> Response:
     json_logs.about(user=user, query_id=query_id)
     request.environ[json_logs.USER] = user
     request.environ[json_logs.QUERY] = query_id
+    request.environ[json_logs.TRACE] = json_logs.known().get("trace_id", "")
     return response
 
 

@@ -8,7 +8,7 @@ Leans on `superset.tasks.celery_app.flask_app` and `superset.extensions.db` (rea
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,10 +16,13 @@ from celery import signals
 
 from runtime.broker import delayed_messages, reserved_tasks
 from runtime.broker.draining import Draining
-from runtime.environment import coordination, counters, metadata_database, process_memory, versions
+from runtime.environment import coordination, counters, metadata_database, process_memory, process_topology, versions
+from runtime.observability import tracing
 from runtime.superset import connections
 from topology.commands import ROLE_ENV
 
+#: Ends the traces of this child.
+_tracing: list[Callable[[], None]] = []
 _threads: list[reserved_tasks.Publisher | delayed_messages.Sender] = []
 
 
@@ -103,14 +106,17 @@ def forked(**_: Any) -> None:
     coordination.reset()
     _threads.clear()
     connections.install()
+    _tracing[:] = [end for end in (tracing.start(process_topology.started(), "worker"),) if end]
 
 
 def ending(**_: Any) -> None:
-    """This child ends: what it has logged and counted is written."""
+    """This child ends: what it has logged and counted is written, and its spans are sent."""
     from runtime.superset import event_log
 
     event_log.batches.flush()
     counters.later.flush()
+    for end in _tracing:
+        end()
 
 
 def stopped(**_: Any) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topology import presets, stack_file
-from topology.model import Topology
+from topology.model import Peer, Topology
 from topology.plan import plan
 from topology.problems import StackError
 
@@ -540,3 +540,19 @@ def test_max_connections_grow_with_the_workers() -> None:
     few = plan("few", {"topology": "enterprise", "workers": {"max_workers": 2}})
     many = plan("many", {"topology": "enterprise", "workers": {"max_workers": 40}})
     assert many.postgres.max_connections - few.postgres.max_connections >= 38 * 4 * 3
+
+
+def test_a_collector_of_traces_is_a_peer_by_its_namespace_or_its_networks() -> None:
+    def peers(**tracing: object) -> list[Peer]:
+        planned = plan("s", {"topology": "minimal", "platform": "kubernetes", "tracing": tracing})
+        return [peer for peer in planned.egress if peer.key == "tracing"]
+
+    service = Peer(key="tracing", pods=("superset",), ports=(4318,), namespace="observability")
+    assert peers(endpoint="http://collector.observability.svc:4318") == [service]
+    assert peers() == []
+    with pytest.raises(StackError, match=r"tracing\.cidrs = missing: must be given"):
+        peers(endpoint="https://otlp.example.com/team")
+    (given,) = peers(endpoint="https://otlp.example.com/team", cidrs=["10.1.0.0/16"])
+    assert (given.ports, given.cidrs) == ((443,), ("10.1.0.0/16",))
+    with pytest.raises(StackError, match=r"tracing\.endpoint = .* must be the http or https URL of a collector"):
+        peers(endpoint="collector:4318")

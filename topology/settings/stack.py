@@ -21,6 +21,7 @@ from topology.settings.resources import Resources
 from topology.settings.section import Section
 from topology.settings.superset import SupersetSettings
 from topology.settings.tenants import Rates, TenantSettings
+from topology.settings.tracing import TracingSettings
 from topology.settings.values import Cron, Identifier, Name, ObjectName, Positive
 from topology.settings.web import WebSettings
 from topology.settings.workers import Celery, WorkerOverrides, WorkerSettings
@@ -69,6 +70,7 @@ class Settings(Section):
     statement_timeout: Positive = Field(description="seconds after which an analytic database itself ends a statement")
     row_limit: Positive = Field(description="most rows that SQL Lab returns")
     network: NetworkSettings
+    tracing: TracingSettings
     databases: dict[Name, DatabaseSettings] = Field(description="analytic databases by name")
     tenants: dict[Name, TenantSettings] = Field(description="tenants by id")
     maintenance: MaintenanceSettings

@@ -46,6 +46,7 @@ def test_a_line_says_what_it_is_about() -> None:
         "tenant": None,
         "user": "ann",
         "duration": None,
+        "trace_id": None,
     }
     json_logs.forget()
     assert "query_id" not in line("it has ended")
