@@ -194,12 +194,19 @@ def results(
 def stop(
     id: QueryId,
     *,
+    as_json: Annotated[bool, typer.Option("--json", help="the query as `status --json` has it, for programs")] = False,
     connect: Connect,
 ) -> None:
-    """Stop a query on the server, queued or running, which cancels it in its database too. Exit code 11: it could not be."""
+    """Stop a query on the server, queued or running, which cancels it in its database too. Exit code 11: it could not be.
+
+    One that had ended stays as it was, with exit code 0: its state says so.
+    """
     with reported(), connect().client() as client:
         left = client.stop(id)
-        tell(f"query {id}: {left.state}")
+        if as_json:
+            sys.stdout.write(json.dumps(described(left), indent=1, ensure_ascii=False) + "\n")
+        else:
+            tell(f"query {id}: {left.state}")
 
 
 def described(found: QueryStatus) -> dict[str, Any]:

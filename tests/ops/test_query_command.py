@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -173,6 +174,16 @@ def test_an_expired_result_and_a_refusing_broker_have_codes_of_their_own(query: 
     assert query("select 1", "--url", "http://127.0.0.1:1").exit_code == 3
     superset.on("POST", "/api/v1/security/login", Answer({"message": "Not authorized"}, 401))
     assert query("select 1").exit_code == 4
+
+
+def test_what_is_stopped_is_told_to_programs_too(query: Query, superset: Playing) -> None:
+    superset.query(record("running"))
+    superset.on("POST", STOP, Answer({"result": "OK"}, before=lambda: superset.query(record("stopped"))))
+    done = query("stop", "7", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {"id": 7, "status": "stopped"}.items() <= json.loads(done.stdout).items()
+    again = query("stop", "7")
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", "query 7: stopped\n")
 
 
 def test_when_the_time_is_over_the_query_is_stopped_on_the_server(query: Query, superset: Playing) -> None:
