@@ -239,7 +239,8 @@ def _with_a_stuck_query(world: World, watch: Prometheus) -> None:
         client.wait(query)
     longest = world.topology.longest_time_limit + world.topology.resilience.final_state_seconds
     began = f"extract(epoch FROM now()) * 1000 - {1000 * (longest + 60)}"
-    world.sql(f"UPDATE query SET status = 'running', end_time = NULL, start_time = {began} WHERE id = {query.id}")
+    times = f"start_time = {began}, start_running_time = {began}, end_time = NULL"
+    world.sql(f"UPDATE query SET status = 'running', {times} WHERE id = {query.id}")
     hold = f"BEGIN; SELECT id FROM query WHERE id = {query.id} FOR UPDATE; SELECT pg_sleep({PATIENCE}) AS stuck_holder"
     # It ends with an error when its statement is cancelled.
     holder = threading.Thread(target=_held, args=(world, hold), daemon=True)
@@ -302,6 +303,8 @@ def _background(world: World, sql: Callable[[int], str], clients: int = 4) -> Ge
                     if number == 1:
                         world.say(f"not taken: {type(error).__name__}")
 
+    # They share one log-in: so many at once would be refused.
+    world.client().close()
     threads = [threading.Thread(target=user, daemon=True) for _ in range(clients)]
     for thread in threads:
         thread.start()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from local.state import StateFolder
 from local.supervision import Supervisor, leftovers
 from runtime.superset.sample import DASHBOARD_SLUG
 from tests.local.conftest import PROJECT, RunningPlatform, up, write_stack
+from tests.monitoring.test_runbook_commands import ALERTS, blocks
 from tests.waiting import until
 
 pytestmark = pytest.mark.local
@@ -160,6 +162,31 @@ def test_a_second_up_changes_nothing(platform: RunningPlatform) -> None:
     assert "already running" in done.stdout
     assert "shown this once" not in done.stdout
     assert {name: process["pid"] for name, process in states_of(platform).items()} == before
+
+
+def test_the_runbooks_commands_for_this_machine_do_what_they_say(platform: RunningPlatform) -> None:
+    """As they stand in the page, but for the stack's name, its port and its folder."""
+    lines = blocks(ALERTS, "sh here")
+    assert len(lines) >= 5
+    here = {
+        "STACK=local": f"STACK={platform.stack}",
+        "127.0.0.1:9808": f"127.0.0.1:{platform.topology.exporter.port}",
+        ".state/local": str(platform.state_dir),
+    }
+    for line in lines:
+        command = line
+        for written, ours in here.items():
+            command = command.replace(written, ours)
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", command],
+            env={**os.environ, **platform.environment},
+            cwd=PROJECT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), command
 
 
 def test_a_killed_worker_comes_back_and_answers(platform: RunningPlatform) -> None:
