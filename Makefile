@@ -18,7 +18,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install ldap editor up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
+.PHONY: help install ldap editor sdk up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,11 @@ editor: tools/editor/node_modules/.package-lock.json ## yaml-language-server, fo
 
 tools/editor/node_modules/.package-lock.json: tools/editor/package-lock.json
 	@npm ci --prefix tools/editor --ignore-scripts --no-audit --no-fund --silent
+
+sdk: tools/embedding/node_modules/.package-lock.json ## Superset's embedding SDK, for the test of dashboards in other sites (npm)
+
+tools/embedding/node_modules/.package-lock.json: tools/embedding/package-lock.json
+	@npm ci --prefix tools/embedding --ignore-scripts --no-audit --no-fund --silent
 
 up: $(VENV)/.program $(SUPERSET_VENV)/.installed ## start the platform on this machine [STACK=local] [OBSERVE=1: with Prometheus]
 	@$(RUN) up --stack $(STACK) $(if $(OBSERVE),--observe)

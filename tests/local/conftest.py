@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +31,8 @@ COMMAND = str(Path(sys.executable).parent / "superset-async")
 STACK = "under-test"
 #: Short, so that a test can wait for it; long enough for the sample dashboard's charts, all at once on a busy machine.
 STATEMENT_TIMEOUT = 15
+#: A site whose pages may have dashboards in frames.
+PORTAL = "https://portal.acme.example"
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def write_stack(folder: Path, stack: str, **settings: Any) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
     folder = tmp_path_factory.mktemp("platform")
-    with up(folder, STACK, write_stack(folder, STACK, statement_timeout=STATEMENT_TIMEOUT)) as running:
+    settings: dict[str, Any] = {"statement_timeout": STATEMENT_TIMEOUT, "superset": {"embedding": {"origins": [PORTAL]}}}
+    with up(folder, STACK, write_stack(folder, STACK, **settings)) as running:
         yield running
 
 
@@ -154,12 +157,14 @@ def up(folder: Path, stack: str, environment: dict[str, str]) -> Generator[Runni
         running.run("down", "--stack", stack, "--now", check=False)
 
 
-def headless() -> webdriver.Chrome:
-    """A browser without a window that keeps its network log."""
+def headless(*arguments: str, prefs: Mapping[str, object] | None = None) -> webdriver.Chrome:
+    """A browser without a window that keeps its network log; with `prefs` of a person's."""
     options = Options()
     options.binary_location = str(shutil.which("chromium"))
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1100"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1100", *arguments):
         options.add_argument(argument)
+    if prefs:
+        options.add_experimental_option("prefs", dict(prefs))
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     return webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
 
