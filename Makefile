@@ -18,7 +18,7 @@ SHELL_SCRIPTS := $(wildcard components/scripts/*.sh runtime/*.sh runtime/start/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install ldap editor sdk up down status logs clean render rules preflight preview destroy policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
+.PHONY: help install ldap editor sdk up down status logs clean render rules preflight preview destroy recover policy check test test-all test-cluster chaos bench bench-quick bench-tuning lint types format docs schema lock image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ preflight: $(VENV)/.program ## what keeps a stack from coming up on its cluster,
 preview: $(VENV)/.program ## preflight, and what `pulumi up` would do to the stack that lives
 	@$(RUN) preflight --stack $(STACK)
 	@pulumi preview --stack $(STACK) --diff
+
+recover: $(VENV)/.program ## after an `up` that was killed: its lock and what it had begun, in order for the next (asks first)
+	@$(RUN) recover --stack $(STACK)
 
 destroy: $(VENV)/.program ## delete a stack's workloads; its data stays unless DATA=delete (asks first)
 	@$(RUN) destroy --stack $(STACK) $(if $(filter delete,$(DATA)),--with-data)

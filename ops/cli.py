@@ -135,15 +135,37 @@ def destroy(
 ) -> None:
     """Delete what `pulumi up` made of a stack. Its data stays, and the next `up` finds it, unless --with-data. Asks first."""
     from ops import destroy as steps
+    from ops import engine
+    from ops.stack_cluster import cluster_of
 
-    resources = steps.state(stack)
+    resources = engine.resources(stack)
     out.print(f"{'deleted too' if with_data else 'kept'}, with every volume in namespace {steps.namespace_of(resources)}:")
     for line in steps.kept(resources):
         out.print(f"  {line}", highlight=False, markup=False)
     if not yes and not typer.confirm(f"Destroy stack {stack}{' with all its data' if with_data else ''}?"):
         raise typer.Exit(1)
-    for command in steps.commands(stack, resources, with_data=with_data):
-        steps.run(command)
+    with cluster_of(stack) as cluster:
+        for command in steps.commands(stack, resources, cluster, with_data=with_data):
+            engine.run(command)
+
+
+@app.command()
+def recover(stack: Stack = "minimal", yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Put in order what a `pulumi up` that was killed left behind: its lock, and what it had begun. Asks first."""
+    from ops import engine
+    from ops import recover as steps
+    from ops.stack_cluster import cluster_of
+
+    if not yes and not typer.confirm(f"Is no `pulumi` at work on stack {stack} any more, on any machine?"):
+        raise typer.Exit(1)
+    engine.run(steps.unlocked(stack))
+    creations = list(steps.begun(engine.deployment(stack)))
+    with cluster_of(stack) as cluster:
+        found = steps.on_cluster(cluster, stack, creations)
+    for each in creations:
+        out.print(f"{each}: {'is there' if each in found else 'was not made'}", highlight=False, markup=False)
+    engine.run(steps.refreshed(stack, found))
+    out.print(f"the state is the cluster's again: pulumi up --stack {stack}", highlight=False)
 
 
 @app.command()

@@ -5,20 +5,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from topology.problems import MendableError
+from ops.engine import Resource
+from ops.stack_cluster import INSTANCE, Cluster
 
 #: Generated values go with the data: another password, or another key of messages, fits nothing that was kept.
 PASSWORDS = "**random:index/randomPassword:RandomPassword::**"
-Resource = Mapping[str, Any]
-
-
-class DestroyError(MendableError):
-    """The engine, or kubectl, refused a step; what it said is on the terminal, or in the text."""
 
 
 def kept(resources: Sequence[Resource]) -> Iterator[str]:
@@ -47,35 +41,18 @@ def _metadata(resource: Resource) -> dict[str, str]:
     return cast("dict[str, str]", inputs.get("metadata") or {}) if str(resource["type"]).startswith("kubernetes:") else {}
 
 
-def commands(stack: str, resources: Sequence[Resource], *, with_data: bool) -> list[list[str]]:
-    """What to run, in this order; the first that fails ends it."""
+def commands(stack: str, resources: Sequence[Resource], cluster: Cluster, *, with_data: bool) -> list[list[str]]:
+    """What to run, in this order; the first that fails ends it. `cluster` is the stack's."""
     engine = ["--stack", stack, "--yes"]
     if not with_data:
         return [["pulumi", "destroy", *engine, "--exclude-protected", "--exclude", PASSWORDS]]
-    namespace, own = namespace_of(resources), f"app.kubernetes.io/instance={stack}"
+    namespace, own = namespace_of(resources), f"{INSTANCE}={stack}"
     # Claims are made by StatefulSets, and a namespace is forgotten and not deleted: both go here. In somebody else's namespace
     # only the claims are this stack's.
-    claims = ["kubectl", "--namespace", str(namespace), "delete", "persistentvolumeclaim", "--selector", own]
-    whole = ["kubectl", "delete", "namespace", str(namespace)]
+    claims = cluster.command("--namespace", str(namespace), "delete", "persistentvolumeclaim", "--selector", own)
+    whole = cluster.command("delete", "namespace", str(namespace))
     return [
         ["pulumi", "state", "unprotect", "--all", *engine],
         ["pulumi", "destroy", *engine],
         *([whole if owns_namespace(resources) else claims] if namespace else []),
     ]
-
-
-def state(stack: str) -> list[Resource]:
-    """The resources in the engine's state; DestroyError in the engine's own words where it has no such stack."""
-    answer = subprocess.run(
-        ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"], capture_output=True, text=True, check=False
-    )
-    if answer.returncode:
-        raise DestroyError(answer.stderr.strip())
-    deployment = cast("dict[str, Any]", json.loads(answer.stdout).get("deployment") or {})
-    return cast("list[Resource]", deployment.get("resources") or [])
-
-
-def run(command: Sequence[str]) -> None:
-    """Run one of `commands` on this terminal; DestroyError where it fails."""
-    if subprocess.run(command, check=False).returncode:
-        raise DestroyError(f"failed: {' '.join(command)}. Nothing after it was run; the same command goes on from there")

@@ -10,15 +10,14 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from rich.console import Console
 
 from ops import registry
+from ops.stack_cluster import INSTANCE, Cluster, Manifest, cluster_of
 from policies.check import graph_of
 from policies.graph import Graph, at
 from topology import stack_file
@@ -44,8 +43,6 @@ VERBS = ("get", "create", "patch", "delete")
 #: Kinds of no namespace.
 CLUSTER_WIDE = frozenset({"Namespace", "PriorityClass"})
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
-INSTANCE = "app.kubernetes.io/instance"
-Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True, order=True)
@@ -364,46 +361,19 @@ def _digests(topology: Topology, facts: Facts) -> Iterator[Finding]:
 # Asking
 
 
-class Cluster:
-    """kubectl, on the cluster that the stack means: what its file names, or else the environment."""
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._arguments = list(arguments)
-
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """One command; its answer, whatever the code."""
-        return subprocess.run(
-            ["kubectl", *self._arguments, "--request-timeout=10s", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def items(self, *arguments: str) -> list[Manifest]:
-        """The objects that `kubectl get` shows; none where it may not, or there are none."""
-        answer = self.run("get", *arguments, "--output=json", "--ignore-not-found")
-        if answer.returncode or not answer.stdout.strip():
-            return []
-        found = json.loads(answer.stdout)
-        return cast("list[Manifest]", found["items"] if found["kind"].endswith("List") else [found])
-
-
 def ask(topology: Topology, graph: Graph, *, environment: Mapping[str, str]) -> Facts:
     """The facts about this machine and the stack's cluster. Nothing is made or changed: reviews of rights are not stored."""
     engine = shutil.which("pulumi") is not None
     login, login_problem = _login(environment) if engine else (None, "")
-    with tempfile.TemporaryDirectory() as folder:
-        arguments, where = target(topology.stack, Path(folder))
-        cluster = Cluster(arguments)
+    with cluster_of(topology.stack) as cluster:
         common: dict[str, Any] = {
             "engine": engine,
             "login": login,
             "login_problem": login_problem,
             "needs_passphrase": stack_file.holds_secrets(topology.stack),
             "has_passphrase": any(environment.get(f"PULUMI_CONFIG_PASSPHRASE{end}") is not None for end in ("", "_FILE")),
-            "where": where,
             "digests": registry.digests(tagged(topology).values()),
+            "where": cluster.where,
         }
         if shutil.which("kubectl") is None:
             return Facts(**common, has_kubectl=False)
@@ -427,32 +397,6 @@ def ask(topology: Topology, graph: Graph, *, environment: Mapping[str, str]) -> 
             namespace=namespaces[0] if namespaces else None,
             quotas=cluster.items("resourcequota", f"--namespace={topology.namespace}"),
         )
-
-
-def target(stack: str, folder: Path) -> tuple[list[str], str]:
-    """Arguments with which kubectl means the cluster of `stack`, and how to call that; a kubeconfig goes into `folder`."""
-    config = stack_file.config_of(stack)
-    arguments: list[str] = []
-    where = f"KUBECONFIG ({os.environ.get('KUBECONFIG') or '~/.kube/config'})"
-    kubeconfig = config.get("kubernetes:kubeconfig")
-    if kubeconfig is not None:
-        # Whatever happens, the ambient one is not asked instead.
-        file = folder / "kubeconfig"
-        file.touch(mode=0o600)
-        file.write_text(kubeconfig if isinstance(kubeconfig, str) else _decrypted(stack), encoding="utf-8")
-        arguments, where = [f"--kubeconfig={file}"], "kubernetes:kubeconfig of the stack"
-    if context := config.get("kubernetes:context"):
-        arguments.append(f"--context={context}")
-        where += f", context {context}"
-    return arguments, where
-
-
-def _decrypted(stack: str) -> str:
-    command = ["pulumi", "config", "get", "kubernetes:kubeconfig", "--stack", stack, "--non-interactive"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
-        return ""
 
 
 def _login(environment: Mapping[str, str]) -> tuple[str | None, str]:

@@ -23,6 +23,7 @@ from bench.world import Load, World
 from local import processes
 from local.state import StateFolder
 from topology.model import Topology
+from topology.own_module import OwnModule
 
 QUERIES, CLIENTS = 400, 20
 LEAK_MB = 5
@@ -112,8 +113,10 @@ def _leaking() -> Generator[None]:
     """Workers that are started in the block import the leak, by Python's own `sitecustomize`."""
     shipped = processes.superset_environment
 
-    def leaking(topology: Topology, folder: StateFolder, secrets: Mapping[str, str], role: str) -> dict[str, str]:
-        environment = shipped(topology, folder, secrets, role)
+    def leaking(
+        topology: Topology, folder: StateFolder, secrets: Mapping[str, str], role: str, module: OwnModule | None = None
+    ) -> dict[str, str]:
+        environment = shipped(topology, folder, secrets, role, module)
         if role == "worker":
             environment["PYTHONPATH"] = f"{leak}{os.pathsep}{environment['PYTHONPATH']}"
         return environment

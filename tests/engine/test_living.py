@@ -10,6 +10,7 @@ from pulumi import automation
 
 from infra import recording
 from ops import destroy
+from ops.stack_cluster import Cluster
 from tests.components.stacks import config_of
 from tests.engine.conftest import MakeStack, run
 from topology import changes
@@ -121,7 +122,7 @@ def test_a_destroy_keeps_what_is_protected_and_every_password(make_stack: MakeSt
     ]
     assert [each["protect"] for each in kept] == [True, True, False]
     give(stack, [cluster, chance, home, secrets, *kept, made("superset-async:web:WebTier", "web")])
-    (command,) = destroy.commands(NAME, kept, with_data=False)
+    (command,) = destroy.commands(NAME, kept, Cluster(), with_data=False)
     done = run(stack, *command[1:])
     assert done.returncode == 0, done.stderr
     left = {each["urn"] for each in (stack.export_stack().deployment or {})["resources"]}

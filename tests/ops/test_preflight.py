@@ -216,15 +216,6 @@ def test_a_missing_kubeconfig_is_a_sentence(stacks: Path) -> None:
     assert wanted in done.output
 
 
-def test_the_stacks_own_kubeconfig_is_used_and_not_the_ambient_one(stacks: Path, tmp_path: Path) -> None:
-    (stacks / "Pulumi.mine.yaml").write_text("config:\n  kubernetes:kubeconfig: own\n  kubernetes:context: prod\n")
-    arguments, where = preflight.target("mine", tmp_path)
-    assert arguments == [f"--kubeconfig={tmp_path / 'kubeconfig'}", "--context=prod"]
-    assert (tmp_path / "kubeconfig").read_text() == "own"
-    assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
-    assert where == "kubernetes:kubeconfig of the stack, context prod"
-
-
 def test_what_kubectl_creates_comes_as_documents_one_after_the_other() -> None:
     assert preflight.documents('{"a": 1}\n{\n "b": {}\n}\n') == [{"a": 1}, {"b": {}}]
     assert preflight.documents("\n") == []

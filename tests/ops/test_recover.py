@@ -1,0 +1,114 @@
+"""`superset-async recover`: what the cluster has of the creations that were begun, and what is said where it does not say."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ops import recover
+from ops.cli import app
+from ops.engine import StepError
+from ops.stack_cluster import Cluster
+from topology import stack_file
+
+URN = "urn:pulumi:mine::superset-async::superset-async:web:WebTier$kubernetes:apps/v1:Deployment::web"
+
+
+def operation(kind: str = "creating", **more: Any) -> dict[str, Any]:
+    inputs = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "superset", "labels": {}},
+        "spec": {},
+    }
+    return {"type": kind, "resource": {"urn": URN, "type": "kubernetes:apps/v1:Deployment", "inputs": inputs} | more}
+
+
+PASSWORD = operation(
+    type="random:index/randomPassword:RandomPassword",
+    urn="urn::mine::x::RandomPassword::superset-jwt",
+    inputs={"length": 32},
+)
+
+
+def test_only_creations_are_looked_for() -> None:
+    deployment = {"pending_operations": [operation(), operation("updating"), operation("deleting"), PASSWORD]}
+    assert [str(each) for each in recover.begun(deployment)] == ["Deployment superset/web", "superset-jwt"]
+    assert list(recover.begun({})) == []
+
+
+def test_an_object_of_no_namespace_is_called_by_its_name() -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "superset"}}
+    (each,) = recover.begun({"pending_operations": [operation(type="kubernetes:core/v1:Namespace", inputs=namespace)]})
+    assert each.id == "superset"
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The engine and kubectl: they write down how they were called, and answer what files say."""
+    state = {"deployment": {"pending_operations": [operation(), PASSWORD]}}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    (tmp_path / "object.json").write_text("")
+    (tmp_path / "Pulumi.mine.yaml").write_text("config: {}\n")
+    for name in ("pulumi", "kubectl"):
+        program = tmp_path / name
+        program.write_text(
+            f'#!/bin/sh\necho {name} "$*" >> {tmp_path}/calls\n'
+            f'[ "$1 $2" = "stack export" ] && exec cat {tmp_path}/state.json\n'
+            f'[ "{name}" = kubectl ] && [ -e {tmp_path}/away ] && echo refused >&2 && exit 1\n'
+            f'[ "{name}" = kubectl ] && exec cat {tmp_path}/object.json\n'
+            "exit 0\n"
+        )
+        program.chmod(0o755)
+    monkeypatch.setenv(stack_file.STACKS_ENV, str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def steps(folder: Path) -> list[str]:
+    return [line for line in (folder / "calls").read_text().splitlines() if line.startswith("pulumi")]
+
+
+def test_what_was_made_is_taken_into_the_state_and_the_rest_is_forgotten(stand_ins: Path) -> None:
+    (stand_ins / "object.json").write_text(json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "mine"}}}))
+    done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert "Deployment superset/web: is there" in done.output
+    assert "superset-jwt: was not made" in done.output
+    cancel, export, refresh = steps(stand_ins)
+    assert cancel == "pulumi cancel --stack mine --yes"
+    assert export.startswith("pulumi stack export")
+    assert refresh.endswith(f"--clear-pending-creates --import-pending-creates={URN} --import-pending-creates=superset/web")
+
+
+def test_what_was_not_made_is_forgotten(stand_ins: Path) -> None:
+    done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert steps(stand_ins)[-1] == "pulumi refresh --stack mine --yes --clear-pending-creates"
+
+
+@pytest.mark.parametrize(("labels", "whose"), [({"app.kubernetes.io/instance": "other"}, "stack other's"), ({}, "nobody's")])
+def test_somebody_elses_object_is_not_taken(stand_ins: Path, labels: dict[str, str], whose: str) -> None:
+    (stand_ins / "object.json").write_text(json.dumps({"metadata": {"labels": labels}}))
+    done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
+    assert isinstance(done.exception, StepError)
+    assert f"Deployment superset/web is there, and is {whose}" in str(done.exception)
+    assert not [step for step in steps(stand_ins) if "refresh" in step]
+
+
+def test_a_cluster_that_does_not_answer_is_no_reason_to_forget(stand_ins: Path) -> None:
+    (stand_ins / "away").touch()
+    (creation,) = recover.begun({"pending_operations": [operation()]})
+    with pytest.raises(StepError, match="does not say whether Deployment superset/web is there: refused"):
+        recover.on_cluster(Cluster(), "mine", [creation])
+
+
+def test_nothing_is_done_unasked(stand_ins: Path) -> None:
+    done = CliRunner().invoke(app, ["recover", "--stack", "mine"], input="n\n")
+    assert done.exit_code == 1
+    assert not (stand_ins / "calls").exists()
