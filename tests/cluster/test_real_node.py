@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from client.errors import ClientError
 from client.superset_client import SupersetClient
 from components.workers import HEARTBEAT, HUNG_GRACE_SECONDS
 from tests.cluster import images
@@ -189,6 +192,89 @@ def test_a_rollout_of_the_web_tier_drops_no_request(platform: Platform) -> None:
     FIGURES["web rolled on a real node"] = {"notes": f"{len(answers)} requests, {dict(Counter(answers))}"}
     assert len(answers) > 100
     assert set(answers) == {"200"}
+
+
+@dataclass
+class Clients:
+    """People who ask one query after the other, and what they were told."""
+
+    platform: Platform
+    count: int
+    rows: list[int] = field(default_factory=list[int])
+    #: When, and in which words, a query was refused or failed.
+    told: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+
+    @contextmanager
+    def asking(self) -> Generator[None]:
+        """They ask while the block runs, and each ends what it has asked."""
+        ended = threading.Event()
+        threads = [threading.Thread(target=self._ask, args=(number, ended)) for number in range(self.count)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join(180)
+            assert not any(thread.is_alive() for thread in threads), "a client waits for ever"
+
+    def _ask(self, number: int, ended: threading.Event) -> None:
+        with SupersetClient(
+            self.platform.web_url(), username="admin", password=self.platform.secrets["ADMIN_PASSWORD"]
+        ) as client:
+            database = wait_until(lambda: _warehouse(client), "a client is logged in", 180)
+            while not ended.is_set():
+                try:
+                    run = client.run(f"SELECT {number} AS me, pg_sleep(0.2)", database)
+                    self.rows.append(run.result.rows[0]["me"])
+                except ClientError as error:
+                    self.told.append((time.monotonic(), str(error)))
+
+
+def _warehouse(client: SupersetClient) -> int:
+    """The database's id; 0 where the web tier does not say yet: log-ins have a limit a second."""
+    try:
+        return client.database_id("warehouse")
+    except ClientError:
+        return 0
+
+
+def _rolled(platform: Platform, what: str) -> None:
+    platform.cluster.kubectl("rollout", "restart", what, f"--namespace={NAMESPACE}")
+    platform.cluster.kubectl("rollout", "status", what, f"--namespace={NAMESPACE}", "--timeout=600s")
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("what", ["deployment/web", "deployment/worker-default", "deployment/beat"])
+def test_twenty_clients_do_not_feel_a_rollout(platform: Platform, what: str) -> None:
+    clients = Clients(platform, 20)
+    with clients.asking():
+        wait_until(lambda: len(set(clients.rows)) == clients.count, "each client has had an answer", 300)
+        _rolled(platform, what)
+        before = len(clients.rows)
+        wait_until(lambda: len(clients.rows) > before + clients.count, "all of them go on", 300)
+    FIGURES[f"{what}, rolled under 20 clients"] = {"notes": f"{len(clients.rows)} queries answered, {len(clients.told)} not"}
+    assert [words for _, words in clients.told] == []
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("what", ["statefulset/redis", "statefulset/postgres"])
+def test_a_single_server_that_restarts_is_told_of_and_nothing_is_lost(platform: Platform, what: str) -> None:
+    """Each accepted query ends: `Clients` waits for it. Who asks in between is refused in words, and everybody goes on."""
+    clients = Clients(platform, 20)
+    with clients.asking():
+        wait_until(lambda: len(set(clients.rows)) == clients.count, "each client has had an answer", 300)
+        _rolled(platform, what)
+        before = len(clients.rows)
+        wait_until(lambda: len(clients.rows) > before + clients.count, "all of them go on", 300)
+    times = [at for at, _ in clients.told]
+    away = max(times) - min(times) if times else 0.0
+    words = Counter(re.sub(r"[0-9]+", "N", said)[:160] for _, said in clients.told)
+    FIGURES[f"{what}, restarted under 20 clients"] = {
+        "notes": f"{len(clients.rows)} queries answered, {len(clients.told)} told otherwise within {away:.0f} s: {dict(words)}"
+    }
+    assert not [said for said in words if "Traceback" in said or "still runs" in said.lower()]
 
 
 def test_a_worker_whose_event_loop_hangs_is_found_and_started_again(platform: Platform, node: RealNode) -> None:
