@@ -37,6 +37,8 @@ class Scope:
     storage_class: str | None = None
     #: The stack file's own labels, on every object and pod but in no selector, so that they can change.
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Secrets by which nodes pull the images of every pod.
+    pull_secrets: tuple[str, ...] = ()
 
 
 def of_tenant(scope: Scope, tenant: str) -> Scope:
@@ -269,6 +271,8 @@ def service_account(
         name,
         metadata=metadata(scope, name, object_labels),
         automount_service_account_token=False,
+        # Every pod of the account has them then, without a pod template saying so.
+        image_pull_secrets=[core.LocalObjectReferenceArgs(name=each) for each in scope.pull_secrets] or None,
         opts=opts,
     )
     return name_of(account.metadata, name)

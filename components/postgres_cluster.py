@@ -64,6 +64,7 @@ class PostgresCluster(pulumi.ComponentResource):
                 "instances": postgres.instances,
                 "imageName": image,
                 "imagePullPolicy": args.images.pull_policy,
+                **({"imagePullSecrets": [{"name": each} for each in scope.pull_secrets]} if scope.pull_secrets else {}),
                 "postgresUID": user_of(postgres, args.images),
                 "postgresGID": user_of(postgres, args.images),
                 "enableSuperuserAccess": False,

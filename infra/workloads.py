@@ -78,7 +78,7 @@ def foundation(
     namespace = Namespace(
         "namespace", NamespaceArgs(topology.namespace, topology.stack, topology.labels, topology.existing_namespace), opts
     )
-    scope = Scope(namespace.namespace, topology.stack, topology.storage_class, topology.labels)
+    scope = Scope(namespace.namespace, topology.stack, topology.storage_class, topology.labels, topology.images.pull_secrets)
     ours = [instance for instance in topology.redis if not instance.existing]
     secrets = Secrets(
         "superset",

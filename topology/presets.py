@@ -36,6 +36,7 @@ _BASE: dict[str, Any] = {
         "postgres": "postgres:18.1",
         "postgres_user": None,
         "drivers": [],
+        "pull_secrets": [],
         "pull_policy": "IfNotPresent",
     },
     "redis": {

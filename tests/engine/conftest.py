@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pulumi import automation
+
+from topology import stack_file
+from topology.presets import merge
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: Names a cluster that these tests may fill and empty. The user's own KUBECONFIG is never looked at: it may be production.
@@ -51,32 +56,51 @@ def kubeconfig(cli: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 MakeStack = Callable[[str, Path | None], automation.Stack]
 
 
+@pytest.fixture(scope="session")
+def make_stacks(cli: None) -> Callable[[Path], MakeStack]:
+    """A `MakeStack` for a folder, where the engine writes into a copy of the stack file; the program is the project's own."""
+
+    def within(folder: Path) -> MakeStack:
+        shutil.copy(PROJECT / "Pulumi.yaml", folder)
+        shutil.copytree(PROJECT / "stacks", folder / "stacks")
+        for name in ("infra", ".venv"):
+            (folder / name).symlink_to(PROJECT / name)
+        (folder / "state").mkdir()
+        nowhere = folder / "no-cluster.kubeconfig"
+        nowhere.write_text("apiVersion: v1\nkind: Config\n")
+
+        def make(name: str, cluster: Path | None) -> automation.Stack:
+            environment = {
+                "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
+                "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+                "PULUMI_SKIP_UPDATE_CHECK": "true",
+                # Whatever the machine has: no test may fill or empty a cluster that was not named for it.
+                "KUBECONFIG": str(nowhere),
+            }
+            options = automation.LocalWorkspaceOptions(env_vars=environment)
+            stack = automation.create_stack(name, work_dir=str(folder), opts=options)
+            if cluster:
+                stack.set_config("kubernetes:kubeconfig", automation.ConfigValue(cluster.read_text(), secret=True))
+            return stack
+
+        return make
+
+    return within
+
+
 @pytest.fixture
-def make_stack(cli: None, tmp_path: Path) -> MakeStack:
-    """The engine writes into the stack file, so it works on a copy; program and environment are the project's own."""
-    shutil.copy(PROJECT / "Pulumi.yaml", tmp_path)
-    shutil.copytree(PROJECT / "stacks", tmp_path / "stacks")
-    for name in ("infra", ".venv"):
-        (tmp_path / name).symlink_to(PROJECT / name)
-    (tmp_path / "state").mkdir()
-    nowhere = tmp_path / "no-cluster.kubeconfig"
-    nowhere.write_text("apiVersion: v1\nkind: Config\n")
+def make_stack(make_stacks: Callable[[Path], MakeStack], tmp_path: Path) -> MakeStack:
+    """A `MakeStack` in the test's own folder."""
+    return make_stacks(tmp_path)
 
-    def make(name: str, cluster: Path | None) -> automation.Stack:
-        environment = {
-            "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
-            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
-            # Whatever the machine has: no test may fill or empty a cluster that was not named for it.
-            "KUBECONFIG": str(nowhere),
-        }
-        options = automation.LocalWorkspaceOptions(env_vars=environment)
-        stack = automation.create_stack(name, work_dir=str(tmp_path), opts=options)
-        if cluster:
-            stack.set_config("kubernetes:kubeconfig", automation.ConfigValue(cluster.read_text(), secret=True))
-        return stack
 
-    return make
+def configure(stack: automation.Stack, changes: Mapping[str, Any]) -> None:
+    """Write `changes` to keys of the project over what the stack's file says, mappings key by key; the engine's own keys stay."""
+    file = Path(stack.workspace.work_dir, "stacks", f"Pulumi.{stack.name}.yaml")
+    content = yaml.safe_load(file.read_text())
+    prefix = f"{stack_file.PROJECT_NAME}:"
+    content["config"] = merge(content["config"], {f"{prefix}{key}": value for key, value in changes.items()})
+    file.write_text(yaml.safe_dump(content))
 
 
 def remove(stack: automation.Stack, namespace: str, cluster: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from infra import recording
 from ops import destroy
 from ops.stack_cluster import Cluster
 from tests.components.stacks import config_of
-from tests.engine.conftest import MakeStack, run
+from tests.engine.conftest import MakeStack, configure, run
+from tests.topology.test_changes import CASES
 from topology import changes
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
@@ -53,9 +55,9 @@ def made(token: str, name: str, within: dict[str, Any] | None = None, **more: An
     }
 
 
-def after_an_up(stack: automation.Stack) -> None:
-    """Give `stack` what the program asks the engine for: the ConfigMap of the topology."""
-    recorded = recording.record(NAME, config_of(NAME))
+def after_an_up(stack: automation.Stack, changed: Mapping[str, Any] | None = None) -> None:
+    """Give `stack` what the program asks the engine for: the ConfigMap of the topology, of its file with what is `changed`."""
+    recorded = recording.record(NAME, config_of(NAME) | dict(changed or {}))
     (config,) = (
         each for each in recorded.resources if each.type.endswith(":ConfigMap") and each.name == "superset-topology"
     )
@@ -84,6 +86,32 @@ def test_a_preview_refuses_with_its_steps_what_the_last_up_stands_against(make_s
     assert "ALTER ROLE superset RENAME TO reports" in said
     assert f"{changes.ACCEPT_ENV}=postgres.user pulumi up (once)" in said
     assert "Traceback" not in said
+
+
+WAYS = {f"{name}, {way}": way for name in CASES for way in ("there", "back")}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_preview_says_of_each_change_what_it_is(way: str, make_stack: MakeStack) -> None:
+    """The rows of docs/living.md: refused with the keys and the steps that the table of changes has, or planned."""
+    name, _, direction = way.rpartition(", ")
+    first, second, there, back = CASES[name]
+    before, after, refused = (first, second, there) if direction == "there" else (second, first, back)
+    stack = make_stack(NAME, None)
+    after_an_up(stack, before)
+    secrets = {"postgres_password": None} if "existing" in way else {}
+    configure(stack, after)
+    if secrets:
+        for key in secrets:
+            stack.set_config(f"superset-async:{key}", automation.ConfigValue("given-postgres-password", secret=True))
+    if not refused:
+        stack.preview()
+        return
+    said = told(stack)
+    assert "Traceback" not in said
+    for key in refused:
+        assert f"{key} = " in said
+        assert "cannot be made smaller" in said or f"{changes.ACCEPT_ENV}={key} pulumi up" in said
 
 
 def test_what_is_accepted_goes_on_and_a_word_too_many_does_not(make_stack: MakeStack) -> None:

@@ -589,3 +589,16 @@ def test_a_scaler_is_the_one_that_the_stack_asks_for() -> None:
     shared = recorded("multi-tenant").of_kind("ScaledObject")["worker-priority-scaler"]["spec"]
     assert shared["advanced"]["scalingModifiers"]["formula"] == "queue0 + (inflight0 ?? 0)"
     assert "queue_name" in json.dumps(recorded("existing").of_kind("HorizontalPodAutoscaler")["worker-default-scaler"])
+
+
+@pytest.mark.parametrize("stack", ["minimal", "cloudnativepg"])
+def test_every_pod_pulls_by_the_secrets_that_the_stack_names(stack: str) -> None:
+    """By its account, so that no pod template is forgotten; the operator's pods by the operator's own field."""
+    found = recording.record(stack, {**config_of(stack), "images": {"pull_secrets": ["registry"]}}).manifests()
+    accounts = {each["metadata"]["name"]: each.get("imagePullSecrets") for each in found if each["kind"] == "ServiceAccount"}
+    templates = [each["spec"]["template"]["spec"] for each in found if each["kind"] in ("Deployment", "StatefulSet", "Job")]
+    assert len(templates) >= 5
+    for template in templates:
+        assert accounts[template["serviceAccountName"]] == [{"name": "registry"}]
+    for operated in (each for each in found if each["kind"] == "Cluster"):
+        assert operated["spec"]["imagePullSecrets"] == [{"name": "registry"}]

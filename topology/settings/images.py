@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from topology.settings.section import Section
-from topology.settings.values import matching
+from topology.settings.values import ObjectName, matching
 
 Image = Annotated[
     str,
@@ -34,5 +34,9 @@ class Images(Section):
     )
     drivers: tuple[str, ...] = Field(
         strict=False, description="packages with drivers of databases that the image has beside requirements/superset.txt"
+    )
+    pull_secrets: tuple[ObjectName, ...] = Field(
+        strict=False,
+        description="Secrets in the stack's namespace (type kubernetes.io/dockerconfigjson) by which nodes pull from a registry",
     )
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(description="when the node pulls an image")
