@@ -13,7 +13,7 @@ from pulumi import automation
 
 from infra import recording
 from tests.components.stacks import config_of, recorded
-from tests.engine.conftest import MakeStack, remove, run
+from tests.engine.conftest import MakeStack, configure, remove, run
 
 STACKS = ("minimal", "enterprise", "high-throughput", "multi-tenant")
 #: Minutes, where everything has to be made and taken away again.
@@ -61,7 +61,7 @@ def test_mistakes_are_told_without_a_traceback(make_stack: MakeStack) -> None:
 
 def test_secrets_are_taken_only_encrypted(make_stack: MakeStack) -> None:
     stack = make_stack("minimal", None)
-    stack.set_config("superset-async:databases.lake.allow_dml", automation.ConfigValue("false"), path=True)
+    configure(stack, {"databases": {"lake": {"allow_dml": False, "cidrs": ["10.20.0.0/16"], "ports": [5432]}}})
     with pytest.raises(automation.CommandError, match=r"database_uris\.lake = missing"):
         stack.preview()
     uri = "postgresql://reader:given-uri-password@lake.example.com/dwh"
