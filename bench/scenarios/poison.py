@@ -140,7 +140,9 @@ def run(say: Callable[[str], None] = print) -> list[Check]:
     with World(SETTINGS, say) as world:
         path = world.folder / "executed"
         good = _good(world)
-        time.sleep(5)
+        with world.client() as client:
+            # The worker works again when it has answered.
+            client.wait(client.submit("SELECT 1", world.database_id), timeout=120, pending_timeout=None)
         workers = world.pid("worker-default"), world.pid("exporter"), world.pid("beat")
         with Load(world, clients=CLIENTS, sql=lambda n: f"SELECT wait_seconds(0.2, {n})", think=0.5) as load:
             time.sleep(10)
