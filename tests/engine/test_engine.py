@@ -91,7 +91,7 @@ def test_a_stack_comes_stays_changes_and_goes(name: str, make_stack: MakeStack, 
 
         assert changes(stack.up, expect_no_changes=True) == {}
 
-        stack.set_config("superset-async:web.request_timeout", automation.ConfigValue("99"), path=True)
+        stack.set_config("superset-async:web.connections.recycle", automation.ConfigValue("1700"), path=True)
         assert changes(stack.up) == {"ConfigMap/superset-topology": "update", "Deployment/web": "update"}
 
         stack.set_config("superset-async:admin_username", automation.ConfigValue("root"))
