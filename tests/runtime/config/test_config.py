@@ -145,7 +145,7 @@ def test_sentinel_is_asked_for_the_primary_everywhere() -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_process_opens_at_most_the_connections_of_its_role(stack: str) -> None:
     plan = TOPOLOGIES[stack]
-    most = {"web": plan.web.connections.most, "worker": plan.celery.connections.most, "beat": 3, "init": 1}
+    most = {"web": plan.web.connections.most, "worker": plan.celery.connections.most, "beat": 2, "init": 1}
     for role, expected in most.items():
         options = rendered(stack, role)["SQLALCHEMY_ENGINE_OPTIONS"]
         assert options["pool_size"] + options["max_overflow"] == expected
