@@ -61,9 +61,11 @@ def on_cluster(cluster: Cluster, stack: str, creations: Sequence[Begun]) -> list
         )
         if answer.returncode:
             raise StepError(f"{cluster.where} does not say whether {each} is there: {answer.stderr.strip()}")
-        if not answer.stdout.strip():
+        there = json.loads(answer.stdout or "null")
+        # Of what it does not find in a file, kubectl prints a list of nothing.
+        if there is None or there["kind"] == "List":
             continue
-        owner = json.loads(answer.stdout)["metadata"].get("labels", {}).get(INSTANCE)
+        owner = there["metadata"].get("labels", {}).get(INSTANCE)
         if owner != stack:
             whose = f"stack {owner}'s" if owner else "nobody's that says so"
             raise StepError(

@@ -53,7 +53,8 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The engine and kubectl: they write down how they were called, and answer what files say."""
     state = {"deployment": {"pending_operations": [operation(), PASSWORD]}}
     (tmp_path / "state.json").write_text(json.dumps(state))
-    (tmp_path / "object.json").write_text("")
+    # As kubectl prints what it does not find.
+    (tmp_path / "object.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": []}))
     (tmp_path / "Pulumi.mine.yaml").write_text("config: {}\n")
     for name in ("pulumi", "kubectl"):
         program = tmp_path / name
@@ -75,7 +76,9 @@ def steps(folder: Path) -> list[str]:
 
 
 def test_what_was_made_is_taken_into_the_state_and_the_rest_is_forgotten(stand_ins: Path) -> None:
-    (stand_ins / "object.json").write_text(json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "mine"}}}))
+    (stand_ins / "object.json").write_text(
+        json.dumps({"kind": "Deployment", "metadata": {"labels": {"app.kubernetes.io/instance": "mine"}}})
+    )
     done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
     assert done.exit_code == 0, done.output
     assert "Deployment superset/web: is there" in done.output
@@ -94,7 +97,7 @@ def test_what_was_not_made_is_forgotten(stand_ins: Path) -> None:
 
 @pytest.mark.parametrize(("labels", "whose"), [({"app.kubernetes.io/instance": "other"}, "stack other's"), ({}, "nobody's")])
 def test_somebody_elses_object_is_not_taken(stand_ins: Path, labels: dict[str, str], whose: str) -> None:
-    (stand_ins / "object.json").write_text(json.dumps({"metadata": {"labels": labels}}))
+    (stand_ins / "object.json").write_text(json.dumps({"kind": "Deployment", "metadata": {"labels": labels}}))
     done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
     assert isinstance(done.exception, StepError)
     assert f"Deployment superset/web is there, and is {whose}" in str(done.exception)
