@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,8 +62,10 @@ CRDS = (
         "example/prometheus-operator-crd/monitoring.coreos.com_{}.yaml",
         ("podmonitors", "prometheusrules", "servicemonitors"),
     ),
+    ("crds", "github.com/cert-manager/cert-manager", "deploy/crds/crd-{}.yaml", ("certificates",)),
     ("crds", "sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_{}.yaml", ("gateways", "httproutes")),
 )
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _SAY_EVERY = 15.0
 
 
@@ -125,7 +128,10 @@ def _crds(into: Path) -> None:
         sources = _downloaded(HERE / pinned_in, module)
         for kind in kinds:
             path = sources / pattern.format(kind)
-            shutil.copyfile(path, into / path.name)
+            # cert-manager's are a Helm chart's, with templates in labels and comments alone.
+            (into / path.name).write_text(
+                _TEMPLATE.sub("superset-async", path.read_text(encoding="utf-8")), encoding="utf-8"
+            )
 
 
 def _cached(name: str, build: Callable[[Path], None], also: Sequence[str] = ()) -> Path:

@@ -32,7 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "enterprise",
         {
             "redis": {"tls": {"kind": "secret", "secret": "redis-certificate"}},
-            "postgres": {"tls": {"kind": "generated"}},
+            "postgres": {"tls": {"kind": "cert-manager", "issuer": "internal-ca", "issuer_kind": "ClusterIssuer"}},
             "workers": {"scaling": {"kind": "hpa"}},
             "metrics": {"service_monitor": True},
             "web": {"route": {**ROUTE, "kind": "ingress", "parent": "nginx", "tls_secret": "superset-tls"}},

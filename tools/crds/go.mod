@@ -6,6 +6,7 @@ module superset-async/tools/crds
 go 1.26.0
 
 require (
+	github.com/cert-manager/cert-manager v1.18.2
 	github.com/cloudnative-pg/cloudnative-pg v1.27.0
 	github.com/prometheus-operator/prometheus-operator v0.85.0
 	sigs.k8s.io/gateway-api v1.6.3
