@@ -159,7 +159,10 @@ def recover(stack: Stack = "minimal", yes: Annotated[bool, typer.Option("--yes",
     if not yes and not typer.confirm(f"Is no `pulumi` at work on stack {stack} any more, on any machine?"):
         raise typer.Exit(1)
     engine.run(steps.unlocked(stack))
-    creations = list(steps.begun(engine.deployment(stack)))
+    try:
+        creations = list(steps.begun(engine.deployment(stack)))
+    except engine.StepError as error:
+        raise steps.way_out(error, stack) from None
     with cluster_of(stack) as cluster:
         found = steps.on_cluster(cluster, stack, creations)
     for each in creations:

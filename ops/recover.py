@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from ops.engine import Resource, StepError
 from ops.stack_cluster import INSTANCE, Cluster
+from topology.stack_file import PROJECT_NAME
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,28 @@ class Begun:
     manifest: Mapping[str, Any] | None
 
     @property
-    def id(self) -> str:
-        """How the provider of Kubernetes calls the object: its name, after its namespace where it has one."""
+    def names(self) -> dict[str, str]:
+        """Its name, and its namespace where it has one."""
         metadata = cast("dict[str, str]", (self.manifest or {})["metadata"])
-        return "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)
+        return {key: metadata[key] for key in ("namespace", "name") if metadata.get(key)}
+
+    @property
+    def id(self) -> str:
+        """How the provider of Kubernetes calls the object."""
+        return _id(self.names)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Kind and id: what tells it from the others of its stack."""
+        return str((self.manifest or {})["kind"]), self.id
 
     def __str__(self) -> str:
         """Kind and name, for a message."""
-        return f"{self.manifest['kind']} {self.id}" if self.manifest else self.urn.rpartition("::")[2]
+        return " ".join(self.key) if self.manifest else self.urn.rpartition("::")[2]
+
+
+def _id(metadata: Mapping[str, str]) -> str:
+    return "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)
 
 
 def begun(deployment: Mapping[str, Any]) -> Iterator[Begun]:
@@ -47,32 +62,44 @@ def begun(deployment: Mapping[str, Any]) -> Iterator[Begun]:
 
 def on_cluster(cluster: Cluster, stack: str, creations: Sequence[Begun]) -> list[Begun]:
     """Those of `creations` that took place; StepError where the cluster does not say, or has another's object of that name."""
-    found: list[Begun] = []
-    for each in creations:
-        if each.manifest is None:
-            continue
-        names = {key: each.manifest["metadata"][key] for key in ("name", "namespace") if key in each.manifest["metadata"]}
-        answer = cluster.run(
-            "get",
-            "--filename=-",
-            "--output=json",
-            "--ignore-not-found",
-            stdin=json.dumps({**each.manifest, "metadata": names}),
+    asked = [each for each in creations if each.manifest]
+    if not asked:
+        return []
+    names = [{**(each.manifest or {}), "metadata": each.names} for each in asked]
+    answer = cluster.run(
+        "get",
+        "--filename=-",
+        "--output=json",
+        "--ignore-not-found",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": names}),
+    )
+    if answer.returncode:
+        raise StepError(f"{cluster.where} does not say what is there of {len(asked)} objects: {answer.stderr.strip()}")
+    printed = json.loads(answer.stdout or "{}")
+    # Of one object kubectl may print that object, or a list of it.
+    objects = printed.get("items", [printed] if "metadata" in printed else [])
+    there = {(str(each["kind"]), _id(each["metadata"])): each["metadata"].get("labels", {}) for each in objects}
+    found = [each for each in asked if each.key in there]
+    foreign = [each for each in found if there[each.key].get(INSTANCE) != stack]
+    if foreign:
+        raise StepError(
+            f"{', '.join(map(str, foreign))}: there, and without the label {INSTANCE}={stack}. make preflight STACK={stack} says "
+            "what to do. Nothing was changed but the lock"
         )
-        if answer.returncode:
-            raise StepError(f"{cluster.where} does not say whether {each} is there: {answer.stderr.strip()}")
-        there = json.loads(answer.stdout or "null")
-        # Of what it does not find in a file, kubectl prints a list of nothing.
-        if there is None or there["kind"] == "List":
-            continue
-        owner = there["metadata"].get("labels", {}).get(INSTANCE)
-        if owner != stack:
-            whose = f"stack {owner}'s" if owner else "nobody's that says so"
-            raise StepError(
-                f"{each} is there, and is {whose}: make preflight STACK={stack} says what to do. Nothing was changed but the lock"
-            )
-        found.append(each)
     return found
+
+
+def way_out(error: StepError, stack: str) -> StepError:
+    """What to do where the engine's own state cannot be read: it was being written when the engine was killed."""
+    if "failed to load checkpoint" not in str(error):
+        return error
+    file = f".pulumi/stacks/{PROJECT_NAME}/{stack}.json"
+    return StepError(
+        f"{error}\nThe state was being written when the engine was killed. Put the one before it back, and do this again: of "
+        f"`pulumi login file://FOLDER` it is FOLDER/{file}.bak, to be copied to {stack}.json beside it; a bucket with versions has "
+        "it as the former version. Where the next up then says `already exists`: PULUMI_K8S_UPSERT_EXISTING_OBJECTS=true pulumi up "
+        f"--stack {stack}, once"
+    )
 
 
 def unlocked(stack: str) -> list[str]:

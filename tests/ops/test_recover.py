@@ -71,14 +71,18 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def listed(labels: dict[str, str]) -> str:
+    """What kubectl prints of the Deployment with these labels: a list of one."""
+    found = {"kind": "Deployment", "metadata": {"name": "web", "namespace": "superset", "labels": labels}}
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [found]})
+
+
 def steps(folder: Path) -> list[str]:
     return [line for line in (folder / "calls").read_text().splitlines() if line.startswith("pulumi")]
 
 
 def test_what_was_made_is_taken_into_the_state_and_the_rest_is_forgotten(stand_ins: Path) -> None:
-    (stand_ins / "object.json").write_text(
-        json.dumps({"kind": "Deployment", "metadata": {"labels": {"app.kubernetes.io/instance": "mine"}}})
-    )
+    (stand_ins / "object.json").write_text(listed({"app.kubernetes.io/instance": "mine"}))
     done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
     assert done.exit_code == 0, done.output
     assert "Deployment superset/web: is there" in done.output
@@ -95,19 +99,19 @@ def test_what_was_not_made_is_forgotten(stand_ins: Path) -> None:
     assert steps(stand_ins)[-1] == "pulumi refresh --stack mine --yes --clear-pending-creates"
 
 
-@pytest.mark.parametrize(("labels", "whose"), [({"app.kubernetes.io/instance": "other"}, "stack other's"), ({}, "nobody's")])
-def test_somebody_elses_object_is_not_taken(stand_ins: Path, labels: dict[str, str], whose: str) -> None:
-    (stand_ins / "object.json").write_text(json.dumps({"kind": "Deployment", "metadata": {"labels": labels}}))
+@pytest.mark.parametrize("labels", [{"app.kubernetes.io/instance": "other"}, {}])
+def test_somebody_elses_object_is_not_taken(stand_ins: Path, labels: dict[str, str]) -> None:
+    (stand_ins / "object.json").write_text(listed(labels))
     done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
     assert isinstance(done.exception, StepError)
-    assert f"Deployment superset/web is there, and is {whose}" in str(done.exception)
+    assert "Deployment superset/web: there, and without the label app.kubernetes.io/instance=mine" in str(done.exception)
     assert not [step for step in steps(stand_ins) if "refresh" in step]
 
 
 def test_a_cluster_that_does_not_answer_is_no_reason_to_forget(stand_ins: Path) -> None:
     (stand_ins / "away").touch()
     (creation,) = recover.begun({"pending_operations": [operation()]})
-    with pytest.raises(StepError, match="does not say whether Deployment superset/web is there: refused"):
+    with pytest.raises(StepError, match="does not say what is there of 1 objects: refused"):
         recover.on_cluster(Cluster(), "mine", [creation])
 
 
@@ -115,3 +119,10 @@ def test_nothing_is_done_unasked(stand_ins: Path) -> None:
     done = CliRunner().invoke(app, ["recover", "--stack", "mine"], input="n\n")
     assert done.exit_code == 1
     assert not (stand_ins / "calls").exists()
+
+
+def test_a_state_that_was_cut_off_is_put_back_by_hand() -> None:
+    said = str(recover.way_out(StepError("error: failed to load checkpoint: EOF"), "mine"))
+    assert ".pulumi/stacks/superset-async/mine.json.bak" in said
+    other = StepError("error: no stack named 'mine' found")
+    assert recover.way_out(other, "mine") is other
