@@ -160,14 +160,17 @@ def recover(stack: Stack = "minimal", yes: Annotated[bool, typer.Option("--yes",
         raise typer.Exit(1)
     engine.run(steps.unlocked(stack))
     try:
-        creations = list(steps.begun(engine.deployment(stack)))
+        state = engine.exported(stack)
     except engine.StepError as error:
         raise steps.way_out(error, stack) from None
+    deployment = state.get("deployment") or {}
+    creations = list(steps.begun(deployment))
     with cluster_of(stack) as cluster:
         found = steps.on_cluster(cluster, stack, creations)
     for each in creations:
         out.print(f"{each}: {'is there' if each in found else 'was not made'}", highlight=False, markup=False)
-    engine.run(steps.refreshed(stack, found))
+    engine.replace(stack, {**state, "deployment": steps.settled(deployment, found)})
+    engine.run(steps.refreshed(stack))
     out.print(f"the state is the cluster's again: pulumi up --stack {stack}", highlight=False)
 
 

@@ -16,14 +16,32 @@ class StepError(MendableError):
     """The engine, or kubectl, refused a step; what it said is on the terminal, or in the text."""
 
 
-def deployment(stack: str) -> Mapping[str, Any]:
-    """The engine's state of `stack`; StepError in the engine's own words where it has no such stack."""
+def exported(stack: str) -> dict[str, Any]:
+    """The engine's state of `stack` with its version, secrets encrypted; StepError in the engine's own words where there is none."""
     answer = subprocess.run(
         ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"], capture_output=True, text=True, check=False
     )
     if answer.returncode:
         raise StepError(answer.stderr.strip())
-    return cast("dict[str, Any]", json.loads(answer.stdout).get("deployment") or {})
+    return cast("dict[str, Any]", json.loads(answer.stdout))
+
+
+def deployment(stack: str) -> dict[str, Any]:
+    """What `exported` has of the stack's resources."""
+    return cast("dict[str, Any]", exported(stack).get("deployment") or {})
+
+
+def replace(stack: str, state: Mapping[str, Any]) -> None:
+    """Put a state that was `exported` in the place of the one that is; StepError where the engine does not take it."""
+    answer = subprocess.run(
+        ["pulumi", "stack", "import", "--stack", stack, "--non-interactive"],
+        input=json.dumps(state),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise StepError(answer.stderr.strip())
 
 
 def resources(stack: str) -> list[Resource]:

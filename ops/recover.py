@@ -2,6 +2,9 @@
 
 The engine leaves a lock, and creations of which it does not know whether they took place. It would try those again, and the
 cluster would say that the object is there. The cluster knows: what it has of them is taken into the state, the rest is forgotten.
+
+The engine's own way, `pulumi refresh --import-pending-creates`, forgets them all (read and tried with 3.259): they are moved among
+the state's resources instead, as the engine writes them when a creation ends, and a refresh reads what they are.
 """
 
 from __future__ import annotations
@@ -102,12 +105,23 @@ def way_out(error: StepError, stack: str) -> StepError:
     )
 
 
+def settled(deployment: Mapping[str, Any], found: Sequence[Begun]) -> dict[str, Any]:
+    """The state with `found` among its resources and nothing begun any more. They come last: all that they need is there."""
+    ids = {each.urn: each.id for each in found}
+    begun_ones = [each["resource"] for each in cast("list[dict[str, Any]]", deployment.get("pending_operations") or [])]
+    taken = [
+        {**resource, "id": ids[resource["urn"]], "outputs": resource.get("inputs") or {}}
+        for resource in begun_ones
+        if resource["urn"] in ids
+    ]
+    return {**deployment, "resources": [*(deployment.get("resources") or []), *taken], "pending_operations": []}
+
+
 def unlocked(stack: str) -> list[str]:
     """The command that ends the killed update's hold on the state."""
     return ["pulumi", "cancel", "--stack", stack, "--yes"]
 
 
-def refreshed(stack: str, found: Sequence[Begun]) -> list[str]:
-    """The command that takes `found` into the state, forgets the other creations, and asks the cluster how all the rest is."""
-    pairs = [f"--import-pending-creates={part}" for each in found for part in (each.urn, each.id)]
-    return ["pulumi", "refresh", "--stack", stack, "--yes", "--clear-pending-creates", *pairs]
+def refreshed(stack: str) -> list[str]:
+    """The command that asks the cluster how everything in the state is."""
+    return ["pulumi", "refresh", "--stack", stack, "--yes", "--skip-preview"]

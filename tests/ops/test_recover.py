@@ -29,6 +29,7 @@ def operation(kind: str = "creating", **more: Any) -> dict[str, Any]:
     return {"type": kind, "resource": {"urn": URN, "type": "kubernetes:apps/v1:Deployment", "inputs": inputs} | more}
 
 
+ROOT = {"urn": "urn::mine::x::pulumi:pulumi:Stack::mine", "type": "pulumi:pulumi:Stack"}
 PASSWORD = operation(
     type="random:index/randomPassword:RandomPassword",
     urn="urn::mine::x::RandomPassword::superset-jwt",
@@ -51,7 +52,7 @@ def test_an_object_of_no_namespace_is_called_by_its_name() -> None:
 @pytest.fixture
 def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The engine and kubectl: they write down how they were called, and answer what files say."""
-    state = {"deployment": {"pending_operations": [operation(), PASSWORD]}}
+    state = {"version": 3, "deployment": {"resources": [ROOT], "pending_operations": [operation(), PASSWORD]}}
     (tmp_path / "state.json").write_text(json.dumps(state))
     # As kubectl prints what it does not find.
     (tmp_path / "object.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": []}))
@@ -61,6 +62,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         program.write_text(
             f'#!/bin/sh\necho {name} "$*" >> {tmp_path}/calls\n'
             f'[ "$1 $2" = "stack export" ] && exec cat {tmp_path}/state.json\n'
+            f'[ "$1 $2" = "stack import" ] && exec cat > {tmp_path}/imported.json\n'
             f'[ "{name}" = kubectl ] && [ -e {tmp_path}/away ] && echo refused >&2 && exit 1\n'
             f'[ "{name}" = kubectl ] && exec cat {tmp_path}/object.json\n'
             "exit 0\n"
@@ -87,16 +89,28 @@ def test_what_was_made_is_taken_into_the_state_and_the_rest_is_forgotten(stand_i
     assert done.exit_code == 0, done.output
     assert "Deployment superset/web: is there" in done.output
     assert "superset-jwt: was not made" in done.output
-    cancel, export, refresh = steps(stand_ins)
-    assert cancel == "pulumi cancel --stack mine --yes"
-    assert export.startswith("pulumi stack export")
-    assert refresh.endswith(f"--clear-pending-creates --import-pending-creates={URN} --import-pending-creates=superset/web")
+    assert [step.split(" --stack")[0] for step in steps(stand_ins)] == [
+        "pulumi cancel",
+        "pulumi stack export",
+        "pulumi stack import",
+        "pulumi refresh",
+    ]
+    imported = json.loads((stand_ins / "imported.json").read_text())
+    made = operation()["resource"]
+    assert imported == {
+        "version": 3,
+        "deployment": {
+            "resources": [ROOT, {**made, "id": "superset/web", "outputs": made["inputs"]}],
+            "pending_operations": [],
+        },
+    }
 
 
 def test_what_was_not_made_is_forgotten(stand_ins: Path) -> None:
     done = CliRunner().invoke(app, ["recover", "--stack", "mine", "--yes"])
     assert done.exit_code == 0, done.output
-    assert steps(stand_ins)[-1] == "pulumi refresh --stack mine --yes --clear-pending-creates"
+    imported = json.loads((stand_ins / "imported.json").read_text())
+    assert imported["deployment"] == {"resources": [ROOT], "pending_operations": []}
 
 
 @pytest.mark.parametrize("labels", [{"app.kubernetes.io/instance": "other"}, {}])
