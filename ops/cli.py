@@ -163,7 +163,7 @@ def recover(stack: Stack = "minimal", yes: Annotated[bool, typer.Option("--yes",
         state = engine.exported(stack)
     except engine.StepError as error:
         raise steps.way_out(error, stack) from None
-    deployment = state.get("deployment") or {}
+    deployment = engine.deployment(state)
     creations = list(steps.begun(deployment))
     with cluster_of(stack) as cluster:
         found = steps.on_cluster(cluster, stack, creations)

@@ -17,7 +17,7 @@ class StepError(MendableError):
 
 
 def exported(stack: str) -> dict[str, Any]:
-    """The engine's state of `stack` with its version, secrets encrypted; StepError in the engine's own words where there is none."""
+    """The engine's state of `stack` with its version, secrets encrypted; StepError in the engine's words where there is none."""
     answer = subprocess.run(
         ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"], capture_output=True, text=True, check=False
     )
@@ -26,9 +26,9 @@ def exported(stack: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(answer.stdout))
 
 
-def deployment(stack: str) -> dict[str, Any]:
-    """What `exported` has of the stack's resources."""
-    return cast("dict[str, Any]", exported(stack).get("deployment") or {})
+def deployment(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a state that was `exported` has of resources."""
+    return cast("dict[str, Any]", state.get("deployment") or {})
 
 
 def replace(stack: str, state: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ def replace(stack: str, state: Mapping[str, Any]) -> None:
 
 def resources(stack: str) -> list[Resource]:
     """The resources in the engine's state of `stack`, in the order in which they were made."""
-    return cast("list[Resource]", deployment(stack).get("resources") or [])
+    return cast("list[Resource]", deployment(exported(stack)).get("resources") or [])
 
 
 def run(command: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
 """`superset-async recover`: what an `up` that was killed leaves behind, put in order so that the next one goes on.
 
 The engine leaves a lock, and creations of which it does not know whether they took place. It would try those again, and the
-cluster would say that the object is there. The cluster knows: what it has of them is taken into the state, the rest is forgotten.
+cluster would say that the object is there. The cluster knows: what it has of them is taken into the state, and the rest forgotten.
 
-The engine's own way, `pulumi refresh --import-pending-creates`, forgets them all (read and tried with 3.259): they are moved among
-the state's resources instead, as the engine writes them when a creation ends, and a refresh reads what they are.
+The engine's own way, `pulumi refresh --import-pending-creates`, forgets them all (read and tried with 3.259): they are moved
+among the state's resources instead, as the engine writes them when a creation ends, and a refresh reads what they are.
 """
 
 from __future__ import annotations
@@ -99,19 +99,19 @@ def way_out(error: StepError, stack: str) -> StepError:
     file = f".pulumi/stacks/{PROJECT_NAME}/{stack}.json"
     return StepError(
         f"{error}\nThe state was being written when the engine was killed. Put the one before it back, and do this again: of "
-        f"`pulumi login file://FOLDER` it is FOLDER/{file}.bak, to be copied to {stack}.json beside it; a bucket with versions has "
-        "it as the former version. Where the next up then says `already exists`: PULUMI_K8S_UPSERT_EXISTING_OBJECTS=true pulumi up "
-        f"--stack {stack}, once"
+        f"`pulumi login file://FOLDER` it is FOLDER/{file}.bak, to be copied to {stack}.json beside it; a bucket with versions "
+        "has it as the former version. Where the next up then says `already exists`: "
+        f"PULUMI_K8S_UPSERT_EXISTING_OBJECTS=true pulumi up --stack {stack}, once"
     )
 
 
 def settled(deployment: Mapping[str, Any], found: Sequence[Begun]) -> dict[str, Any]:
     """The state with `found` among its resources and nothing begun any more. They come last: all that they need is there."""
     ids = {each.urn: each.id for each in found}
-    begun_ones = [each["resource"] for each in cast("list[dict[str, Any]]", deployment.get("pending_operations") or [])]
-    taken = [
+    operations = cast("list[dict[str, Resource]]", deployment.get("pending_operations") or [])
+    taken: list[Resource] = [
         {**resource, "id": ids[resource["urn"]], "outputs": resource.get("inputs") or {}}
-        for resource in begun_ones
+        for resource in (each["resource"] for each in operations)
         if resource["urn"] in ids
     ]
     return {**deployment, "resources": [*(deployment.get("resources") or []), *taken], "pending_operations": []}
