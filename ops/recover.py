@@ -1,7 +1,8 @@
 """`superset-async recover`: what an `up` that was killed leaves behind, put in order so that the next one goes on.
 
 The engine leaves a lock, and creations of which it does not know whether they took place. It would try those again, and the
-cluster would say that the object is there. The cluster knows: what it has of them is taken into the state, and the rest forgotten.
+cluster would say that the object is there. The cluster knows: what it has of them is taken into the state, the rest is
+forgotten.
 
 The engine's own way, `pulumi refresh --import-pending-creates`, forgets them all (read and tried with 3.259): they are moved
 among the state's resources instead, as the engine writes them when a creation ends, and a refresh reads what they are.
