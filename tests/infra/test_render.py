@@ -151,9 +151,13 @@ def test_generated_values_go_to_a_private_file_of_their_own_and_stay(tmp_path: P
     assert files[-1] == private
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     values = secrets_in(private)
-    generated = {value for name, value in values.items() if not name.endswith(".acl")}
-    assert len(generated) >= 8
-    assert all(re.fullmatch(r"[A-Za-z0-9]{24,64}", value) for value in generated)
+    words = {value for name, value in values.items() if not name.endswith((".acl", ".crt", ".key"))}
+    assert len(words) >= 8
+    assert all(re.fullmatch(r"[A-Za-z0-9]{24,64}", value) for value in words)
+    keys = {value for name, value in values.items() if name.endswith(".key")}
+    assert len(keys) >= 2
+    assert all(re.match("-----BEGIN [A-Z ]*PRIVATE KEY-----", value) for value in keys)
+    generated = words | keys
     rendered = "".join(path.read_text() for path in files[:-1])
     assert not [value for value in generated if value in rendered or base64.b64encode(value.encode()).decode() in rendered]
     assert recording.PLACEHOLDER not in rendered

@@ -41,17 +41,20 @@ def test_a_drill_a_drained_worker_ends_what_it_has_and_others_wait_until_it_resu
     # It ends at the statement timeout, well after the worker was asked to drain.
     running = client.submit(ENDLESS, platform.database_id)
     until(lambda: client.status(running.id).state is State.RUNNING, 60, "the query runs")
-    platform.run("worker", "drain", worker["worker"], "--stack", platform.stack)
-    until(lambda: told(platform, "worker", "list")[0]["queues"] == [], 60, "the worker takes no more")
-    waiting = client.submit("SELECT 1 AS one", platform.database_id)
-    stopped = client.submit("SELECT 2 AS two", platform.database_id)
-    _stands_in_line(platform, client, waiting, stopped)
-    platform.run("query", "stop", str(stopped.id), "--stack", platform.stack)
-    assert client.status(stopped.id).state is State.STOPPED
-    platform.run("worker", "drain", worker["worker"], "--wait", "--stack", platform.stack)
-    assert client.status(running.id).state.final
-    assert client.status(waiting.id).state is State.PENDING
-    platform.run("worker", "resume", worker["worker"], "--stack", platform.stack)
+    try:
+        platform.run("worker", "drain", worker["worker"], "--stack", platform.stack)
+        until(lambda: told(platform, "worker", "list")[0]["queues"] == [], 60, "the worker takes no more")
+        waiting = client.submit("SELECT 1 AS one", platform.database_id)
+        stopped = client.submit("SELECT 2 AS two", platform.database_id)
+        _stands_in_line(platform, client, waiting, stopped)
+        platform.run("query", "stop", str(stopped.id), "--stack", platform.stack)
+        assert client.status(stopped.id).state is State.STOPPED
+        platform.run("worker", "drain", worker["worker"], "--wait", "--stack", platform.stack)
+        assert client.status(running.id).state.final
+        assert client.status(waiting.id).state is State.PENDING
+    finally:
+        # Also where this fails: others use the platform.
+        platform.run("worker", "resume", worker["worker"], "--stack", platform.stack)
     assert client.wait(waiting).state is State.SUCCESS
     until(lambda: told(platform, "worker", "list")[0]["state"] == "idle", 60, "the worker is idle again")
     assert told(platform, "query", "list") == []
@@ -61,7 +64,9 @@ def test_a_drill_a_drained_worker_ends_what_it_has_and_others_wait_until_it_resu
 def _stands_in_line(platform: RunningPlatform, client: SupersetClient, waiting: QueryHandle, stopped: QueryHandle) -> None:
     (queue,) = told(platform, "queue", code=12)
     assert queue["problem"].startswith("no worker listens to it")
-    assert (queue["waiting"], queue["waiting_users"]) == (2, {platform.username: 2})
+    # A job of beat, which is nobody's, may stand there too.
+    assert queue["waiting"] >= 2
+    assert queue["waiting_users"] == {platform.username: 2}
     rows = told(platform, "query", "list")
     assert {row["id"]: row["state"] for row in rows if row["state"] == "waiting"} == {
         str(waiting.id): "waiting",
@@ -69,4 +74,5 @@ def _stands_in_line(platform: RunningPlatform, client: SupersetClient, waiting: 
     }
     place = client.operations.place(stopped.id)
     assert place
-    assert (place["queue"], place["before"], place["expected_wait_seconds"]) == ("default", 1, None)
+    assert (place["queue"], place["expected_wait_seconds"]) == ("default", None)
+    assert place["before"] >= 1
