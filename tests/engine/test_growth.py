@@ -74,7 +74,8 @@ def living(
     make_stacks: Callable[[Path], MakeStack], tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path
 ) -> Iterator[Living]:
     stack = make_stacks(tmp_path_factory.mktemp("growth"))("enterprise", kubeconfig)
-    configure(stack, {"namespace": NAMESPACE})
+    # Certificates are nobody's question here, and their provider is one more to have.
+    configure(stack, {"namespace": NAMESPACE, "redis": {"tls": None}, "postgres": {"tls": None}})
     try:
         stack.up()
         yield Living(stack, kubeconfig)
