@@ -105,6 +105,8 @@ def configure(stack: automation.Stack, changes: Mapping[str, Any]) -> None:
 
 def remove(stack: automation.Stack, namespace: str, cluster: Path) -> None:
     """Take a stack away with its data, which is protected, and its namespace, which a destroy only forgets."""
+    # Of a test that was ended in the middle of an update.
+    run(stack, "cancel", "--yes")
     run(stack, "state", "unprotect", "--all", "--yes")
     stack.destroy()
     subprocess.run(
