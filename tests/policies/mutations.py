@@ -835,6 +835,7 @@ def with_digests(stack: str) -> dict[str, Any]:
     return presets.merge(config, {"images": pinned})
 
 
+@cache
 def shipped(stack: str) -> Graph:
     """What a shipped stack registers."""
     return check.graph_of(stack, with_digests(stack))
