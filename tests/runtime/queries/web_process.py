@@ -20,7 +20,7 @@ from typing import Any, cast
 import jwt
 
 from runtime.broker import delayed_messages
-from runtime.environment import process_topology, redis_databases, secrets
+from runtime.environment import counters, process_topology, redis_databases, secrets
 from runtime.environment.redis_clients import client
 from runtime.queries import chart_jobs, interfaces, reaper
 from runtime.queries.canceller import Canceller
@@ -38,6 +38,8 @@ class Process:
         from superset.app import create_app
 
         self._app: Any = create_app()
+        # A thread that writes counters would be taken for a request that waits for the broker.
+        counters.later._every_seconds = 3600.0
         self._browsers: dict[str, Browser] = {}
         self._now = 0.0
         topology = process_topology.started()
