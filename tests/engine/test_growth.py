@@ -118,7 +118,7 @@ def test_replicas_are_handed_over_in_one_up_and_never_fall(living: Living) -> No
     with living.replicas(WORKERS) as seen:
         done = living.up({"workers": {"scaling": None, "min_workers": 5, "max_workers": 5}})
     assert min(seen) == 5
-    assert done["ScaledObject/worker-default"] == "delete"
+    assert [how for what, how in done.items() if what.startswith("ScaledObject/")] == ["delete"]
 
     with living.replicas(WORKERS) as seen:
         done = living.up(
@@ -131,7 +131,7 @@ def test_replicas_are_handed_over_in_one_up_and_never_fall(living: Living) -> No
             }
         )
     assert min(seen) == 5, "they run until the scaler decides"
-    assert done["ScaledObject/worker-default"] == "create"
+    assert [how for what, how in done.items() if what.startswith("ScaledObject/")] == ["create"]
 
 
 def test_a_larger_volume_is_refused_and_comes_by_the_steps_that_are_named(living: Living) -> None:
@@ -144,7 +144,8 @@ def test_a_larger_volume_is_refused_and_comes_by_the_steps_that_are_named(living
 
     pods = living.uids("pod")
     claims = [name for name in living.uids("persistentvolumeclaim") if "data-redis-broker-" in name]
-    assert len(claims) == 3
+    # And that of a replica that has come and gone.
+    assert len(claims) >= 3
     for claim in claims:
         assert living.patch(claim, {"spec": {"resources": {"requests": {"storage": "40Gi"}}}}) in ("", FORBIDDEN)
     living.kubectl("delete", "statefulset/redis-broker", "--cascade=orphan")
