@@ -1,9 +1,8 @@
 """A connection to the metadata database is tried once when it is checked out of the pool, where it was not used just now.
 
 As shipped (Superset 6.1) each one is tried twice where the pool tries it too (`pool_pre_ping`, which `runtime.config.metadata`
-sets): Superset's own listener does it again, with a statement in a transaction. What a server that went away meanwhile leaves to
-be noticed by a statement are connections that were used within the last `TRUSTED_SECONDS`; the first such statement has the pool
-close all that are as old.
+sets): Superset's own listener does it again, with a statement in a transaction. One that was used within the last
+`TRUSTED_SECONDS` is not tried, unless its server has said something meanwhile: its end is such a thing, and is seen unasked.
 
 Replaces `pessimistic_connection_handling` in `superset.initialization`, called before the application is there, and `do_ping` of
 the engine's dialect (read and tested with 6.1.0 and SQLAlchemy 1.4.54; no upstream issue known. A plain defect there: the
@@ -12,6 +11,7 @@ listener should not be added where the pool pings).
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from runtime.environment import hooks, versions
 
-#: A connection that was given back so short a time ago is used again as it is. Servers do not restart in it.
+#: A connection that was given back so short a time ago is used again as it is: too short for a network to lose one unseen.
 TRUSTED_SECONDS = 1.0
 
 
@@ -54,7 +54,15 @@ def trust_what_was_used(engine: Any, clock: Callable[[], float] = time.monotonic
             used[connection] = clock()
 
     def do_ping(connection: Any) -> bool:
-        return clock() - used.get(connection, float("-inf")) < TRUSTED_SECONDS or bool(ping(connection))
+        just_now = clock() - used.get(connection, float("-inf")) < TRUSTED_SECONDS
+        return (just_now and _says_nothing(connection)) or bool(ping(connection))
 
     event.listen(engine, "checkin", note)
     engine.dialect.do_ping = do_ping
+
+
+def _says_nothing(connection: Any) -> bool:
+    """Whether nothing has come from the server of a connection that nobody uses: neither its end, nor why."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return not waiting.poll(0)
