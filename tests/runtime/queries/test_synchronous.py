@@ -26,7 +26,7 @@ pytestmark = pytest.mark.superset
 LOCK = 4711
 HELD = f"SELECT 1 AS one FROM pg_advisory_xact_lock_shared({LOCK})"
 #: More than any answer takes here.
-PATIENCE = 60
+PATIENCE = 240
 
 
 @dataclass
